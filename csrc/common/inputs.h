@@ -1,0 +1,64 @@
+// Checks and normal forms of the routed scan's inputs, for every device.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <optional>
+#include <string_view>
+
+#include "scan_args.h"
+
+namespace mmssm {
+
+// The tensors as a kernel reads them: one dtype (float32, or float64 for
+// float64 tokens), parameters contiguous, B and C with a group axis.
+struct ScanInputs {
+  ScanSizes size;
+  ScanOutput output;
+  at::Tensor x, dt, a, b, c, d, dt_weight, dt_bias, routes;
+};
+
+ScanOutput parse_output(std::string_view name);
+
+ScanInputs prepare_inputs(const at::Tensor& x, const at::Tensor& dt,
+                          const at::Tensor& A, const at::Tensor& B,
+                          const std::optional<at::Tensor>& C,
+                          const std::optional<at::Tensor>& D,
+                          const std::optional<at::Tensor>& dt_weight,
+                          const std::optional<at::Tensor>& dt_bias,
+                          const at::Tensor& routes, std::string_view output);
+
+// Shape of the result: (B, L, C), (B, K, L, C) or (B, K, L, C, N).
+std::vector<int64_t> output_shape(const ScanInputs& in);
+
+template <typename T>
+ScanArgs<T> make_args(const ScanInputs& in, bool delta_softplus) {
+  ScanArgs<T> p;
+  p.size = in.size;
+  p.output = in.output;
+  p.softplus = delta_softplus;
+  const auto data = [](const at::Tensor& t) -> const T* {
+    return t.defined() ? t.const_data_ptr<T>() : nullptr;
+  };
+  const auto view = [&](const at::Tensor& t) {
+    TokenView<T> v;
+    if (!t.defined()) return v;
+    v.data = data(t);
+    v.batch = t.stride(0);
+    v.token = t.stride(1);
+    v.route = t.stride(2);
+    v.group = t.dim() == 5 ? t.stride(3) : 0;
+    return v;
+  };
+  p.x = data(in.x);
+  p.dt = view(in.dt);
+  p.b = view(in.b);
+  p.c = view(in.c);
+  p.a = data(in.a);
+  p.d = data(in.d);
+  p.dt_weight = data(in.dt_weight);
+  p.dt_bias = data(in.dt_bias);
+  p.route = in.routes.const_data_ptr<int32_t>();
+  return p;
+}
+
+}  // namespace mmssm

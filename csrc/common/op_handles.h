@@ -1,0 +1,47 @@
+// Typed handles to call the ops through the dispatcher.
+#pragma once
+
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include <optional>
+#include <string_view>
+#include <tuple>
+
+namespace mmssm {
+
+using OptionalTensor = std::optional<at::Tensor>;
+using RoutedScan = at::Tensor(const at::Tensor& x, const at::Tensor& dt,
+                              const at::Tensor& A, const at::Tensor& B,
+                              const OptionalTensor& C, const OptionalTensor& D,
+                              const OptionalTensor& dt_weight,
+                              const OptionalTensor& dt_bias,
+                              const at::Tensor& routes, bool delta_softplus,
+                              std::string_view output,
+                              std::optional<at::ScalarType> out_dtype);
+using EightTensors =
+    std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor,
+               at::Tensor, at::Tensor, at::Tensor>;
+using RoutedScanBackward =
+    EightTensors(const at::Tensor& grad, const at::Tensor& x,
+                 const at::Tensor& dt, const at::Tensor& A, const at::Tensor& B,
+                 const OptionalTensor& C, const OptionalTensor& D,
+                 const OptionalTensor& dt_weight, const OptionalTensor& dt_bias,
+                 const at::Tensor& routes, bool delta_softplus,
+                 std::string_view output);
+
+inline const auto& routed_scan_op() {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("mmssm::routed_selective_scan", "")
+                             .typed<RoutedScan>();
+  return op;
+}
+
+inline const auto& routed_scan_backward_op() {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("mmssm::_routed_selective_scan_backward", "")
+          .typed<RoutedScanBackward>();
+  return op;
+}
+
+}  // namespace mmssm

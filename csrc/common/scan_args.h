@@ -1,0 +1,68 @@
+// What every kernel of the routed scan is given: sizes, pointers, strides.
+// Plain pointers only, so that a kernel depends on no tensor class.
+#pragma once
+
+#include "scalar_math.h"
+
+namespace mmssm {
+
+enum class ScanOutput { kSum, kRoutes, kStates };
+
+// A (batch, token, route, ...) tensor read in route order. The innermost
+// dimension is contiguous; the others may be any view, which lets the three
+// parts of one projection be used without copying them apart.
+template <typename T>
+struct TokenView {
+  const T* data = nullptr;
+  int64_t batch = 0, token = 0, route = 0, group = 0;  // strides
+
+  MMSSM_MEMBER const T* at(int64_t b, int64_t l, int64_t k, int64_t g = 0) const {
+    return data + b * batch + l * token + k * route + g * group;
+  }
+};
+
+struct ScanSizes {
+  int64_t batch, tokens, channels, routes, steps, groups, states;
+  int64_t rank;  // of the step-size projection; 0: dt holds all channels
+};
+
+template <typename T>
+struct ScanArgs {
+  ScanSizes size;
+  ScanOutput output;
+  bool softplus;
+  const T* x;            // (B, L, C) contiguous
+  TokenView<T> dt;       // (B, L, K, rank or C)
+  TokenView<T> b, c;     // (B, L, K, G, N); c.data null for kStates
+  const T* a;            // (K, C, N)
+  const T* d;            // (K, C) or null
+  const T* dt_weight;    // (K, C, rank) or null
+  const T* dt_bias;      // (K, C) or null
+  const int32_t* route;  // (K, steps); -1 is a zero token
+};
+
+// Sum: (B, L, C). Routes: (B, K, L, C). States: (B, K, L, C, N).
+template <typename T>
+MMSSM_INLINE int64_t output_offset(const ScanArgs<T>& p, int64_t b, int64_t k,
+                                   int64_t l, int64_t c) {
+  const ScanSizes& s = p.size;
+  if (p.output == ScanOutput::kSum) return (b * s.tokens + l) * s.channels + c;
+  const int64_t at = ((b * s.routes + k) * s.tokens + l) * s.channels + c;
+  return p.output == ScanOutput::kRoutes ? at : at * s.states;
+}
+
+// Gradients. The first axis of the reduced ones is a partial sum's number, so
+// that no two threads add to one place and every run adds in the same order.
+template <typename T>
+struct ScanGrads {
+  const T* out;    // like the output
+  T* x;            // (B, L, C), zeroed
+  T* dt;           // (P, B, L, K, rank), zeroed, or (B, L, K, C), zeroed
+  T *b, *c;        // (P, B, L, K, G, N), zeroed
+  T* a;            // (B, K, C, N)
+  T* d;            // (B, K, C)
+  T* dt_weight;    // (B, K, C, rank)
+  T* dt_bias;      // (B, K, C)
+};
+
+}  // namespace mmssm

@@ -1,0 +1,36 @@
+// Every op's schema. Kernels are registered where they are written: cpu/,
+// cuda/; gradients in autograd/, mixed precision in autocast/; the shapes that
+// tracing needs (fake kernels) beside each op's Python face in mmssm/ops.
+#include <Python.h>
+#include <torch/library.h>
+
+TORCH_LIBRARY(mmssm, m) {
+  // Shapes: x (B, L, C); dt (B, L, K, R) with dt_weight (K, C, R), else
+  // (B, L, K, C); A (K, C, N); B and C (B, L, K, N) or (B, L, K, G, N);
+  // D and dt_bias (K, C); routes (K, T) int32 or int64, -1 a zero token.
+  m.def(
+      "routed_selective_scan(Tensor x, Tensor dt, Tensor A, Tensor B, "
+      "Tensor? C, Tensor? D, Tensor? dt_weight, Tensor? dt_bias, "
+      "Tensor routes, bool delta_softplus=True, str output='sum', "
+      "ScalarType? out_dtype=None) -> Tensor");
+  // Gradients of the eight float inputs in their order; an input that was not
+  // given has an empty one.
+  m.def(
+      "_routed_selective_scan_backward(Tensor grad, Tensor x, Tensor dt, "
+      "Tensor A, Tensor B, Tensor? C, Tensor? D, Tensor? dt_weight, "
+      "Tensor? dt_bias, Tensor routes, bool delta_softplus, str output) -> "
+      "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  // mamba-ssm's selective_scan_fn: u, delta (B, D, L); A (D, N); B and C
+  // (B, G, N, L) or (B, N, L); D and delta_bias (D).
+  m.def(
+      "selective_scan(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, "
+      "Tensor? D=None, Tensor? delta_bias=None, bool delta_softplus=False) -> "
+      "Tensor");
+}
+
+// Importing the module runs the registrations; it holds nothing itself.
+PyMODINIT_FUNC PyInit__ext(void) {
+  static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_ext", nullptr, -1,
+                               nullptr};
+  return PyModule_Create(&module);
+}

@@ -1,0 +1,5 @@
+"""Backbones, registered in MMEngine's root ``MODELS``."""
+
+from .vmamba import VMamba
+
+__all__ = ['VMamba']

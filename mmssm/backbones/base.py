@@ -1,0 +1,210 @@
+"""What every backbone of the package shares: arguments, freezing, loading."""
+
+import difflib
+import inspect
+from typing import Dict, Optional, Sequence, Tuple, Union
+
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+Arch = Union[str, dict]
+
+
+class SSMBackbone(BaseModule):
+    """Base of multi-stage backbones.
+
+    A subclass has ``stem``, ``stages`` and one ``norm{i}`` per output, and
+    fills :attr:`arch_settings`.
+
+    Args:
+        out_indices (Sequence[int]): Stages whose maps are returned.
+        num_stages (int): Stages there are.
+        frozen_stages (int): The stem and stages up to this one stop learning;
+            -1 freezes nothing.
+        norm_eval (bool): Whether batch norms stay in eval mode while
+            training.
+        init_cfg (dict | list[dict], optional): OpenMMLab's initialisation.
+            ``dict(type='Pretrained', checkpoint=...)`` takes mmssm's files
+            and the original authors' alike.
+
+    Raises:
+        TypeError: On an argument that does not exist.
+        ValueError: On an index out of range.
+    """
+
+    arch_settings: Dict[str, dict] = {}
+    arch_aliases: Dict[str, str] = {}
+
+    def __new__(cls, *args, **kwargs):
+        """Check argument names first, to name the one that was meant."""
+        known = inspect.signature(cls.__init__).parameters
+        for name in kwargs:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, 1)
+                hint = f"did you mean '{close[0]}'? " if close else ''
+                names = ', '.join(n for n in known if n != 'self')
+                raise TypeError(
+                    f"{cls.__name__} has no argument '{name}'; {hint}"
+                    f'Arguments: {names}'
+                )
+        return super().__new__(cls)
+
+    def __init__(
+        self,
+        out_indices: Sequence[int],
+        num_stages: int,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        init_cfg: Union[dict, list, None] = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        if not out_indices or not all(
+            0 <= i < num_stages for i in out_indices
+        ):
+            raise ValueError(
+                f'{type(self).__name__}: out_indices must name stages 0 to '
+                f'{num_stages - 1}, got {tuple(out_indices)}'
+            )
+        if not -1 <= frozen_stages < num_stages:
+            raise ValueError(
+                f'{type(self).__name__}: frozen_stages must be -1 (none) to '
+                f'{num_stages - 1}, got {frozen_stages}'
+            )
+        self.out_indices = tuple(out_indices)
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+
+    @classmethod
+    def parse_arch(cls, arch: Arch) -> Tuple[Optional[str], dict]:
+        """The canonical name (None for a dict) and all fields of ``arch``.
+
+        A dict may leave fields out: they are those of the default row.
+
+        Raises:
+            ValueError: On an unknown name or field; lists the known ones.
+        """
+        if isinstance(arch, str):
+            name = cls.arch_aliases.get(arch, arch)
+            if name not in cls.arch_settings:
+                known = ', '.join([*cls.arch_settings, *cls.arch_aliases])
+                raise ValueError(
+                    f"{cls.__name__} has no arch '{arch}'; known: {known}, or "
+                    'a dict of the same fields'
+                )
+            return name, dict(cls.arch_settings[name])
+        defaults = next(iter(cls.arch_settings.values()))
+        unknown = sorted(set(arch) - set(defaults))
+        if unknown:
+            raise ValueError(
+                f'{cls.__name__}: unknown arch field {unknown[0]!r}; known: '
+                f'{", ".join(defaults)}'
+            )
+        return None, {**defaults, **arch}
+
+    def _freeze_stages(self) -> None:
+        if self.frozen_stages < 0:
+            return
+        frozen = [self.stem, *self.stages[: self.frozen_stages + 1]]
+        for i in self.out_indices:
+            if i <= self.frozen_stages:
+                frozen.append(getattr(self, f'norm{i}'))
+        for module in frozen:
+            module.eval()
+            for parameter in module.parameters():
+                parameter.requires_grad = False
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """Set the mode; frozen stages (and with ``norm_eval`` batch norms)
+        stay in eval mode."""
+        super().train(mode)
+        self._freeze_stages()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def init_weights(self) -> None:
+        """Initialise, or load a pretrained file strictly.
+
+        Raises:
+            RuntimeError: If the file's tensors are not this model's.
+        """
+        cfg = self.init_cfg
+        if isinstance(cfg, dict) and cfg.get('type') == 'Pretrained':
+            self.load_pretrained(cfg['checkpoint'], cfg.get('prefix'))
+            self._is_init = True
+        else:
+            super().init_weights()
+
+    def load_pretrained(self, path: str, prefix: Optional[str] = None) -> None:
+        """Load this backbone's part of a checkpoint, all of it or nothing.
+
+        Only the norms after the outputs may differ, since they depend on
+        ``out_indices``: those the file lacks start fresh.
+
+        Args:
+            path (str): File or URL.
+            prefix (str, optional): Of the backbone's keys in the file.
+                Defaults to 'backbone.' where there are such keys.
+
+        Raises:
+            RuntimeError: On keys that are missing, unknown or of another
+                shape; names the first.
+        """
+        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+        weights = checkpoint.get('state_dict', checkpoint)
+        if prefix is None and any(k.startswith('backbone.') for k in weights):
+            prefix = 'backbone.'
+        if prefix:
+            prefix = prefix.rstrip('.') + '.'
+            weights = {
+                k[len(prefix) :]: v
+                for k, v in weights.items()
+                if k.startswith(prefix)
+            }
+        own = self.state_dict()
+        out_norms = tuple(f'norm{i}.' for i in range(len(self.stages)))
+        fresh = [k for k in own if k not in weights]
+        unknown = [
+            k
+            for k in weights
+            if k not in own and not k.startswith(out_norms)
+        ]
+        missing = [k for k in fresh if not k.startswith(out_norms)]
+        reshaped = [
+            f'{k} {tuple(weights[k].shape)} instead of {tuple(own[k].shape)}'
+            for k in own
+            if k in weights and weights[k].shape != own[k].shape
+        ]
+        if unknown or missing or reshaped:
+            self._refuse(path, checkpoint, unknown, missing, reshaped)
+        self.load_state_dict(
+            {k: v for k, v in weights.items() if k in own}, strict=False
+        )
+        print_log(
+            f'{type(self).__name__}: loaded {len(own) - len(fresh)} tensors '
+            f'from {path}; start fresh: {", ".join(fresh) or "none"}',
+            logger='current',
+        )
+
+    def _refuse(self, path, checkpoint, unknown, missing, reshaped) -> None:
+        found = checkpoint.get('meta', {}).get('mmssm', {}).get('arch')
+        problems = [
+            f'{what} {len(keys)} (first: {keys[0]})'
+            for what, keys in (
+                ('unknown keys:', unknown),
+                ('missing keys:', missing),
+                ('other shapes:', reshaped),
+            )
+            if keys
+        ]
+        holds = f'holds arch {found!r} and ' if found else ''
+        raise RuntimeError(
+            f'{path} {holds}does not fit {type(self).__name__} arch '
+            f'{self.arch_name or "given as a dict"!r}: {"; ".join(problems)}. '
+            'Set arch to what the file holds, or choose another file'
+        )

@@ -1,0 +1,17 @@
+"""Building blocks on channels-last maps (B, H, W, C)."""
+
+from .block import VSSBlock
+from .downsample import ConvDownsample, PatchMerging
+from .ss2d import SS2D
+from .ssd2d import SSD2D
+from .stem import ConvStem, PatchStem
+
+__all__ = [
+    'SS2D',
+    'SSD2D',
+    'ConvDownsample',
+    'ConvStem',
+    'PatchMerging',
+    'PatchStem',
+    'VSSBlock',
+]

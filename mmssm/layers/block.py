@@ -1,0 +1,57 @@
+"""A residual block: mixer, then feed-forward network."""
+
+from mmcv.cnn.bricks import DropPath
+from mmcv.cnn.bricks.transformer import FFN
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+class VSSBlock(BaseModule):
+    """x + mixer(norm1(x)), then x + ffn(norm2(x)) if there is an FFN.
+
+    Args:
+        embed_dims (int): Channels.
+        mixer (nn.Module): Maps (B, H, W, C) to (B, H, W, C).
+        mlp_ratio (float): Hidden channels of the FFN / ``embed_dims``; 0 for
+            none. Defaults to 4.
+        drop_path_rate (float): Stochastic depth. Defaults to 0.
+        with_cp (bool): Whether backward recomputes the block to save memory.
+            Defaults to False.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        mixer: nn.Module,
+        mlp_ratio: float = 4.0,
+        drop_path_rate: float = 0.0,
+        with_cp: bool = False,
+    ) -> None:
+        super().__init__()
+        self.with_cp = with_cp
+        self.norm1 = nn.LayerNorm(embed_dims)
+        self.mixer = mixer
+        self.drop_path = DropPath(drop_path_rate)
+        if mlp_ratio > 0:
+            self.norm2 = nn.LayerNorm(embed_dims)
+            self.ffn = FFN(
+                embed_dims,
+                int(embed_dims * mlp_ratio),
+                act_cfg=dict(type='GELU'),
+                dropout_layer=dict(type='DropPath', drop_prob=drop_path_rate),
+            )
+        else:
+            self.ffn = None
+
+    def _forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.mixer(self.norm1(x)))
+        if self.ffn is not None:
+            x = self.ffn(self.norm2(x), identity=x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C)."""
+        if self.with_cp and x.requires_grad:
+            return checkpoint(self._forward, x, use_reentrant=False)
+        return self._forward(x)

@@ -1,0 +1,47 @@
+"""Halve a token map and double its channels."""
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+
+class PatchMerging(BaseModule):
+    """Swin's patch merging: 2 x 2 tokens, norm, linear (VMamba's "v1").
+
+    Odd sizes are padded with zeros at the bottom and the right.
+
+    Args:
+        in_channels (int): Channels in; twice as many come out.
+    """
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * in_channels)
+        self.reduction = nn.Linear(4 * in_channels, 2 * in_channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, ceil(H / 2), ceil(W / 2), 2 C)."""
+        height, width = x.shape[1:3]
+        x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
+        corners = [x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)]
+        return self.reduction(self.norm(torch.cat(corners, -1)))
+
+
+class ConvDownsample(BaseModule):
+    """3 x 3 convolution of stride 2, norm (VMamba's "v3").
+
+    Args:
+        in_channels (int): Channels in; twice as many come out.
+    """
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels, 2 * in_channels, 3, stride=2, padding=1
+        )
+        self.norm = nn.LayerNorm(2 * in_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, ceil(H / 2), ceil(W / 2), 2 C)."""
+        return self.norm(self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))

@@ -1,0 +1,63 @@
+"""Image (B, 3, H, W) -> first token map (B, H/4, W/4, C)."""
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+
+def _check_image(x: Tensor, smallest: int) -> None:
+    if min(x.shape[-2:]) < smallest:
+        raise ValueError(
+            f'the image is {x.shape[-2]} x {x.shape[-1]} pixels, smaller than '
+            f'one patch; give at least {smallest} x {smallest}'
+        )
+
+
+class PatchStem(BaseModule):
+    """4 x 4 patches, norm (VMamba's "v1").
+
+    Args:
+        in_channels (int): Image channels.
+        embed_dims (int): Token channels.
+    """
+
+    def __init__(self, in_channels: int, embed_dims: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, embed_dims, 4, stride=4)
+        self.norm = nn.LayerNorm(embed_dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, H // 4, W // 4, C).
+
+        Raises:
+            ValueError: If the image is smaller than one patch.
+        """
+        _check_image(x, 4)
+        return self.norm(self.conv(x).permute(0, 2, 3, 1))
+
+
+class ConvStem(BaseModule):
+    """Two 3 x 3 convolutions of stride 2, each with norm (VMamba's "v2").
+
+    Args:
+        in_channels (int): Image channels.
+        embed_dims (int): Token channels.
+    """
+
+    def __init__(self, in_channels: int, embed_dims: int) -> None:
+        super().__init__()
+        half = embed_dims // 2
+        self.conv1 = nn.Conv2d(in_channels, half, 3, stride=2, padding=1)
+        self.norm1 = nn.LayerNorm(half)
+        self.act = nn.GELU()
+        self.conv2 = nn.Conv2d(half, embed_dims, 3, stride=2, padding=1)
+        self.norm2 = nn.LayerNorm(embed_dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, ceil(H / 4), ceil(W / 4), C).
+
+        Raises:
+            ValueError: If the image is smaller than one patch.
+        """
+        _check_image(x, 4)
+        x = self.act(self.norm1(self.conv1(x).permute(0, 2, 3, 1)))
+        return self.norm2(self.conv2(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))

@@ -1,0 +1,17 @@
+"""Native operators, each beside its plain PyTorch reference."""
+
+from .routed_scan import (
+    routed_selective_scan,
+    routed_selective_scan_reference,
+)
+from .selective_scan import selective_scan, selective_scan_reference
+from .ssd import chunked_ssd, chunked_ssd_reference
+
+__all__ = [
+    'chunked_ssd',
+    'chunked_ssd_reference',
+    'routed_selective_scan',
+    'routed_selective_scan_reference',
+    'selective_scan',
+    'selective_scan_reference',
+]

@@ -1,0 +1,6 @@
+"""Routes: in which order a scan visits the tokens of an H x W map."""
+
+from . import cross  # noqa: F401  (registers its routes)
+from .route import CROSS, register_route, route_indices, routes
+
+__all__ = ['CROSS', 'register_route', 'route_indices', 'routes']

@@ -1,0 +1,123 @@
+"""The table of routes, and the one op that turns names into indices."""
+
+from functools import lru_cache
+from typing import Callable, Dict, Sequence, Union
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Route = Callable[[int, int], np.ndarray]
+
+_ROUTES: Dict[str, Route] = {}
+
+FLIP = '_flip'
+# The four routes of VMamba's SS2D, in the order of its K axis.
+CROSS = ('h', 'v', 'h_flip', 'v_flip')
+
+
+def register_route(name: str) -> Callable[[Route], Route]:
+    """Register a function (H, W) -> token indices as the route ``name``.
+
+    The function is pure and returns a 1-D integer array that visits every
+    token ``row * W + column`` exactly once; -1 stands for a zero token, where
+    a route leaves the map. ``<name>_flip``, the same route backwards, comes
+    with it.
+
+    Raises:
+        ValueError: If the name is taken, or ends in ``_flip``.
+    """
+
+    def register(function: Route) -> Route:
+        if name in _ROUTES or name.endswith(FLIP):
+            raise ValueError(
+                f'route name {name!r} is taken or ends in {FLIP!r}; choose '
+                'another'
+            )
+        _ROUTES[name] = function
+        return function
+
+    return register
+
+
+@lru_cache(maxsize=512)
+def route_indices(name: str, height: int, width: int) -> np.ndarray:
+    """Token indices (T,) of one route, int32, read-only.
+
+    Raises:
+        ValueError: If there is no such route, or the map has no token.
+    """
+    base = name[: -len(FLIP)] if name.endswith(FLIP) else name
+    if base not in _ROUTES:
+        known = ', '.join(sorted(_ROUTES))
+        raise ValueError(
+            f'unknown route {name!r}; known: {known}, each also with {FLIP!r}'
+        )
+    if height < 1 or width < 1:
+        raise ValueError(f'a route needs a map, got {height} x {width} tokens')
+    indices = _ROUTES[base](height, width).astype(np.int32)
+    indices = np.ascontiguousarray(
+        indices[::-1] if name.endswith(FLIP) else indices
+    )
+    indices.flags.writeable = False
+    return indices
+
+
+@lru_cache(maxsize=512)
+def _stacked(names: str, height: int, width: int) -> np.ndarray:
+    """(K, T) of space-separated names, the shorter ones ended with -1."""
+    parts = [route_indices(n, height, width) for n in names.split()]
+    longest = max(len(p) for p in parts)
+    rows = [np.pad(p, (0, longest - len(p)), constant_values=-1)
+            for p in parts]
+    return np.stack(rows)
+
+
+@lru_cache(maxsize=512)
+def _on_device(
+    names: str, height: int, width: int, device: torch.device
+) -> Tensor:
+    return torch.from_numpy(_stacked(names, height, width)).to(device)
+
+
+# An op, so that tracing and export see one node instead of running the route
+# functions on fake tensors; the copy keeps callers from sharing the cache.
+@torch.library.custom_op('mmssm::routes', mutates_args=())
+def _routes_op(
+    names: str, height: int, width: int, device: torch.device
+) -> Tensor:
+    return _on_device(names, height, width, device).clone()
+
+
+@_routes_op.register_fake
+def _(names, height, width, device):
+    shape = _stacked(names, int(height), int(width)).shape
+    return torch.empty(shape, dtype=torch.int32, device=device)
+
+
+def routes(
+    names: Union[str, Sequence[str]],
+    height: int,
+    width: int,
+    device: Union[str, torch.device] = 'cpu',
+) -> Tensor:
+    """Indices of several routes over an H x W map.
+
+    Args:
+        names (str | Sequence[str]): Route names, a sequence or separated by
+            spaces.
+        height (int): Rows of the map.
+        width (int): Columns of the map.
+        device (str | torch.device): Where the result lies. Defaults to
+            'cpu'.
+
+    Returns:
+        Tensor: (K, T) int32, for :func:`mmssm.ops.routed_selective_scan`.
+        Routes shorter than the longest end in -1.
+
+    Raises:
+        ValueError: If a route is unknown or the map is empty.
+    """
+    if not isinstance(names, str):
+        names = ' '.join(names)
+    return _routes_op(names, height, width, torch.device(device))

@@ -1,0 +1,92 @@
+"""Golden cases: what the original implementations compute.
+
+A case (``data/golden/<name>.npz``) lists an original model's state-dict keys
+and shapes and holds its outputs for one input, computed on a CPU in float32
+with the recurrence in float64. Weights and input are not stored; they are
+drawn from each key's name by the rules below, so a case stays small.
+"""
+
+import json
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+os.environ.setdefault('OMP_NUM_THREADS', '2')
+GOLDEN = Path(__file__).parent / 'data' / 'golden'
+
+
+def _draw(key: str, shape: tuple, seed: int) -> np.ndarray:
+    rng = np.random.default_rng([seed, zlib.crc32(key.encode())])
+    z = rng.standard_normal(shape, dtype=np.float32)
+    name = key.rsplit('.', 1)[-1]
+    if name in ('A_logs', 'A_log', 'A_b_log') or '.A_log' in key:
+        if len(shape) != 2:
+            return 0.1 * z
+        return np.log(np.arange(1, shape[1] + 1, dtype='f4')) + 0.1 * z
+    if name in ('Ds', 'D', 'D_b') or name.startswith('D_'):
+        return 1 + 0.1 * z
+    step_bias = name == 'bias' and 'dt_proj' in key
+    if name in ('dt_projs_bias', 'dt_bias') or step_bias:
+        return -3 + 0.5 * z
+    if name == 'running_var':
+        return np.exp(0.2 * z)
+    if name == 'num_batches_tracked':
+        return np.zeros(shape, dtype=np.int64)
+    if name == 'alpha' or (name == 'weight' and len(shape) == 1):
+        return 1 + 0.1 * z
+    if len(shape) <= 1 or name in ('running_mean', 'pos_embed', 'cls_token'):
+        return 0.1 * z
+    packed = name in ('x_proj_weight', 'dt_projs_weight')
+    fan_in = shape[-1] if packed else int(np.prod(shape[1:]))
+    return z / np.sqrt(np.float32(fan_in))
+
+
+class GoldenCase:
+    """One original model's weights, input and outputs."""
+
+    def __init__(self, name: str) -> None:
+        with np.load(GOLDEN / f'{name}.npz', allow_pickle=False) as file:
+            self.meta = json.loads(str(file['meta']))
+            self.outputs = {
+                k[4:]: file[k] for k in file.files if k.startswith('out.')
+            }
+            self._fixed = {
+                k[4:]: file[k] for k in file.files if k.startswith('fix.')
+            }
+
+    def state_dict(self) -> dict:
+        """{key: tensor}, as the original's released file holds it."""
+        seed = self.meta['seed']
+        return {
+            key: torch.from_numpy(
+                np.array(
+                    self._fixed[key]
+                    if key in self._fixed
+                    else _draw(key, tuple(shape), seed)
+                )
+            )
+            for key, shape in self.meta['keys']
+        }
+
+    def input(self) -> torch.Tensor:
+        """Images (B, 3, H, W)."""
+        rng = np.random.default_rng([self.meta['seed'], zlib.crc32(b'input')])
+        shape = self.meta['input_shape']
+        return torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+
+    def error(self, name: str, got: torch.Tensor) -> float:
+        """Largest difference, relative to the largest wanted value."""
+        want = self.outputs[name]
+        assert tuple(got.shape) == want.shape
+        difference = np.abs(got.detach().numpy() - want).max()
+        return float(difference / max(1.0, np.abs(want).max()))
+
+
+@pytest.fixture
+def golden():
+    """Load a golden case by name."""
+    return GoldenCase
