@@ -67,7 +67,7 @@ def routed_selective_scan(
     Raises:
         RuntimeError: On shapes, dtypes, devices or indices that do not fit.
     """
-    if not native.use_native('routed_selective_scan', x):
+    if not native.use_native(x):
         return routed_selective_scan_reference(
             x,
             dt,

@@ -46,7 +46,7 @@ def selective_scan(
     Raises:
         RuntimeError: On shapes, dtypes or devices that do not fit.
     """
-    if native.use_native('routed_selective_scan', u):
+    if native.use_native(u):
         return torch.ops.mmssm.selective_scan(
             u, delta, A, B, C, D, delta_bias, delta_softplus
         )

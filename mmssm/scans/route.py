@@ -120,4 +120,9 @@ def routes(
     """
     if not isinstance(names, str):
         names = ' '.join(names)
+    if torch.jit.is_tracing():
+        # The JIT tracer, which counts FLOPs, cannot record a device argument:
+        # there the indices are constants of the traced size.
+        indices = _stacked(names, int(height), int(width))
+        return torch.tensor(indices, device=device)
     return _routes_op(names, height, width, torch.device(device))

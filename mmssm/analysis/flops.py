@@ -1,0 +1,269 @@
+"""Parameters and FLOPs of a model, with the native ops counted.
+
+Two conventions are kept apart, because published figures mix them:
+
+- ``flops``, the convention of the VMamba family's papers: one per
+  multiply-accumulate of a matrix product or convolution, 5 per element of an
+  affine norm, and for a scan the operations of its parallel form,
+  ``9 N + 1`` per route, channel and token
+  (https://github.com/state-spaces/mamba/issues/110);
+- ``macs``: the multiply-accumulates alone; a scan has ``4 N + 2`` in its
+  sequential form.
+
+Element-wise operations count nothing in either.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from mmengine.analysis import FlopAnalyzer, parameter_count
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+from mmssm.ops import native
+
+CONVENTIONS = {
+    'flops': 'paper: multiply-accumulates of matrix products and convolutions,'
+    ' 5 per normalised element, 9 N + 1 per scanned route, channel and token',
+    'macs': 'multiply-accumulates only; 4 N + 2 per scanned route, channel and'
+    ' token',
+}
+
+# The sizes at which the papers count each task's models.
+DEFAULT_SHAPES = {
+    'mmpretrain': (224, 224),
+    'mmdet': (800, 1280),
+    'mmseg': (512, 2048),
+}
+
+# Operators whose count is one of multiply-accumulates.
+_MAC_OPERATORS = {
+    'addmm',
+    'bmm',
+    'conv',
+    'einsum',
+    'linear',
+    'matmul',
+    'mm',
+    'dt_projection',
+}
+_SCAN_MACS = 'selective_scan (macs)'
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """What a forward pass of one image costs.
+
+    Attributes:
+        params (int): Number of parameters, of heads used only in training
+            too.
+        flops (int): In the papers' convention.
+        macs (int): Multiply-accumulates alone.
+        flops_by_operator (dict[str, int]): How ``flops`` add up, the largest
+            first.
+        shape (tuple[int, int]): Height and width of the image.
+        proposals (int | None): Number of regions that a two-stage detector's
+            box head was given; its cost depends on it.
+    """
+
+    params: int
+    flops: int
+    macs: int
+    flops_by_operator: dict[str, int]
+    shape: tuple[int, int]
+    proposals: int | None = None
+
+
+def count_config(
+    cfg: Config, shape: tuple[int, int] | None = None
+) -> Complexity:
+    """Count the model of a classification, detection or segmentation config.
+
+    The model is built with random weights; no checkpoint is loaded.
+
+    Args:
+        cfg (Config): With ``model`` and ``default_scope``, ``custom_imports``
+            done.
+        shape (tuple[int, int], optional): Height and width of the image.
+            Defaults to the papers' size for the task, see
+            :data:`DEFAULT_SHAPES`.
+
+    Returns:
+        Complexity: The counts for one image.
+
+    Raises:
+        ValueError: The config's scope is none of the three libraries.
+    """
+    scope = cfg.get('default_scope')
+    if scope not in DEFAULT_SHAPES:
+        raise ValueError(
+            f'default_scope is {scope!r}, but only models of '
+            f'{", ".join(DEFAULT_SHAPES)} can be counted; set it in the config'
+        )
+    shape = shape or DEFAULT_SHAPES[scope]
+    # The proposals depend on the random weights; keep them the same each time.
+    with (
+        torch.random.fork_rng(devices=[]),
+        DefaultScope.overwrite_default_scope(scope),
+    ):
+        torch.manual_seed(0)
+        model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
+        regions = _prepare_detector(model, shape) if scope == 'mmdet' else []
+        image = torch.randn(1, 3, *shape)
+        flops, macs, by_operator = count_model(model, (image,))
+    return Complexity(
+        params=parameter_count(model)[''],
+        flops=flops,
+        macs=macs,
+        flops_by_operator=by_operator,
+        shape=shape,
+        proposals=sum(regions) if regions else None,
+    )
+
+
+def count_model(
+    model: nn.Module, inputs: tuple[torch.Tensor, ...]
+) -> tuple[int, int, dict[str, int]]:
+    """Count one forward pass of any model.
+
+    Args:
+        model (nn.Module): The model, in the mode that is to be counted.
+        inputs (tuple[Tensor]): Its arguments.
+
+    Returns:
+        tuple: ``flops``, ``macs`` and the former by operator, see
+        :class:`Complexity`.
+
+    Raises:
+        ValueError: The native ops were not built. Their references would be
+            counted step by step.
+    """
+    if not native.is_available():
+        raise ValueError(
+            f'FLOPs are counted with the native ops: {native.HOW_TO_BUILD}'
+        )
+    analyzer = FlopAnalyzer(model, inputs).set_op_handle(**OP_HANDLES)
+    analyzer.unsupported_ops_warnings(False)
+    analyzer.uncalled_modules_warnings(False)
+    analyzer.tracer_warnings('none')
+    with torch.no_grad():
+        counts = Counter(analyzer.by_operator())
+    macs = counts.pop(_SCAN_MACS, 0)
+    macs += sum(n for op, n in counts.items() if op in _MAC_OPERATORS)
+    by_operator = {op: int(n) for op, n in counts.most_common() if n}
+    return sum(by_operator.values()), int(macs), by_operator
+
+
+def scan_counts(
+    batch: int,
+    length: int,
+    channels: int,
+    states: int,
+    with_output: bool = True,
+    with_skip: bool = True,
+) -> Counter:
+    """Cost of a selective scan in both conventions.
+
+    Args:
+        batch (int): Number of sequences.
+        length (int): Tokens in a sequence.
+        channels (int): Channels, those of all routes together.
+        states (int): States per channel, N.
+        with_output (bool): Whether the states are read out (C).
+        with_skip (bool): Whether the input is added to the output (D).
+
+    Returns:
+        Counter: ``selective_scan`` in the papers' convention and its
+        multiply-accumulates under a key of their own.
+    """
+    cells = batch * length * channels
+    # Parallel form: 7 N for the discretisation and the scan, 2 N to read out.
+    parallel = (9 if with_output else 7) * states + with_skip
+    # delta * A, delta * u, (delta * u) * B, a * x + b, C * x, D * u.
+    sequential = (4 if with_output else 3) * states + 1 + with_skip
+    return Counter(
+        {'selective_scan': cells * parallel, _SCAN_MACS: cells * sequential}
+    )
+
+
+def _selective_scan(inputs: list, outputs: list) -> Counter:
+    """Handle of ``mmssm::selective_scan``: u, delta, A, B, C, D, ..."""
+    batch, channels, length = _shape(inputs[0])
+    states = _shape(inputs[2])[1]
+    return scan_counts(
+        batch, length, channels, states, with_skip=_given(inputs[5])
+    )
+
+
+def _routed_selective_scan(inputs: list, outputs: list) -> Counter:
+    """Handle of ``mmssm::routed_selective_scan``.
+
+    Its first inputs are x, dt, A, B, C, D, dt_weight, dt_bias, routes. The
+    projection of dt that the op does itself is a matrix product over the
+    map's tokens.
+    """
+    batch, tokens, channels = _shape(inputs[0])
+    routes, _, states = _shape(inputs[2])
+    counts = scan_counts(
+        batch,
+        _shape(inputs[8])[1],
+        routes * channels,
+        states,
+        with_output=_given(inputs[4]),
+        with_skip=_given(inputs[5]),
+    )
+    if _given(inputs[6]):
+        rank = _shape(inputs[6])[2]
+        counts['dt_projection'] = batch * tokens * routes * channels * rank
+    return counts
+
+
+OP_HANDLES: dict[str, Callable[[list, list], Counter]] = {
+    'mmssm::selective_scan': _selective_scan,
+    'mmssm::routed_selective_scan': _routed_selective_scan,
+}
+
+
+def _given(value: torch._C.Value) -> bool:
+    """Whether an optional tensor was passed to a traced op."""
+    return value.isCompleteTensor()
+
+
+def _shape(value: torch._C.Value) -> list[int]:
+    """Shape of a tensor in a traced graph."""
+    return value.type().sizes()
+
+
+def _prepare_detector(model: nn.Module, shape: tuple[int, int]) -> list[int]:
+    """Make a detector's forward pass need nothing but an image.
+
+    Returns:
+        list[int]: Empty; a forward pass of a two-stage detector appends the
+        number of regions that reach its box head.
+    """
+    from mmdet.structures import DetDataSample
+
+    sample = DetDataSample(
+        metainfo=dict(
+            img_shape=shape,
+            ori_shape=shape,
+            pad_shape=shape,
+            batch_input_shape=shape,
+            scale_factor=(1.0, 1.0),
+        )
+    )
+    model.forward = partial(model.forward, data_samples=[sample])
+    regions: list[int] = []
+    head = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
+    if isinstance(head, nn.ModuleList):
+        head = head[0]  # The first stage of a cascade.
+    if head is not None:
+        head.register_forward_pre_hook(
+            lambda module, args: regions.append(len(args[0]))
+        )
+    return regions

@@ -1,0 +1,93 @@
+"""Pretrained files load whole or not at all."""
+
+import pytest
+import torch
+
+from mmssm.backbones import VMamba
+
+MINI = dict(embed_dims=16, depths=(1, 1, 1, 1))
+
+
+@pytest.fixture
+def classifier_file(tmp_path):
+    """A file as classification training writes it: backbone and head."""
+    torch.manual_seed(1)
+    model = VMamba(MINI)
+    weights = {f'backbone.{k}': v for k, v in model.state_dict().items()}
+    weights['head.fc.weight'] = torch.zeros(10, 128)
+    path = tmp_path / 'classifier.pth'
+    torch.save(dict(meta=dict(), state_dict=weights), path)
+    return path, model
+
+
+def pretrained(path, **kwargs):
+    arch = kwargs.pop('arch', MINI)
+    init_cfg = dict(type='Pretrained', checkpoint=str(path), **kwargs)
+    return VMamba(arch, out_indices=(0, 1, 2, 3), init_cfg=init_cfg)
+
+
+@pytest.mark.parametrize('prefix', [{}, dict(prefix='backbone.')])
+def test_classifier_feeds_a_detector(classifier_file, prefix):
+    path, source = classifier_file
+    model = pretrained(path, **prefix)
+    model.init_weights()
+    own = model.state_dict()
+    for key, value in source.state_dict().items():
+        assert torch.equal(own[key], value), key
+    assert (model.norm0.weight == 1).all()  # not in the file: fresh
+
+
+def test_bare_backbone_file(tmp_path, classifier_file):
+    _, source = classifier_file
+    path = tmp_path / 'bare.pth'
+    torch.save(source.state_dict(), path)
+    model = pretrained(path)
+    model.init_weights()
+    assert torch.equal(
+        model.stages[0].blocks[0].mixer.x_proj_weight,
+        source.stages[0].blocks[0].mixer.x_proj_weight,
+    )
+
+
+@pytest.mark.parametrize('name', ['vmamba_tiny_s1l8_cls'])
+def test_original_file_loads_directly(tmp_path, golden, name):
+    case = golden(name)
+    path = tmp_path / 'vssm1_tiny_0230s_ckpt_epoch_264.pth'
+    torch.save({'model': case.state_dict()}, path)
+    model = VMamba(
+        'tiny', init_cfg=dict(type='Pretrained', checkpoint=str(path))
+    )
+    model.init_weights()
+    weights = case.state_dict()
+    key = 'layers.2.blocks.3.op.dt_projs_weight'
+    mixer = model.stages[2].blocks[3].mixer
+    assert torch.equal(mixer.dt_projs_weight, weights[key])
+
+
+@pytest.mark.parametrize(
+    'arch, message',
+    [
+        (dict(MINI, embed_dims=32), 'other shapes: '),
+        (dict(MINI, depths=(1, 1, 2, 1)), 'missing keys: .*stages.2.blocks.1'),
+        (dict(MINI, depths=(1, 1)), 'unknown keys: .*stages.1.downsample'),
+    ],
+)
+def test_another_arch_is_refused(classifier_file, arch, message):
+    path, _ = classifier_file
+    init_cfg = dict(type='Pretrained', checkpoint=str(path))
+    model = VMamba(arch, out_indices=(0,), init_cfg=init_cfg)
+    before = model.stem.conv1.weight.clone()
+    with pytest.raises(RuntimeError, match=message) as caught:
+        model.init_weights()
+    assert '\n' not in str(caught.value) and 'Set arch' in str(caught.value)
+    assert torch.equal(model.stem.conv1.weight, before)
+
+
+def test_refusal_names_the_arch_the_file_holds(tmp_path, golden):
+    path = tmp_path / 'tiny.pth'
+    torch.save({'model': golden('vmamba_tiny_s2l5_cls').state_dict()}, path)
+    model = VMamba(
+        'tiny-s1l8', init_cfg=dict(type='Pretrained', checkpoint=str(path))
+    )
+    with pytest.raises(RuntimeError, match="holds arch 'tiny-s2l5'"):
+        model.init_weights()

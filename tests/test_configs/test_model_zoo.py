@@ -1,0 +1,89 @@
+"""Configs, metafiles and READMEs tell of the same models."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from mmengine.config import Config
+from modelindex.load_model_index import load as load_model_index
+
+ROOT = Path(__file__).parents[2]
+INDEX = ROOT / 'model-index.yml'
+METAFILES = [
+    ROOT / path for path in yaml.safe_load(INDEX.read_text())['Import']
+]
+FAMILIES = [path.parent for path in METAFILES]
+CONFIGS = sorted(path for family in FAMILIES for path in family.glob('*.py'))
+LINK = re.compile(r'\[(?:config|original)\]\(([^)]+)\)')
+
+
+def entries(metafile):
+    return yaml.safe_load(metafile.read_text())['Models']
+
+
+def readme_rows(family):
+    """The result tables' rows by config name: (cells, link to weights)."""
+    rows = {}
+    for line in (family / 'README.md').read_text().splitlines():
+        links = LINK.findall(line)
+        if line.startswith('|') and links:
+            config, weights = links
+            cells = [c.strip().strip('¹') for c in line.strip('|').split('|')]
+            rows[Path(config).stem] = (cells, weights)
+    return rows
+
+
+def published(entry):
+    """An entry's figures in the order of the README's columns."""
+    metadata = entry['Metadata']
+    metrics = [m for r in entry['Results'] for m in r['Metrics'].values()]
+    return [metadata['Parameters'] / 1e6, metadata['FLOPs'] / 1e9, *metrics]
+
+
+def test_every_family_is_in_the_index():
+    with_metafile = {p.parent for p in ROOT.glob('configs/*/metafile.yml')}
+    assert with_metafile == set(FAMILIES)
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_config_parses(path):
+    cfg = Config.fromfile(path, import_custom_modules=False)
+    assert cfg.custom_imports == dict(
+        imports=['mmssm'], allow_failed_imports=False
+    )
+    assert cfg.model.backbone.arch in path.stem
+    assert cfg.default_scope in ('mmdet', 'mmseg', 'mmpretrain')
+
+
+@pytest.mark.parametrize('metafile', METAFILES, ids=lambda p: p.parent.name)
+def test_metafile_lists_every_config_once(metafile):
+    listed = [entry['Config'] for entry in entries(metafile)]
+    existing = [
+        str(path.relative_to(ROOT)) for path in metafile.parent.glob('*.py')
+    ]
+    assert sorted(listed) == sorted(existing)
+    for entry in entries(metafile):
+        assert entry['Name'] == Path(entry['Config']).stem
+
+
+@pytest.mark.parametrize('family', FAMILIES, ids=lambda path: path.name)
+def test_readme_and_metafile_agree(family):
+    rows = readme_rows(family)
+    models = entries(family / 'metafile.yml')
+    assert sorted(rows) == sorted(entry['Name'] for entry in models)
+    for entry in models:
+        cells, weights = rows[entry['Name']]
+        assert weights == entry['Weights']
+        arch, *figures = cells[: len(published(entry)) + 1]
+        assert f'-{arch.strip("`")}_' in entry['Name']
+        for shown, value in zip(figures, published(entry)):
+            decimals = len(shown.partition('.')[2])
+            assert float(shown) == round(value, decimals), entry['Name']
+
+
+def test_index_loads_as_mmpretrain_loads_it():
+    index = load_model_index(str(INDEX))
+    index.build_models_with_collections()
+    names = {model.name for model in index.models}
+    assert names == {path.stem for path in CONFIGS}

@@ -1,0 +1,260 @@
+"""The native routed scan against its reference."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmssm.ops import (
+    native,
+    routed_selective_scan,
+    routed_selective_scan_reference,
+)
+
+TOKEN_INPUTS = ('x', 'dt', 'B', 'C')
+
+
+def make_inputs(
+    batch=2,
+    tokens=9,
+    channels=5,
+    num_routes=3,
+    states=2,
+    rank=4,
+    groups=None,
+    skip=True,
+    bias=True,
+    padding=False,
+    steps=None,
+    dtype=torch.float64,
+    seed=0,
+):
+    """Keyword arguments of the op; ``rank`` 0 gives step sizes in full."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def rand(*shape):
+        drawn = torch.randn(*shape, generator=generator, dtype=torch.float64)
+        return drawn.to(dtype).requires_grad_()
+
+    lowest = -1 if padding else 0
+    weights = (states,) if groups is None else (groups, states)
+    routes = torch.randint(
+        lowest, tokens, (num_routes, steps or tokens), generator=generator
+    )
+    parameter = torch.float64 if dtype == torch.float64 else torch.float32
+    A = -torch.rand(
+        num_routes, channels, states, generator=generator, dtype=parameter
+    )
+    return dict(
+        x=rand(batch, tokens, channels),
+        dt=rand(batch, tokens, num_routes, rank or channels),
+        A=(A - 0.05).requires_grad_(),
+        B=rand(batch, tokens, num_routes, *weights),
+        C=rand(batch, tokens, num_routes, *weights),
+        D=rand(num_routes, channels) if skip else None,
+        routes=routes,
+        dt_weight=rand(num_routes, channels, rank) if rank else None,
+        dt_bias=rand(num_routes, channels) if bias else None,
+    )
+
+
+def for_output(inputs, output):
+    """Inputs that ``output`` takes: 'states' has neither C nor D."""
+    if output == 'states':
+        inputs = {**inputs, 'C': None, 'D': None}
+    return {**inputs, 'output': output}
+
+
+def differentiable(inputs):
+    return {
+        k: v
+        for k, v in inputs.items()
+        if torch.is_tensor(v) and v.is_floating_point()
+    }
+
+
+def compare(inputs, forward_tolerance, gradient_tolerance):
+    """Outputs and gradients, relative to the largest value of each."""
+    got = routed_selective_scan(**inputs)
+    want = routed_selective_scan_reference(**inputs)
+    assert got.shape == want.shape and got.dtype == want.dtype
+    torch.manual_seed(0)
+    weight = torch.randn(got.shape).to(got.dtype)
+    tensors = list(differentiable(inputs).values())
+    results = [(got, want, forward_tolerance)]
+    results += [
+        (a, b, gradient_tolerance)
+        for a, b in zip(
+            torch.autograd.grad(got, tensors, weight),
+            torch.autograd.grad(want, tensors, weight),
+        )
+    ]
+    for a, b, tolerance in results:
+        assert a.dtype == b.dtype
+        a, b = a.double(), b.double()
+        assert torch.isfinite(a).all()
+        if b.numel():
+            assert (a - b).abs().max() <= tolerance * b.abs().max().clamp_min(1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    batch=st.integers(0, 3),
+    tokens=st.sampled_from([1, 2, 7, 31, 32, 33, 64, 65, 97]),
+    channels_per_group=st.sampled_from([1, 3, 8, 31, 32, 33, 40]),
+    num_routes=st.integers(1, 8),
+    states=st.integers(1, 16),
+    rank=st.integers(0, 5),
+    groups=st.sampled_from([None, 1, 2, 3]),
+    skip=st.booleans(),
+    bias=st.booleans(),
+    padding=st.booleans(),
+    extra=st.sampled_from([0, 0, 1, 5]),
+    softplus=st.booleans(),
+    output=st.sampled_from(['sum', 'routes', 'states']),
+    seed=st.integers(0, 10**6),
+)
+def test_sweep_against_reference(
+    channels_per_group, groups, tokens, extra, softplus, output, **sizes
+):
+    """Any shape, in float64 and float32, forward and backward."""
+    for dtype, tolerance in ((torch.float64, 1e-11), (torch.float32, 3e-5)):
+        inputs = make_inputs(
+            tokens=tokens,
+            steps=tokens + extra,
+            channels=channels_per_group * (groups or 1),
+            groups=groups,
+            dtype=dtype,
+            **sizes,
+        )
+        if not softplus:  # keep step sizes positive, so that states decay
+            inputs['dt'] = inputs['dt'].detach().abs().requires_grad_()
+            for name in ('dt_weight', 'dt_bias'):
+                if inputs[name] is not None:
+                    value = inputs[name].detach().abs()
+                    inputs[name] = (0.1 * value).requires_grad_()
+        inputs = for_output(inputs, output)
+        compare({**inputs, 'delta_softplus': softplus}, tolerance, tolerance)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_16_bit_tokens(dtype):
+    """Tokens are read as they are; maths and state are float32."""
+    compare(make_inputs(dtype=dtype, tokens=50, channels=40), 1e-2, 2e-2)
+
+
+@pytest.mark.parametrize('output', ['sum', 'routes', 'states'])
+@pytest.mark.parametrize('rank', [0, 2])
+def test_gradcheck(output, rank):
+    inputs = for_output(
+        make_inputs(tokens=5, channels=3, rank=rank, padding=True), output
+    )
+    names = list(differentiable(inputs))
+
+    def scan(*values):
+        return routed_selective_scan(**{**inputs, **dict(zip(names, values))})
+
+    assert torch.autograd.gradcheck(scan, [inputs[n] for n in names])
+
+
+@pytest.mark.parametrize('output', ['sum', 'routes', 'states'])
+@pytest.mark.parametrize('groups', [None, 2])
+def test_opcheck(output, groups):
+    inputs = for_output(make_inputs(channels=4, groups=groups), output)
+    order = 'x dt A B C D dt_weight dt_bias routes'.split()
+    args = [inputs[name] for name in order]
+    torch.library.opcheck(
+        torch.ops.mmssm.routed_selective_scan.default, (*args, True, output)
+    )
+
+
+def test_views_are_not_copied_wrongly():
+    """dt, B and C may be parts of one projection, x a transposed map."""
+    inputs = make_inputs(tokens=12, channels=6, rank=4, states=2)
+    projected = torch.randn(2, 12, 3, 8, dtype=torch.float64)
+    dt, B, C = projected.split([4, 2, 2], -1)
+    x = torch.randn(2, 6, 12, dtype=torch.float64).transpose(1, 2)
+    inputs.update(x=x, dt=dt, B=B, C=C)
+    got = routed_selective_scan(**inputs)
+    torch.testing.assert_close(got, routed_selective_scan_reference(**inputs))
+
+
+def test_autocast_keeps_maths_in_float32():
+    inputs = make_inputs(dtype=torch.bfloat16, tokens=20)
+    inputs['B'] = inputs['B'].float()  # mixed inputs follow x
+    want = routed_selective_scan_reference(**inputs)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        got = routed_selective_scan(**inputs)
+    assert got.dtype == torch.bfloat16
+    torch.testing.assert_close(got, want, rtol=2e-2, atol=2e-2)
+
+
+def test_out_dtype_keeps_large_sums_finite():
+    inputs = make_inputs(dtype=torch.float16, tokens=40)
+    inputs['D'] = torch.full_like(inputs['D'], 6e4)
+    assert not routed_selective_scan(**inputs).isfinite().all()
+    wide = routed_selective_scan(**inputs, out_dtype=torch.float32)
+    assert wide.dtype == torch.float32 and wide.isfinite().all()
+
+
+def test_large_steps_stay_finite():
+    """softplus and exp neither overflow nor turn to NaN at the extremes."""
+    inputs = make_inputs(dtype=torch.float32, tokens=33, rank=0)
+    for scale in (-200.0, 200.0):
+        inputs['dt'] = torch.full_like(inputs['dt'], scale).requires_grad_()
+        compare(inputs, 1e-5, 1e-4)
+
+
+def test_same_result_every_run():
+    inputs = make_inputs(batch=1, tokens=200, channels=96, dtype=torch.float32)
+
+    def run():
+        leaves = list(differentiable(inputs).values())
+        y = routed_selective_scan(**inputs)
+        return [y, *torch.autograd.grad(y.square().sum(), leaves)]
+
+    first = run()
+    assert all(torch.equal(a, b) for a, b in zip(first, run()))
+
+
+def test_second_derivative_is_refused():
+    inputs = make_inputs()
+    y = routed_selective_scan(**inputs)
+    (g,) = torch.autograd.grad(y.sum(), inputs['x'], create_graph=True)
+    with pytest.raises(RuntimeError, match='no second derivative'):
+        g.sum().backward()
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(x=torch.zeros(2, 9)), r'x must be \(B, L, C\)'),
+        (dict(A=torch.zeros(3, 5)), r'A must be \(K, C, N\)'),
+        (dict(D=torch.zeros(5)), r'D must have shape \(K, C\)'),
+        (dict(B=torch.zeros(2, 9, 3, 7)), 'B must have shape'),
+        (dict(dt=torch.zeros(2, 9, 3, 9)), r'dt must have shape \(B, L, K, R'),
+        (dict(routes=torch.full((3, 9), 9)), 'token indices from -1'),
+        (dict(routes=torch.full((3, 9), -2)), 'token indices from -1'),
+        (dict(routes=torch.zeros(3, 9)), 'int32 or int64'),
+        (dict(output='mean'), "'sum', 'routes' or 'states'"),
+        (dict(output='states'), 'takes no C'),
+        (dict(C=None), 'every other output needs it'),
+    ],
+)
+def test_wrong_input_says_what_was_expected(change, message):
+    inputs = {**make_inputs(), **change}
+    with pytest.raises(RuntimeError, match=message):
+        routed_selective_scan(**inputs)
+
+
+def test_missing_extension_warns_once_and_serves(monkeypatch):
+    monkeypatch.setattr(native, '_DEVICES', frozenset())
+    monkeypatch.setattr(native, '_PROBLEM', 'No module named mmssm._ext')
+    native._warn_slow.cache_clear()
+    inputs = make_inputs()
+    with pytest.warns(UserWarning, match='build it with `pip install') as seen:
+        y = routed_selective_scan(**inputs)
+        routed_selective_scan(**inputs)
+    assert len(seen) == 1 and '\n' not in str(seen[0].message)
+    monkeypatch.undo()
+    torch.testing.assert_close(y, routed_selective_scan(**inputs))
