@@ -51,13 +51,17 @@ def native_extension() -> dict:
     sources = sorted(ROOT.glob('csrc/*.cpp')) + sorted(
         p for p in ROOT.glob('csrc/*/*.cpp') if p.parent.name != 'cuda'
     )
-    host_flags = ['/O2'] if os.name == 'nt' else [
-        '-O3',
-        '-g0',  # debug symbols double the compile time
-        # Let the compiler turn branches on floats into vector selects.
-        '-fno-math-errno',
-        '-fno-trapping-math',
-    ]
+    host_flags = (
+        ['/O2']
+        if os.name == 'nt'
+        else [
+            '-O3',
+            '-g0',  # debug symbols double the compile time
+            # Let the compiler turn branches on floats into vector selects.
+            '-fno-math-errno',
+            '-fno-trapping-math',
+        ]
+    )
     options = dict(extra_compile_args=dict(cxx=host_flags))
     extension = cpp_extension.CppExtension
     if with_cuda:

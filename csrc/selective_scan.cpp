@@ -19,13 +19,14 @@ Tensor to_token_major(const Tensor& t, const char* name) {
 }
 
 Tensor selective_scan(const Tensor& u, const Tensor& delta, const Tensor& A,
-                      const Tensor& B, const Tensor& C,
-                      const OptionalTensor& D,
+                      const Tensor& B, const Tensor& C, const OptionalTensor& D,
                       const OptionalTensor& delta_bias, bool delta_softplus) {
   TORCH_CHECK(u.dim() == 3, "selective_scan: u must be (B, D, L), got ",
               u.sizes());
-  TORCH_CHECK(delta.sym_sizes() == u.sym_sizes(), "selective_scan: delta must "
-              "have u's shape ", u.sym_sizes(), ", got ", delta.sym_sizes());
+  TORCH_CHECK(delta.sym_sizes() == u.sym_sizes(),
+              "selective_scan: delta must "
+              "have u's shape ",
+              u.sym_sizes(), ", got ", delta.sym_sizes());
   TORCH_CHECK(A.dim() == 2, "selective_scan: A must be (D, N), got ",
               A.sizes());
   const auto one_route = [](const OptionalTensor& t) -> OptionalTensor {

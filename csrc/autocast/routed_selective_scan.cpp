@@ -26,11 +26,10 @@ Tensor routed_selective_scan(const Tensor& x, const Tensor& dt, const Tensor& A,
   const auto cast = [](const OptionalTensor& t, at::ScalarType to) {
     return t.has_value() && t->defined() ? OptionalTensor(t->to(to)) : t;
   };
-  return routed_scan_op().call(x, dt.to(tokens), A.to(parameters), B.to(tokens),
-                               cast(C, tokens), cast(D, parameters),
-                               cast(dt_weight, parameters),
-                               cast(dt_bias, parameters), routes,
-                               delta_softplus, output, out_dtype);
+  return routed_scan_op().call(
+      x, dt.to(tokens), A.to(parameters), B.to(tokens), cast(C, tokens),
+      cast(D, parameters), cast(dt_weight, parameters),
+      cast(dt_bias, parameters), routes, delta_softplus, output, out_dtype);
 }
 
 }  // namespace

@@ -88,11 +88,10 @@ class NoSecondGradient : public torch::autograd::Function<NoSecondGradient> {
                                const Tensor& routes, bool delta_softplus,
                                std::string_view output) {
     at::AutoDispatchBelowADInplaceOrView below;
-    const auto g = routed_scan_backward_op().call(
-        grad, x, dt, A, B, C, D, dt_weight, dt_bias, routes, delta_softplus,
-        output);
-    return std::apply(
-        [](const auto&... t) { return variable_list{t...}; }, g);
+    const auto g =
+        routed_scan_backward_op().call(grad, x, dt, A, B, C, D, dt_weight,
+                                       dt_bias, routes, delta_softplus, output);
+    return std::apply([](const auto&... t) { return variable_list{t...}; }, g);
   }
 
   static variable_list backward(AutogradContext*, const variable_list&) {
@@ -107,9 +106,9 @@ EightTensors routed_selective_scan_backward(
     const Tensor& B, const OptionalTensor& C, const OptionalTensor& D,
     const OptionalTensor& dt_weight, const OptionalTensor& dt_bias,
     const Tensor& routes, bool delta_softplus, std::string_view output) {
-  const auto g = NoSecondGradient::apply(grad, x, dt, A, B, C, D, dt_weight,
-                                         dt_bias, routes, delta_softplus,
-                                         output);
+  const auto g =
+      NoSecondGradient::apply(grad, x, dt, A, B, C, D, dt_weight, dt_bias,
+                              routes, delta_softplus, output);
   return {g[0], g[1], g[2], g[3], g[4], g[5], g[6], g[7]};
 }
 

@@ -48,8 +48,10 @@ void check_routes(const Tensor& routes, int64_t tokens) {
 ScanOutput parse_output(std::string_view name) {
   if (name == "sum") return ScanOutput::kSum;
   if (name == "routes") return ScanOutput::kRoutes;
-  TORCH_CHECK(name == "states", "routed_selective_scan: output must be 'sum', "
-              "'routes' or 'states', got '", name, "'");
+  TORCH_CHECK(name == "states",
+              "routed_selective_scan: output must be 'sum', "
+              "'routes' or 'states', got '",
+              name, "'");
   return ScanOutput::kStates;
 }
 
@@ -73,19 +75,23 @@ ScanInputs prepare_inputs(const Tensor& x, const Tensor& dt, const Tensor& A,
   const bool states_only = in.output == ScanOutput::kStates;
   TORCH_CHECK(x.dim() == 3, "routed_selective_scan: x must be (B, L, C), got ",
               x.sizes());
-  TORCH_CHECK(routes.dim() == 2, "routed_selective_scan: routes must be "
-              "(K, T), got ", routes.sizes());
-  TORCH_CHECK(routes.scalar_type() == at::kInt ||
-                  routes.scalar_type() == at::kLong,
-              "routed_selective_scan: routes must be int32 or int64, got ",
-              routes.scalar_type());
+  TORCH_CHECK(routes.dim() == 2,
+              "routed_selective_scan: routes must be "
+              "(K, T), got ",
+              routes.sizes());
+  TORCH_CHECK(
+      routes.scalar_type() == at::kInt || routes.scalar_type() == at::kLong,
+      "routed_selective_scan: routes must be int32 or int64, got ",
+      routes.scalar_type());
   TORCH_CHECK(at::isFloatingType(x.scalar_type()),
               "routed_selective_scan: x must be floating-point, got ",
               x.scalar_type());
   TORCH_CHECK(A.dim() == 3, "routed_selective_scan: A must be (K, C, N), got ",
               A.sizes());
-  TORCH_CHECK(B.dim() == 4 || B.dim() == 5, "routed_selective_scan: B must be "
-              "(B, L, K, N) or (B, L, K, G, N), got ", B.sizes());
+  TORCH_CHECK(B.dim() == 4 || B.dim() == 5,
+              "routed_selective_scan: B must be "
+              "(B, L, K, N) or (B, L, K, G, N), got ",
+              B.sizes());
   s.batch = x.size(0);
   s.tokens = x.size(1);
   s.channels = x.size(2);
@@ -96,10 +102,14 @@ ScanInputs prepare_inputs(const Tensor& x, const Tensor& dt, const Tensor& A,
   const bool low_rank = dt_weight.has_value() && dt_weight->defined();
   s.rank = low_rank ? dt_weight->size(-1) : 0;
   TORCH_CHECK(s.groups > 0 && s.channels % s.groups == 0,
-              "routed_selective_scan: ", s.channels, " channels do not divide "
-              "into ", s.groups, " groups");
-  TORCH_CHECK(s.states > 0, "routed_selective_scan: A needs at least one "
-              "state, got ", A.sizes());
+              "routed_selective_scan: ", s.channels,
+              " channels do not divide "
+              "into ",
+              s.groups, " groups");
+  TORCH_CHECK(s.states > 0,
+              "routed_selective_scan: A needs at least one "
+              "state, got ",
+              A.sizes());
   check_shape(A, "A", {s.routes, s.channels, s.states}, "(K, C, N)");
   const std::vector<int64_t> plain = {s.batch, s.tokens, s.routes, s.states};
   const std::vector<int64_t> grouped = {s.batch, s.tokens, s.routes, s.groups,
@@ -110,12 +120,13 @@ ScanInputs prepare_inputs(const Tensor& x, const Tensor& dt, const Tensor& A,
               low_rank ? "(B, L, K, R)" : "(B, L, K, C)");
   const bool has_c = C.has_value() && C->defined();
   const bool has_d = D.has_value() && D->defined();
-  TORCH_CHECK(states_only != has_c, "routed_selective_scan: output='states' "
+  TORCH_CHECK(states_only != has_c,
+              "routed_selective_scan: output='states' "
               "takes no C, every other output needs it");
   TORCH_CHECK(!(states_only && has_d),
               "routed_selective_scan: output='states' takes no D");
-  if (has_c) check_shape(*C, "C", B.dim() == 5 ? grouped : plain,
-                         "(B, L, K, [G,] N)");
+  if (has_c)
+    check_shape(*C, "C", B.dim() == 5 ? grouped : plain, "(B, L, K, [G,] N)");
   if (has_d) check_shape(*D, "D", {s.routes, s.channels}, "(K, C)");
   if (low_rank)
     check_shape(*dt_weight, "dt_weight", {s.routes, s.channels, s.rank},
@@ -127,8 +138,7 @@ ScanInputs prepare_inputs(const Tensor& x, const Tensor& dt, const Tensor& A,
   check_devices(x, B, "B");
   check_devices(x, routes, "routes");
 
-  const auto dtype =
-      x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const auto dtype = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   in.x = x.to(dtype).contiguous();
   in.dt = as_tokens(dt, dtype);
   in.b = as_tokens(B.dim() == 5 ? B : B.unsqueeze(3), dtype);

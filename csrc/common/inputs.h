@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/ATen.h>
+
 #include <optional>
 #include <string_view>
 

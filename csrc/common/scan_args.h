@@ -16,7 +16,8 @@ struct TokenView {
   const T* data = nullptr;
   int64_t batch = 0, token = 0, route = 0, group = 0;  // strides
 
-  MMSSM_MEMBER const T* at(int64_t b, int64_t l, int64_t k, int64_t g = 0) const {
+  MMSSM_MEMBER const T* at(int64_t b, int64_t l, int64_t k,
+                           int64_t g = 0) const {
     return data + b * batch + l * token + k * route + g * group;
   }
 };
@@ -55,14 +56,14 @@ MMSSM_INLINE int64_t output_offset(const ScanArgs<T>& p, int64_t b, int64_t k,
 // that no two threads add to one place and every run adds in the same order.
 template <typename T>
 struct ScanGrads {
-  const T* out;    // like the output
-  T* x;            // (B, L, C), zeroed
-  T* dt;           // (P, B, L, K, rank), zeroed, or (B, L, K, C), zeroed
-  T *b, *c;        // (P, B, L, K, G, N), zeroed
-  T* a;            // (B, K, C, N)
-  T* d;            // (B, K, C)
-  T* dt_weight;    // (B, K, C, rank)
-  T* dt_bias;      // (B, K, C)
+  const T* out;  // like the output
+  T* x;          // (B, L, C), zeroed
+  T* dt;         // (P, B, L, K, rank), zeroed, or (B, L, K, C), zeroed
+  T *b, *c;      // (P, B, L, K, G, N), zeroed
+  T* a;          // (B, K, C, N)
+  T* d;          // (B, K, C)
+  T* dt_weight;  // (B, K, C, rank)
+  T* dt_bias;    // (B, K, C)
 };
 
 }  // namespace mmssm

@@ -17,11 +17,12 @@ void run_forward(const ScanInputs& in, bool delta_softplus, Tensor& out) {
   const ScanKernels<T>& kernels = scan_kernels<T>();
   const int64_t blocks = channel_blocks(p.size);
   T* result = out.mutable_data_ptr<T>();
-  at::parallel_for(0, p.size.batch * blocks, 1, [&](int64_t begin, int64_t end) {
-    std::vector<T> scratch(forward_scratch(p.size));
-    for (int64_t i = begin; i < end; ++i)
-      kernels.forward(p, result, i / blocks, i % blocks, scratch.data());
-  });
+  at::parallel_for(
+      0, p.size.batch * blocks, 1, [&](int64_t begin, int64_t end) {
+        std::vector<T> scratch(forward_scratch(p.size));
+        for (int64_t i = begin; i < end; ++i)
+          kernels.forward(p, result, i / blocks, i % blocks, scratch.data());
+      });
 }
 
 Tensor forward(const Tensor& x, const Tensor& dt, const Tensor& A,
@@ -30,8 +31,8 @@ Tensor forward(const Tensor& x, const Tensor& dt, const Tensor& A,
                const optional<Tensor>& dt_bias, const Tensor& routes,
                bool delta_softplus, std::string_view output,
                optional<at::ScalarType> out_dtype) {
-  const ScanInputs in = prepare_inputs(x, dt, A, B, C, D, dt_weight, dt_bias,
-                                       routes, output);
+  const ScanInputs in =
+      prepare_inputs(x, dt, A, B, C, D, dt_weight, dt_bias, routes, output);
   Tensor out = at::zeros(output_shape(in), in.x.options());
   if (in.x.scalar_type() == at::kDouble)
     run_forward<double>(in, delta_softplus, out);
@@ -51,8 +52,14 @@ void run_backward(const ScanInputs& in, bool delta_softplus, const Tensor& grad,
     return t.defined() ? t.mutable_data_ptr<T>() : nullptr;
   };
   const ScanGrads<T> grads{grad.const_data_ptr<T>(),
-                           data(g[0]), data(g[1]), data(g[3]), data(g[4]),
-                           data(g[2]), data(g[5]), data(g[6]), data(g[7])};
+                           data(g[0]),
+                           data(g[1]),
+                           data(g[3]),
+                           data(g[4]),
+                           data(g[2]),
+                           data(g[5]),
+                           data(g[6]),
+                           data(g[7])};
   const int64_t blocks = channel_blocks(p.size);
   at::parallel_for(0, p.size.batch * parts, 1, [&](int64_t begin, int64_t end) {
     std::vector<T> scratch(backward_scratch(p.size));
@@ -76,8 +83,8 @@ backward(const Tensor& grad, const Tensor& x, const Tensor& dt, const Tensor& A,
          const Tensor& B, const optional<Tensor>& C, const optional<Tensor>& D,
          const optional<Tensor>& dt_weight, const optional<Tensor>& dt_bias,
          const Tensor& routes, bool delta_softplus, std::string_view output) {
-  const ScanInputs in = prepare_inputs(x, dt, A, B, C, D, dt_weight, dt_bias,
-                                       routes, output);
+  const ScanInputs in =
+      prepare_inputs(x, dt, A, B, C, D, dt_weight, dt_bias, routes, output);
   const ScanSizes& s = in.size;
   TORCH_CHECK(grad.sizes() == at::IntArrayRef(output_shape(in)),
               "routed_selective_scan: the gradient must have shape ",
@@ -96,8 +103,9 @@ backward(const Tensor& grad, const Tensor& x, const Tensor& dt, const Tensor& A,
   const bool low_rank = in.dt_weight.defined();
   std::vector<Tensor> g(8);
   g[0] = at::zeros_like(in.x);
-  g[1] = low_rank ? shared(s.rank)
-                  : at::zeros({1, s.batch, s.tokens, s.routes, s.channels}, options);
+  g[1] = low_rank
+             ? shared(s.rank)
+             : at::zeros({1, s.batch, s.tokens, s.routes, s.channels}, options);
   g[2] = summed(s.states);
   g[3] = shared(s.groups * s.states);
   if (in.c.defined()) g[4] = shared(s.groups * s.states);

@@ -25,9 +25,8 @@ MMSSM_INLINE int64_t forward_scratch(const ScanSizes& s) {
 }
 MMSSM_INLINE int64_t backward_scratch(const ScanSizes& s) {
   const int64_t chunks = (s.steps + kChunk - 1) / kChunk;
-  return forward_scratch(s) +
-         kLanes * ((chunks + 3 * kChunk + 8) * s.states +
-                   5 * kChunk + 2 * s.rank + 16);
+  return forward_scratch(s) + kLanes * ((chunks + 3 * kChunk + 8) * s.states +
+                                        5 * kChunk + 2 * s.rank + 16);
 }
 
 // `forward` computes the outputs of one batch item and one block of channels,

@@ -66,7 +66,8 @@ MMSSM_INLINE T sum_lanes(const T* values) {
          ((part[2] + part[6]) + (part[3] + part[7]));
 }
 
-// Copies columns: from (width, count) row-major to (count, kLanes), zero-padded.
+// Copies columns: from (width, count) row-major to (count, kLanes),
+// zero-padded.
 template <typename T>
 static void load_columns(T* to, const T* from, int64_t count, int width) {
   for (int64_t n = 0; n < count; ++n)
@@ -150,8 +151,7 @@ struct Lane {
 };
 
 template <typename T>
-MMSSM_INLINE void to_delta(T* delta, const T* raw,
-                           bool apply_softplus) {
+MMSSM_INLINE void to_delta(T* delta, const T* raw, bool apply_softplus) {
   if (apply_softplus) {
     MMSSM_LANES(v) delta[v] = softplus(raw[v]);
   } else {
@@ -209,7 +209,7 @@ static void forward_block(const ScanArgs<T>& p, T* out, int64_t batch,
 template <typename T>
 struct Tape {
   T *u, *raw, *delta, *decays, *states;  // per step of the chunk
-  T *first;                              // the state at each chunk's start
+  T* first;                              // the state at each chunk's start
   T *grad_h, *d_a, *d_weight, *d_bias, *d_skip;
 
   Tape(const ScanSizes& s, int64_t states_count, Arena<T>& arena) {
@@ -360,7 +360,8 @@ static void backward_block(const ScanArgs<T>& p, const ScanGrads<T>& g,
     for (int64_t j = 0; j < chunks; ++j) {
       const int64_t begin = j * kChunk;
       const int64_t end = begin + kChunk < s.steps ? begin + kChunk : s.steps;
-      for (int64_t v = 0; v < row; ++v) tape.first[j * row + v] = tape.states[v];
+      for (int64_t v = 0; v < row; ++v)
+        tape.first[j * row + v] = tape.states[v];
       if (j + 1 == chunks) break;  // recorded below, in the first turn
       record_chunk<T, N>(lane, tape, begin, end);
       const T* last = tape.states + (end - begin) * row;
@@ -374,7 +375,8 @@ static void backward_block(const ScanArgs<T>& p, const ScanGrads<T>& g,
     for (int64_t j = chunks - 1; j >= 0; --j) {
       const int64_t begin = j * kChunk;
       const int64_t end = begin + kChunk < s.steps ? begin + kChunk : s.steps;
-      for (int64_t v = 0; v < row; ++v) tape.states[v] = tape.first[j * row + v];
+      for (int64_t v = 0; v < row; ++v)
+        tape.states[v] = tape.first[j * row + v];
       record_chunk<T, N>(lane, tape, begin, end);
       for (int64_t t = end - 1; t >= begin; --t)
         unwind_step<T, N>(lane, g, tape, t - begin, lane.token(t), part);
@@ -384,7 +386,8 @@ static void backward_block(const ScanArgs<T>& p, const ScanGrads<T>& g,
     if (p.dt_weight)
       store_columns(g.dt_weight + channel * s.rank, tape.d_weight, s.rank,
                     block.width);
-    if (p.dt_bias) store_columns(g.dt_bias + channel, tape.d_bias, 1, block.width);
+    if (p.dt_bias)
+      store_columns(g.dt_bias + channel, tape.d_bias, 1, block.width);
     if (p.d) store_columns(g.d + channel, tape.d_skip, 1, block.width);
   }
 }

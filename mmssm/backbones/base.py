@@ -2,7 +2,8 @@
 
 import difflib
 import inspect
-from typing import Dict, Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
+from typing import Union
 
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
@@ -35,8 +36,8 @@ class SSMBackbone(BaseModule):
         ValueError: On an index out of range.
     """
 
-    arch_settings: Dict[str, dict] = {}
-    arch_aliases: Dict[str, str] = {}
+    arch_settings: dict[str, dict] = {}
+    arch_aliases: dict[str, str] = {}
 
     def __new__(cls, *args, **kwargs):
         """Check argument names first, to name the one that was meant."""
@@ -58,7 +59,7 @@ class SSMBackbone(BaseModule):
         num_stages: int,
         frozen_stages: int = -1,
         norm_eval: bool = False,
-        init_cfg: Union[dict, list, None] = None,
+        init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         if not out_indices or not all(
@@ -78,7 +79,7 @@ class SSMBackbone(BaseModule):
         self.norm_eval = norm_eval
 
     @classmethod
-    def parse_arch(cls, arch: Arch) -> Tuple[Optional[str], dict]:
+    def parse_arch(cls, arch: Arch) -> tuple[str | None, dict]:
         """The canonical name (None for a dict) and all fields of ``arch``.
 
         A dict may leave fields out: they are those of the default row.
@@ -118,7 +119,8 @@ class SSMBackbone(BaseModule):
 
     def train(self, mode: bool = True) -> nn.Module:
         """Set the mode; frozen stages (and with ``norm_eval`` batch norms)
-        stay in eval mode."""
+        stay in eval mode.
+        """
         super().train(mode)
         self._freeze_stages()
         if mode and self.norm_eval:
@@ -140,7 +142,7 @@ class SSMBackbone(BaseModule):
         else:
             super().init_weights()
 
-    def load_pretrained(self, path: str, prefix: Optional[str] = None) -> None:
+    def load_pretrained(self, path: str, prefix: str | None = None) -> None:
         """Load this backbone's part of a checkpoint, all of it or nothing.
 
         Only the norms after the outputs may differ, since they depend on
@@ -170,9 +172,7 @@ class SSMBackbone(BaseModule):
         out_norms = tuple(f'norm{i}.' for i in range(len(self.stages)))
         fresh = [k for k in own if k not in weights]
         unknown = [
-            k
-            for k in weights
-            if k not in own and not k.startswith(out_norms)
+            k for k in weights if k not in own and not k.startswith(out_norms)
         ]
         missing = [k for k in fresh if not k.startswith(out_norms)]
         reshaped = [

@@ -3,7 +3,7 @@
 `VMamba: Visual State Space Model <https://arxiv.org/abs/2401.10166>`_.
 """
 
-from typing import Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
 
 import numpy as np
 from mmengine.registry import MODELS
@@ -134,12 +134,12 @@ class VMamba(SSMBackbone):
         self,
         arch: Arch = 'tiny',
         in_channels: int = 3,
-        drop_path_rate: Optional[float] = None,
+        drop_path_rate: float | None = None,
         out_indices: Sequence[int] = (3,),
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
-        init_cfg: Union[dict, list, None] = None,
+        init_cfg: dict | list | None = None,
     ) -> None:
         self_name, settings = self.parse_arch(arch)
         depths = settings['depths']
@@ -174,7 +174,7 @@ class VMamba(SSMBackbone):
             embed_dims *= 2
         self._freeze_stages()
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) -> one (B, C_i, H_i, W_i) map per ``out_indices``.
 
         Raises:

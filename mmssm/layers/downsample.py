@@ -18,7 +18,9 @@ class PatchMerging(BaseModule):
     def __init__(self, in_channels: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(4 * in_channels)
-        self.reduction = nn.Linear(4 * in_channels, 2 * in_channels, bias=False)
+        self.reduction = nn.Linear(
+            4 * in_channels, 2 * in_channels, bias=False
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, ceil(H / 2), ceil(W / 2), 2 C)."""

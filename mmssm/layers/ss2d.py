@@ -1,7 +1,7 @@
 """SS2D, the mixer of `VMamba <https://arxiv.org/abs/2401.10166>`_."""
 
 import math
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 from mmcv.cnn import build_activation_layer
@@ -70,7 +70,8 @@ class SS2D(BaseModule):
 
     def _init_recurrence(self, kind: str, num_routes: int, inner: int) -> None:
         """Shapes and names are the original's, whose checkpoints and weight
-        decay rules (by number of axes) depend on them."""
+        decay rules (by number of axes) depend on them.
+        """
         rank = self.dt_rank
         if kind == 's4d':
             weight = step_weight(num_routes, inner, rank)

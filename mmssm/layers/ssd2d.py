@@ -1,7 +1,7 @@
 """VMamba's mixer with `Mamba-2 <https://arxiv.org/abs/2405.21060>`_ heads."""
 
 import math
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F

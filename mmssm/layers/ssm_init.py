@@ -22,7 +22,9 @@ def step_bias(
 ) -> Tensor:
     """Biases whose softplus is log-uniform in [low, high] (Mamba, 3.6)."""
     span = math.log(high) - math.log(low)
-    steps = torch.exp(torch.rand(shape) * span + math.log(low)).clamp_min(floor)
+    steps = torch.exp(torch.rand(shape) * span + math.log(low)).clamp_min(
+        floor
+    )
     return steps + torch.log(-torch.expm1(-steps))  # inverse softplus
 
 

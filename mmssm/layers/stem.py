@@ -60,4 +60,6 @@ class ConvStem(BaseModule):
         """
         _check_image(x, 4)
         x = self.act(self.norm1(self.conv1(x).permute(0, 2, 3, 1)))
-        return self.norm2(self.conv2(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        return self.norm2(
+            self.conv2(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        )

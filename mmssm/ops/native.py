@@ -2,7 +2,7 @@
 
 import importlib
 import warnings
-from functools import lru_cache
+from functools import cache
 
 import torch
 
@@ -39,7 +39,7 @@ _PROBLEM = _load_extension()
 _DEVICES = _built_for()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _warn_slow(device_type: str) -> None:
     cause = _PROBLEM or f'the extension has no {device_type} kernels'
     warnings.warn(

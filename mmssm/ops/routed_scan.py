@@ -1,7 +1,5 @@
 """The routed selective scan: a recurrence along K routes over one map."""
 
-from typing import Optional
-
 import torch
 from torch import Tensor
 
@@ -15,15 +13,15 @@ def routed_selective_scan(
     dt: Tensor,
     A: Tensor,
     B: Tensor,
-    C: Optional[Tensor] = None,
-    D: Optional[Tensor] = None,
+    C: Tensor | None = None,
+    D: Tensor | None = None,
     *,
     routes: Tensor,
-    dt_weight: Optional[Tensor] = None,
-    dt_bias: Optional[Tensor] = None,
+    dt_weight: Tensor | None = None,
+    dt_bias: Tensor | None = None,
     delta_softplus: bool = True,
     output: str = 'sum',
-    out_dtype: Optional[torch.dtype] = None,
+    out_dtype: torch.dtype | None = None,
 ) -> Tensor:
     r"""Scan a token map along K routes and put the results back in place.
 
@@ -103,15 +101,15 @@ def routed_selective_scan_reference(
     dt: Tensor,
     A: Tensor,
     B: Tensor,
-    C: Optional[Tensor] = None,
-    D: Optional[Tensor] = None,
+    C: Tensor | None = None,
+    D: Tensor | None = None,
     *,
     routes: Tensor,
-    dt_weight: Optional[Tensor] = None,
-    dt_bias: Optional[Tensor] = None,
+    dt_weight: Tensor | None = None,
+    dt_bias: Tensor | None = None,
     delta_softplus: bool = True,
     output: str = 'sum',
-    out_dtype: Optional[torch.dtype] = None,
+    out_dtype: torch.dtype | None = None,
 ) -> Tensor:
     """:func:`routed_selective_scan` composed from gathers, step by step.
 
@@ -186,9 +184,7 @@ def _check(x, A, B, C, D, routes, output) -> None:
             'output needs it'
         )
     if D is not None and output == 'states':
-        raise RuntimeError(
-            "routed_selective_scan: output='states' takes no D"
-        )
+        raise RuntimeError("routed_selective_scan: output='states' takes no D")
     if routes.numel() and not torch.compiler.is_compiling():
         lowest, highest = int(routes.min()), int(routes.max())
         if lowest < -1 or highest >= x.shape[1]:
@@ -235,9 +231,7 @@ def _fake_backward(grad, *inputs):
 
 
 if native.is_available():
-    torch.library.register_fake(
-        'mmssm::routed_selective_scan', _fake_forward
-    )
+    torch.library.register_fake('mmssm::routed_selective_scan', _fake_forward)
     torch.library.register_fake(
         'mmssm::_routed_selective_scan_backward', _fake_backward
     )

@@ -1,7 +1,5 @@
 """The 1-D selective scan, with mamba-ssm's arguments and meaning."""
 
-from typing import Optional
-
 import torch
 from torch import Tensor
 
@@ -15,8 +13,8 @@ def selective_scan(
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Optional[Tensor] = None,
-    delta_bias: Optional[Tensor] = None,
+    D: Tensor | None = None,
+    delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
 ) -> Tensor:
     r"""Selective scan of a sequence (`Mamba
@@ -61,8 +59,8 @@ def selective_scan_reference(
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Optional[Tensor] = None,
-    delta_bias: Optional[Tensor] = None,
+    D: Tensor | None = None,
+    delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
 ) -> Tensor:
     """:func:`selective_scan` step by step in plain PyTorch."""

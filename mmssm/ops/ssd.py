@@ -1,7 +1,5 @@
 """Mamba-2's recurrence in matrix form, chunked, in plain PyTorch."""
 
-from typing import Optional
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,7 +11,7 @@ def chunked_ssd(
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Optional[Tensor] = None,
+    D: Tensor | None = None,
     chunk: int = 64,
 ) -> Tensor:
     r"""State-space dual scan (`Mamba-2 <https://arxiv.org/abs/2405.21060>`_).
@@ -39,8 +37,10 @@ def chunked_ssd(
     steps = x.shape[1]
     pad = -steps % chunk
     # Padding with delta = 0 neither decays the state nor adds to it.
-    padded = [F.pad(t, [0, 0] * (t.dim() - 2) + [0, pad])
-              for t in (x * delta.unsqueeze(-1), delta * A, B, C)]
+    padded = [
+        F.pad(t, [0, 0] * (t.dim() - 2) + [0, pad])
+        for t in (x * delta.unsqueeze(-1), delta * A, B, C)
+    ]
     values, log_decay, Bs, Cs = (
         t.unflatten(1, (-1, chunk)) for t in padded
     )  # (B, chunks, chunk, G, ...)
@@ -50,7 +50,9 @@ def chunked_ssd(
     causal = torch.ones(chunk, chunk, dtype=torch.bool, device=x.device).tril()
     between = between.masked_fill(~causal[..., None, None], -torch.inf).exp()
     scores = torch.einsum('bctgn,bcsgn->bctsg', Cs, Bs)
-    inside = torch.einsum('bctsg,bctsgh,bcsghp->bctghp', scores, between, values)
+    inside = torch.einsum(
+        'bctsg,bctsgh,bcsghp->bctghp', scores, between, values
+    )
 
     to_end = (total[:, :, -1:] - total).exp()
     added = torch.einsum('bcsgn,bcsgh,bcsghp->bcghnp', Bs, to_end, values)
@@ -73,7 +75,7 @@ def chunked_ssd_reference(
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Optional[Tensor] = None,
+    D: Tensor | None = None,
 ) -> Tensor:
     """:func:`chunked_ssd` step by step."""
     state = x.new_zeros(x.shape[0], *x.shape[2:4], B.shape[-1], x.shape[-1])

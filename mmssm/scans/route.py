@@ -1,7 +1,7 @@
 """The table of routes, and the one op that turns names into indices."""
 
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Callable, Dict, Sequence, Union
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 Route = Callable[[int, int], np.ndarray]
 
-_ROUTES: Dict[str, Route] = {}
+_ROUTES: dict[str, Route] = {}
 
 FLIP = '_flip'
 # The four routes of VMamba's SS2D, in the order of its K axis.
@@ -68,8 +68,9 @@ def _stacked(names: str, height: int, width: int) -> np.ndarray:
     """(K, T) of space-separated names, the shorter ones ended with -1."""
     parts = [route_indices(n, height, width) for n in names.split()]
     longest = max(len(p) for p in parts)
-    rows = [np.pad(p, (0, longest - len(p)), constant_values=-1)
-            for p in parts]
+    rows = [
+        np.pad(p, (0, longest - len(p)), constant_values=-1) for p in parts
+    ]
     return np.stack(rows)
 
 
@@ -96,10 +97,10 @@ def _(names, height, width, device):
 
 
 def routes(
-    names: Union[str, Sequence[str]],
+    names: str | Sequence[str],
     height: int,
     width: int,
-    device: Union[str, torch.device] = 'cpu',
+    device: str | torch.device = 'cpu',
 ) -> Tensor:
     """Indices of several routes over an H x W map.
 

@@ -124,7 +124,9 @@ def test_batch_items_do_not_mix():
 
 
 def test_drop_path_grows_linearly():
-    model = VMamba(dict(depths=(1, 2, 1)), drop_path_rate=0.3, out_indices=(2,))
+    model = VMamba(
+        dict(depths=(1, 2, 1)), drop_path_rate=0.3, out_indices=(2,)
+    )
     rates = [
         block.drop_path.drop_prob
         for stage in model.stages
@@ -153,8 +155,9 @@ def test_initial_values():
 def test_frozen_stages():
     model = VMamba(MINI, out_indices=(0, 1), frozen_stages=0).train()
     frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
-    prefixes = {n.split('.')[0] + n.split('.')[1] * ('stages' in n)
-                for n in frozen}
+    prefixes = {
+        n.split('.')[0] + n.split('.')[1] * ('stages' in n) for n in frozen
+    }
     assert prefixes == {'stem', 'stages0', 'norm0'}
     assert not model.stages[0].training and model.stages[1].training
 
@@ -218,8 +221,9 @@ def test_compiled_gradients():
     for f in (model, compiled):
         model.zero_grad()
         (f(x)[0] * weight).sum().backward()
-        grads.append([p.grad.clone() for p in model.parameters()
-                      if p.grad is not None])
+        grads.append(
+            [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        )
     for a, b in zip(*grads):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
@@ -236,7 +240,11 @@ def test_registered_for_every_scope(scope, type_):
     'arguments, error, message',
     [
         (dict(arch='huge'), ValueError, "no arch 'huge'; known: tiny-s1l8"),
-        (dict(arch=dict(depth=(1,))), ValueError, "unknown arch field 'depth'"),
+        (
+            dict(arch=dict(depth=(1,))),
+            ValueError,
+            "unknown arch field 'depth'",
+        ),
         (dict(arch=dict(stem='conf')), ValueError, "'stem' must be one of"),
         (dict(drop_path=0.1), TypeError, "did you mean 'drop_path_rate'"),
         (dict(out_indices=(0, 4)), ValueError, 'stages 0 to 3, got'),

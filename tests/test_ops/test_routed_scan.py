@@ -94,7 +94,9 @@ def compare(inputs, forward_tolerance, gradient_tolerance):
         a, b = a.double(), b.double()
         assert torch.isfinite(a).all()
         if b.numel():
-            assert (a - b).abs().max() <= tolerance * b.abs().max().clamp_min(1)
+            assert (a - b).abs().max() <= tolerance * b.abs().max().clamp_min(
+                1
+            )
 
 
 @settings(max_examples=60, deadline=None)

@@ -40,6 +40,8 @@ def test_exp_within_2_ulp():
 def test_softplus_within_4_ulp():
     """One step from h_0 = 0 returns softplus(raw) * 1 * 1."""
     raw = torch.linspace(-80, 80, 40001)
-    got = scan(torch.ones(1, 1, len(raw)), raw.view(1, 1, -1), -torch.ones(len(raw)))
+    got = scan(
+        torch.ones(1, 1, len(raw)), raw.view(1, 1, -1), -torch.ones(len(raw))
+    )
     want = torch.logaddexp(raw.double(), torch.zeros((), dtype=torch.float64))
     assert ulp_error(got[0, 0], want) <= 4

@@ -36,7 +36,10 @@ def by_definition(u, delta, A, B, C, D, delta_bias):
             h = torch.zeros_like(A[d])
             for t in range(u.shape[2]):
                 step = delta[b, d, t]
-                h = torch.exp(step * A[d]) * h + step * B[b, g, :, t] * u[b, d, t]
+                h = (
+                    torch.exp(step * A[d]) * h
+                    + step * B[b, g, :, t] * u[b, d, t]
+                )
                 y[b, d, t] = C[b, g, :, t] @ h + D[d] * u[b, d, t]
     return y
 

@@ -18,7 +18,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1')
     parser.add_argument(
-        '--dtype', default='float32', choices=['float32', 'bfloat16', 'float16']
+        '--dtype',
+        default='float32',
+        choices=['float32', 'bfloat16', 'float16'],
     )
     parser.add_argument(
         '--threads', type=int, default=2, help='CPU threads (default: 2)'
@@ -33,7 +35,9 @@ def main() -> None:
     step = 'forward + backward' if args.backward else 'forward'
     print(machine(args.device))
     print(f'routed_selective_scan, {step}, batch {args.batch}, {args.dtype}')
-    print(f'{"case":20}{"native":>12}{"reference":>12}{"ratio":>9}', flush=True)
+    print(
+        f'{"case":20}{"native":>12}{"reference":>12}{"ratio":>9}', flush=True
+    )
     rows = []
     for native, reference in time_scan(
         args.batch,
