@@ -3,7 +3,6 @@
 import difflib
 import inspect
 from collections.abc import Sequence
-from typing import Union
 
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
@@ -11,7 +10,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-Arch = Union[str, dict]
+Arch = str | dict
 
 
 class SSMBackbone(BaseModule):

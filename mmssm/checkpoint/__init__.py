@@ -1,0 +1,22 @@
+"""Checkpoints: safe loading, the originals' key maps, atomic writing.
+
+Importing this package makes every checkpoint that mmengine opens go through
+:func:`load_file` and be converted if it is an original author's.
+"""
+
+from .atomic import atomic_write
+from .errors import CheckpointError
+from .loaders import register_loaders
+from .safe_load import allow_unsafe_loading, check_file, load_file
+from .upstream import convert_upstream
+
+__all__ = [
+    'CheckpointError',
+    'allow_unsafe_loading',
+    'atomic_write',
+    'check_file',
+    'convert_upstream',
+    'load_file',
+]
+
+register_loaders()

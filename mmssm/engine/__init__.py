@@ -1,0 +1,22 @@
+"""Training and testing: checkpoints that survive, errors that help."""
+
+from .checkpoint_hook import AtomicCheckpointHook
+from .cli import add_common_options
+from .errors import ConfigError, run_tool
+from .evaluate import evaluate
+from .preflight import check_data
+from .resume import find_latest
+from .strict_load import StrictLoadHook
+from .train import train
+
+__all__ = [
+    'AtomicCheckpointHook',
+    'ConfigError',
+    'StrictLoadHook',
+    'add_common_options',
+    'check_data',
+    'evaluate',
+    'find_latest',
+    'run_tool',
+    'train',
+]

@@ -1,0 +1,97 @@
+"""Errors that the user can mend, and how the tools print them."""
+
+import inspect
+import linecache
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from mmengine.dist import is_main_process
+
+from mmssm.checkpoint import CheckpointError
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+class ConfigError(ValueError):
+    """A config or an option cannot be used as it stands.
+
+    The message is one line: what is wrong, what was expected, what to do.
+    """
+
+
+def run_tool(main: Callable[[], None]) -> None:
+    """Run a tool, turning an error the user can mend into one line.
+
+    Such an error prints as ``<tool>: error: <message>`` and exits with
+    status 2, argparse's own status. Any other exception is a defect of the
+    program and keeps its traceback. Under a launcher every process fails
+    alike, so only the first one of a machine speaks.
+
+    Args:
+        main (Callable): The tool's body, without arguments.
+    """
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if not is_users_error(error):
+            raise
+        if os.environ.get('LOCAL_RANK', '0') == '0':
+            tool = os.path.basename(sys.argv[0])
+            print(f'{tool}: error: {one_line(error)}', file=sys.stderr)
+        sys.exit(2)
+
+
+def warn(message: str) -> None:
+    """Print a warning line; the first process speaks for all."""
+    if is_main_process():
+        print(f'warning: {message}', file=sys.stderr, flush=True)
+
+
+def one_line(error: BaseException) -> str:
+    """The error's message without line breaks."""
+    # str(KeyError) puts its message in quotes.
+    text = error.args[0] if isinstance(error, KeyError) else str(error)
+    return ' '.join(f'{text}{_known_arguments(error)}'.split())
+
+
+def _known_arguments(error: BaseException) -> str:
+    """What a class takes, after a config gave it an argument it does not."""
+    if 'unexpected keyword argument' not in str(error):
+        return ''
+    # mmengine's registry raised it while it called the class ``obj_cls``.
+    built = _innermost(error.__traceback__).tb_frame.f_locals.get('obj_cls')
+    if built is None:
+        return ''
+    names = [n for n in inspect.signature(built).parameters if n != 'self']
+    return f'; it takes {", ".join(names)}'
+
+
+def is_users_error(error: BaseException) -> bool:
+    """Whether the config, an option or a file caused the error.
+
+    True for mmssm's own error types, for a ``raise`` of a ValueError,
+    TypeError or RuntimeError written in mmssm (that is how it rejects bad
+    arguments and files), and for what mmengine's registry finds wrong with a
+    config: an unknown ``type`` and an argument that the class does not have.
+    """
+    if isinstance(error, (ConfigError, CheckpointError)):
+        return True
+    if not isinstance(error, (ValueError, TypeError, KeyError, RuntimeError)):
+        return False
+    raised = _innermost(error.__traceback__)
+    file = Path(raised.tb_frame.f_code.co_filename)
+    if file.name == 'build_functions.py' and 'mmengine' in file.parts:
+        return isinstance(error, (TypeError, KeyError))
+    written_here = linecache.getline(str(file), raised.tb_lineno).lstrip()
+    return _PACKAGE in file.parents and written_here.startswith('raise ')
+
+
+def _innermost(traceback: TracebackType) -> TracebackType:
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback

@@ -1,0 +1,117 @@
+"""Evaluating a checkpoint from a config file."""
+
+import os
+
+from mmengine.config import Config, ConfigDict
+from mmengine.dist import get_world_size
+from mmengine.registry import METRICS
+
+from mmssm.checkpoint import check_file
+
+from .config import innermost_dataset, load_config, require
+from .distributed import prepare_launch
+from .errors import ConfigError, warn
+from .preflight import check_data
+from .strict_load import StrictLoadHook
+from .train import build_runner
+
+
+def evaluate(
+    config: str,
+    checkpoint: str,
+    work_dir: str | None = None,
+    out: str | None = None,
+    show_dir: str | None = None,
+    tta: bool = False,
+    options: dict | None = None,
+    launcher: str = 'none',
+) -> dict:
+    """Evaluate a checkpoint on the config's test set.
+
+    Args:
+        config (str): Config file of mmdet, mmseg or mmpretrain's kind.
+        checkpoint (str): A file or address: of mmssm, or as the original
+            authors released it. It must fit the model exactly.
+        work_dir (str, optional): Where the log goes. Defaults to the
+            config's own, else ``work_dirs/<config's name>``.
+        out (str, optional): A ``.pkl`` file for the predictions.
+        show_dir (str, optional): A folder for pictures of the predictions.
+        tta (bool): Use the config's ``tta_model`` and ``tta_pipeline``.
+        options (dict, optional): Config values to overwrite.
+        launcher (str): What started this process: ``'none'``, ``'pytorch'``,
+            ``'slurm'`` or ``'mpi'``.
+
+    Returns:
+        dict: The metrics.
+
+    Raises:
+        ConfigError: The config, its data or an option is unusable.
+        CheckpointError: The checkpoint is unusable or of another model.
+    """
+    if '://' not in checkpoint:
+        check_file(checkpoint)
+    if out is not None and not out.endswith(('.pkl', '.pickle')):
+        raise ConfigError(
+            f'--out {out}: the predictions are written as a '
+            'pickle; give a name that ends in .pkl'
+        )
+    cfg = load_config(config, options, work_dir)
+    require(
+        cfg,
+        'model',
+        'test_dataloader',
+        'test_cfg',
+        'test_evaluator',
+        purpose='testing',
+    )
+    cfg.load_from = checkpoint
+    cfg.resume = False
+    if show_dir is not None:
+        _draw_into(cfg, os.path.abspath(show_dir))
+    if tta:
+        _use_tta(cfg)
+    check_data(cfg, 'test')
+    prepare_launch(cfg, launcher)
+    if show_dir is not None and get_world_size() > 1:
+        warn('--show-dir: of several processes only the first one draws')
+    runner = build_runner(cfg)
+    runner.register_hook(StrictLoadHook())
+    if out is not None:
+        runner.test_evaluator.metrics.append(_dump_metric(cfg, out))
+    return runner.test()
+
+
+def _dump_metric(cfg: Config, out: str):
+    """The metric that writes predictions; mmdet's packs its masks."""
+    in_mmdet = cfg.get('default_scope') == 'mmdet'
+    kind = 'mmdet.DumpDetResults' if in_mmdet else 'DumpResults'
+    return METRICS.build(dict(type=kind, out_file_path=out))
+
+
+def _draw_into(cfg: Config, folder: str) -> None:
+    """Switch the scope's visualization hook on, for every test image."""
+    hook = cfg.get('default_hooks', {}).get('visualization')
+    if hook is None:
+        raise ConfigError(
+            f'--show-dir: config {cfg.filename} has no '
+            'default_hooks.visualization, which draws the pictures'
+        )
+    scope = cfg.get('default_scope')
+    if scope == 'mmdet':
+        hook.update(draw=True, test_out_dir=folder)
+    elif scope == 'mmseg':
+        hook.update(draw=True, interval=1)
+        cfg.visualizer.save_dir = folder
+    elif scope == 'mmpretrain':
+        hook.update(enable=True, interval=1, out_dir=folder)
+    else:
+        raise ConfigError(
+            f'--show-dir knows the scopes mmdet, mmseg and mmpretrain, not '
+            f'{scope}'
+        )
+
+
+def _use_tta(cfg: Config) -> None:
+    require(cfg, 'tta_model', 'tta_pipeline', purpose='--tta')
+    innermost_dataset(cfg.test_dataloader.dataset).pipeline = cfg.tta_pipeline
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)

@@ -1,0 +1,134 @@
+"""Checking that a config's data exist before anything is built."""
+
+import inspect
+import os.path as osp
+from collections.abc import Iterator
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+
+from .errors import ConfigError
+
+# What belongs into ``data_root``, by dataset type.
+_LAYOUTS = dict(
+    CocoDataset='COCO 2017 (https://cocodataset.org): train2017/, val2017/ '
+    'and annotations/instances_{train,val}2017.json',
+    ADE20KDataset='ADE20K (ADEChallengeData2016): images/{training,'
+    'validation}/ and annotations/{training,validation}/',
+    ImageNet='ImageNet-1k: train/<class>/*.JPEG and val/<class>/*.JPEG',
+)
+_DATA_KEYS = ('ann_file', 'data_prefix')
+
+
+def check_data(cfg: Config, *splits: str) -> None:
+    """Raise a one-line error if a dataset's files are not where they should.
+
+    Datasets that build or download their own data, and paths on remote
+    storage, are left to the dataset.
+
+    Args:
+        cfg (Config): The config to run.
+        *splits (str): Of ``'train'``, ``'val'`` and ``'test'``, those used.
+
+    Raises:
+        ConfigError: Names the first path that is missing, what is expected
+            there and the option that points elsewhere.
+    """
+    scope = cfg.get('default_scope')
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader')
+        if loader is None:
+            continue
+        option = f'{split}_dataloader.dataset'
+        built = False
+        for dataset, place in _leaves(loader.dataset, option):
+            if _builds_itself(dataset, scope):
+                built = True
+            else:
+                _check_dataset(dataset, place)
+        if not built:
+            _check_evaluator(cfg, split)
+
+
+def _leaves(dataset: dict, place: str) -> Iterator[tuple[dict, str]]:
+    """The datasets that read files, and their places in the config."""
+    if 'dataset' in dataset:
+        yield from _leaves(dataset['dataset'], f'{place}.dataset')
+    elif 'datasets' in dataset:
+        for number, part in enumerate(dataset['datasets']):
+            yield from _leaves(part, f'{place}.datasets.{number}')
+    else:
+        yield dataset, place
+
+
+def _builds_itself(dataset: dict, scope: str | None) -> bool:
+    with DATASETS.switch_scope_and_registry(scope) as registry:
+        kind = dataset['type']
+        kind = registry.get(kind) if isinstance(kind, str) else kind
+    if kind is None or not inspect.isclass(kind):
+        return False  # building it will say that the type is unknown
+    if kind.__module__.startswith('mmssm.datasets.mini'):
+        return True
+    # mmpretrain's CIFAR and MNIST have an option to download themselves.
+    return 'download' in inspect.signature(kind).parameters
+
+
+def _check_dataset(dataset: dict, place: str) -> None:
+    if dataset.get('backend_args') is not None:
+        return
+    root = dataset.get('data_root') or ''
+    _check_path(root, dataset, f'{place}.data_root')
+    for key in _DATA_KEYS:
+        value = dataset.get(key)
+        parts = value if isinstance(value, dict) else {None: value}
+        for name, path in parts.items():
+            if isinstance(path, str) and path:
+                option = f'{place}.{key}' + (f'.{name}' if name else '')
+                _check_path(
+                    osp.join(root, path),
+                    dataset,
+                    option,
+                    root,
+                    f'{place}.data_root',
+                )
+
+
+def _check_path(
+    path: str,
+    dataset: dict,
+    option: str,
+    root: str = '',
+    root_option: str | None = None,
+) -> None:
+    if not path or '://' in path or osp.exists(path):
+        return
+    kind = (
+        dataset['type']
+        if isinstance(dataset['type'], str)
+        else (dataset['type'].__name__)
+    )
+    layout = _LAYOUTS.get(kind.split('.')[-1])
+    expected = f'; expected there: {layout}' if layout else ''
+    if layout and root_option:
+        expected = f'; expected in {root}: {layout}'
+    raise ConfigError(
+        f'data not found: {path} ({kind}, {option}){expected}; put or link '
+        'the data there, or point elsewhere with --cfg-options '
+        f'{root_option or option}=/path/to/data'
+    )
+
+
+def _check_evaluator(cfg: Config, split: str) -> None:
+    """Metrics such as CocoMetric read an annotation file of their own."""
+    evaluators = cfg.get(f'{split}_evaluator') or []
+    if not isinstance(evaluators, (list, tuple)):
+        evaluators = [evaluators]
+    for evaluator in evaluators:
+        path = evaluator.get('ann_file')
+        if path and '://' not in path and not osp.exists(path):
+            raise ConfigError(
+                f'annotation file {path} of {evaluator["type"]} '
+                f'({split}_evaluator) not found; put it there, or point '
+                f'elsewhere with --cfg-options {split}_evaluator.ann_file='
+                '/path/to/file'
+            )

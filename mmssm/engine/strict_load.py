@@ -1,0 +1,91 @@
+"""Refusing a checkpoint that does not fit the model exactly."""
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.registry import HOOKS
+from torch import nn
+
+from mmssm.checkpoint import CheckpointError
+
+_SHOWN = 4
+
+
+@HOOKS.register_module()
+class StrictLoadHook(Hook):
+    """Stop before a checkpoint is loaded that leaves any weight unset.
+
+    mmengine loads what fits and logs the rest, so a test of a wrong
+    checkpoint runs to the end and reports a mAP near zero.
+    """
+
+    priority = 'VERY_LOW'  # after EMAHook has put its weights in place
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Compare keys and shapes; runner gives the file afterwards."""
+        model = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        check_fits(model, checkpoint)
+
+
+def check_fits(model: nn.Module, checkpoint: dict) -> None:
+    """Compare a checkpoint's keys and shapes with a model's.
+
+    Args:
+        model (nn.Module): The model to be loaded.
+        checkpoint (dict): ``{'state_dict': ...}`` or the state dict itself.
+
+    Raises:
+        CheckpointError: Names the missing, unknown and wrongly shaped keys.
+    """
+    state = checkpoint.get('state_dict', checkpoint)
+    given = {
+        key.removeprefix('module.'): value.shape
+        for key, value in state.items()
+        if isinstance(value, torch.Tensor)
+    }
+    wanted = {key: value.shape for key, value in model.state_dict().items()}
+    problems = _differences(wanted, given)
+    if not problems:
+        return
+    origin = checkpoint.get('meta', {}).get('mmssm')
+    holds = (
+        f' (it holds {origin["family"]} {origin["arch"]})' if (origin) else ''
+    )
+    raise CheckpointError(
+        f'the checkpoint does not fit the model of the config{holds}: '
+        f'{"; ".join(problems)}; use the config that belongs to the '
+        'checkpoint'
+    )
+
+
+def _differences(
+    wanted: dict[str, torch.Size], given: dict[str, torch.Size]
+) -> list[str]:
+    missing = [
+        key
+        for key in wanted
+        # BatchNorm's step counter came with torch 0.4 and is not a weight.
+        if key not in given and not key.endswith('num_batches_tracked')
+    ]
+    unknown = [key for key in given if key not in wanted]
+    shapes = [
+        f'{key} is {tuple(given[key])} instead of {tuple(wanted[key])}'
+        for key in wanted
+        if key in given and wanted[key] != given[key]
+    ]
+    return [
+        f'{len(keys)} {title}: {_some(keys)}'
+        for title, keys in (
+            ('missing', missing),
+            ('unknown', unknown),
+            ('of wrong shape', shapes),
+        )
+        if keys
+    ]
+
+
+def _some(names: list[str]) -> str:
+    more = f', ... ({len(names) - _SHOWN} more)' if len(names) > _SHOWN else ''
+    return ', '.join(names[:_SHOWN]) + more

@@ -1,0 +1,49 @@
+"""A task small enough to train in a second: a line through points."""
+
+import os
+import time
+
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, METRICS, MODELS
+from torch.utils.data import Dataset
+
+
+@MODELS.register_module()
+class ToyModel(BaseModel):
+    def __init__(self, width=1, **kwargs):
+        super().__init__(**kwargs)
+        self.linear = torch.nn.Linear(1, width)
+
+    def forward(self, x, y, mode='tensor'):
+        # ``pace`` slows an iteration down, so that a kill can hit one.
+        time.sleep(float(os.environ.get('TOY_PACE', 0)))
+        error = (self.linear(x).sum(1, keepdim=True) - y) ** 2
+        if mode == 'loss':
+            return dict(loss=error.mean())
+        return list(error)
+
+
+@DATASETS.register_module()
+class ToyDataset(Dataset):
+    def __init__(self, length=20):
+        self.length = length
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        if index >= self.length:
+            raise IndexError
+        x = torch.tensor([index / self.length])
+        return dict(x=x, y=3 * x + 1)
+
+
+@METRICS.register_module()
+class ToyMetric(BaseMetric):
+    def process(self, data_batch, data_samples):
+        self.results.extend(float(error) for error in data_samples)
+
+    def compute_metrics(self, results):
+        return dict(error=sum(results) / len(results), count=len(results))

@@ -1,0 +1,103 @@
+import hashlib
+import http.server
+import threading
+
+import pytest
+import torch
+from mmengine.runner import CheckpointLoader
+
+import mmssm.checkpoint  # noqa: F401, registers the loaders
+from mmssm.checkpoint import CheckpointError
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A web server on this machine; yields its folder and address."""
+    folder = tmp_path / 'site'
+    folder.mkdir()
+    requests = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(folder))
+
+        def do_GET(self):
+            requests.append(self.path)
+            super().do_GET()
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+    monkeypatch.setattr(torch.hub, '_hub_dir', None)
+    monkeypatch.setenv('no_proxy', '*')
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield folder, f'http://127.0.0.1:{server.server_port}', requests
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_local_file_goes_through_the_safe_loader(tmp_path):
+    path = tmp_path / 'bad.pth'
+    path.write_bytes(b'no checkpoint')
+    with pytest.raises(CheckpointError, match='not a checkpoint'):
+        CheckpointLoader.load_checkpoint(str(path))
+
+
+def test_other_checkpoints_pass_unchanged(tmp_path):
+    saved = dict(
+        meta=dict(epoch=3),
+        state_dict={
+            'backbone.stages.0.blocks.0.mixer.x_proj_weight': torch.ones(1)
+        },
+        optimizer=dict(state={}, param_groups=[]),
+    )
+    torch.save(saved, tmp_path / 'epoch_3.pth')
+    loaded = CheckpointLoader.load_checkpoint(str(tmp_path / 'epoch_3.pth'))
+    assert loaded == saved
+
+
+def test_download_happens_once(site):
+    folder, address, requests = site
+    torch.save(dict(state_dict=dict(a=torch.ones(2))), folder / 'x.pth')
+    for _ in range(2):
+        loaded = CheckpointLoader.load_checkpoint(f'{address}/x.pth')
+        assert loaded['state_dict']['a'].tolist() == [1, 1]
+    assert requests == ['/x.pth']
+
+
+def test_download_fails(site):
+    _, address, _ = site
+    with pytest.raises(CheckpointError, match='cannot download .*none.pth'):
+        CheckpointLoader.load_checkpoint(f'{address}/none.pth')
+
+
+def test_sha256_in_the_name(site):
+    folder, address, _ = site
+    torch.save(dict(a=torch.ones(2)), folder / 'x.pth')
+    # The digest must hold a letter; all digits could be a date.
+    content = (folder / 'x.pth').read_bytes()
+    digest = hashlib.sha256(content).hexdigest()[:12]
+    assert any(c.isalpha() for c in digest), 'save other content'
+    good, bad = f'x-{digest}.pth', 'x-0123abcd.pth'
+    (folder / good).write_bytes(content)
+    (folder / bad).write_bytes(content)
+
+    assert 'a' in CheckpointLoader.load_checkpoint(f'{address}/{good}')
+    with pytest.raises(CheckpointError, match=f'sha256 begins {digest[:8]}'):
+        CheckpointLoader.load_checkpoint(f'{address}/{bad}')
+
+
+@pytest.mark.parametrize('name', ['x-20230102.pth', 'iter_100.pth'])
+def test_dates_are_no_digests(site, name):
+    folder, address, _ = site
+    torch.save(dict(a=1), folder / name)
+    assert CheckpointLoader.load_checkpoint(f'{address}/{name}') == dict(a=1)
+
+
+def test_unknown_model_name():
+    with pytest.raises(CheckpointError, match='not a known model name'):
+        CheckpointLoader.load_checkpoint('torchvision://resnet5000')

@@ -1,0 +1,77 @@
+"""Convert an original author's checkpoint to mmssm's names.
+
+Family and arch are recognised from the file. The result is a file in
+mmpretrain's style, {'meta', 'state_dict'}, for a classifier, or a whole
+detector or segmentor for a released detection or segmentation file.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from mmssm.checkpoint import (
+    CheckpointError,
+    allow_unsafe_loading,
+    atomic_write,
+    convert_upstream,
+    load_file,
+)
+from mmssm.engine import run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('src', metavar='SRC', help="the original's file")
+    parser.add_argument('dst', metavar='DST', help='the file to write')
+    parser.add_argument(
+        '--unsafe-load',
+        action='store_true',
+        help='load a file that holds more than weights and plain values; '
+        'this can run code from the file, so only for authors you trust',
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    allow_unsafe_loading(args.unsafe_load)
+    source, target = Path(args.src), Path(args.dst)
+    if target.is_dir():
+        raise CheckpointError(f'{target} is a folder; name a file to write')
+    if target.exists() and source.exists() and target.samefile(source):
+        raise CheckpointError(
+            f'{target} is the original itself; give another name to write'
+        )
+    converted = convert_upstream(load_file(source), source.name)
+    if converted is None:
+        raise CheckpointError(
+            f'{source} is not an original checkpoint of a family that mmssm '
+            'knows; a file of mmssm needs no conversion'
+        )
+    report(converted)
+    with atomic_write(target) as file:
+        torch.save(converted, file)
+    print(f'written: {target}')
+
+
+def report(converted: dict) -> None:
+    """Print what the file held."""
+    found = converted['meta']['mmssm']
+    state_dict = converted['state_dict']
+    parts = sorted({key.split('.', 1)[0] for key in state_dict})
+    print(f'family: {found["family"]}')
+    if isinstance(found['arch'], str):
+        print(f'arch: {found["arch"]}')
+    else:  # ready to be pasted into a config
+        print(f'arch=dict({", ".join(_fields(found["arch"]))})')
+    print(f'container: {found["container"]}')
+    print(f'tensors: {len(state_dict)} ({", ".join(parts)})')
+
+
+def _fields(arch: dict) -> list:
+    return [f'{key}={value!r}' for key, value in arch.items()]
+
+
+if __name__ == '__main__':
+    run_tool(main)

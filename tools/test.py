@@ -1,0 +1,50 @@
+"""Evaluate a checkpoint on a config's test set."""
+
+import argparse
+
+from mmssm.checkpoint import allow_unsafe_loading
+from mmssm.engine import add_common_options, evaluate, run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        'checkpoint',
+        help="checkpoint file or address; an original author's file too",
+    )
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help="test-time augmentation, as the config's tta_model and "
+        'tta_pipeline say',
+    )
+    parser.add_argument(
+        '--out', metavar='FILE.pkl', help='write the predictions to a pickle'
+    )
+    parser.add_argument(
+        '--show-dir',
+        metavar='DIR',
+        help='draw the predictions into this folder',
+    )
+    add_common_options(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    allow_unsafe_loading(args.unsafe_load)
+    evaluate(
+        args.config,
+        args.checkpoint,
+        work_dir=args.work_dir,
+        out=args.out,
+        show_dir=args.show_dir,
+        tta=args.tta,
+        options=args.cfg_options,
+        launcher=args.launcher,
+    )
+
+
+if __name__ == '__main__':
+    run_tool(main)
