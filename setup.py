@@ -45,9 +45,13 @@ def native_extension() -> dict:
         ) from error
 
     os.environ.setdefault('MAX_JOBS', '2')
+    cuda_sources = sorted(ROOT.glob('csrc/cuda/*.cu'))
     with_cuda = cpp_extension.CUDA_HOME is not None and (
         torch.cuda.is_available() or os.getenv('FORCE_CUDA') == '1'
     )
+    if with_cuda and not cuda_sources:
+        print('mmssm: no CUDA kernels in csrc/cuda, building for the CPU only')
+        with_cuda = False
     sources = sorted(ROOT.glob('csrc/*.cpp')) + sorted(
         p for p in ROOT.glob('csrc/*/*.cpp') if p.parent.name != 'cuda'
     )
@@ -65,11 +69,9 @@ def native_extension() -> dict:
     options = dict(extra_compile_args=dict(cxx=host_flags))
     extension = cpp_extension.CppExtension
     if with_cuda:
-        cuda_sources = sorted(ROOT.glob('csrc/cuda/*.cu'))
-        if cuda_sources:
-            extension = cpp_extension.CUDAExtension
-            sources += cuda_sources
-            options['extra_compile_args']['nvcc'] = ['-O3']
+        extension = cpp_extension.CUDAExtension
+        sources += cuda_sources
+        options['extra_compile_args']['nvcc'] = ['-O3']
     return dict(
         ext_modules=[
             extension(
