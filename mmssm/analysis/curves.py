@@ -1,0 +1,240 @@
+"""Training curves, from the scalars that mmengine logs."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+# Unlike pyplot, this needs no display and keeps no state.
+from matplotlib.figure import Figure
+
+from mmssm.checkpoint.atomic import atomic_write
+
+SCALARS = Path('vis_data', 'scalars.json')
+# What is drawn if nobody says otherwise, as far as it was logged.
+DEFAULT_KEYS = (
+    'loss',
+    'coco/bbox_mAP',
+    'coco/segm_mAP',
+    'accuracy/top1',
+    'mIoU',
+)
+LINE_STYLES = ('-', '--', ':', '-.')
+
+
+@dataclass
+class Series:
+    """One logged quantity over the course of training."""
+
+    steps: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+
+    def cut(self, step: int) -> None:
+        """Forget what was logged at ``step`` and later."""
+        keep = sum(earlier < step for earlier in self.steps)
+        del self.steps[keep:], self.values[keep:]
+
+
+@dataclass
+class Run:
+    """The scalars of one training run, over its interruptions.
+
+    Attributes:
+        name (str): What to call the run in a legend.
+        train (dict[str, Series]): By key; steps are iterations.
+        val (dict[str, Series]): By key; steps are epochs if training went by
+            epochs, iterations otherwise.
+        epochs (dict[int, int]): The first iteration logged in each epoch;
+            empty if training went by iterations.
+    """
+
+    name: str
+    train: dict[str, Series] = field(default_factory=dict)
+    val: dict[str, Series] = field(default_factory=dict)
+    epochs: dict[int, int] = field(default_factory=dict)
+
+    def iterations_per_epoch(self) -> float:
+        """Iterations in an epoch, or 1 if training went by iterations."""
+        if not self.epochs:
+            return 1.0
+        # Logging keeps the same distance from the start of every epoch.
+        first, last = min(self.epochs), max(self.epochs)
+        if first != last:
+            return (self.epochs[last] - self.epochs[first]) / (last - first)
+        return max(max(series.steps) for series in self.train.values()) / first
+
+    def line(self, key: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Positions (epochs or iterations) and values of a key, if logged."""
+        if key in self.train:
+            series = self.train[key]
+            scale = self.iterations_per_epoch()
+        elif key in self.val:
+            series, scale = self.val[key], 1.0
+        else:
+            return None
+        return np.array(series.steps) / scale, np.array(series.values)
+
+    def keys(self) -> list[str]:
+        """All keys that were logged."""
+        return sorted({*self.train, *self.val})
+
+
+def read_run(path: str | Path) -> Run:
+    """Read what a training run logged.
+
+    Args:
+        path (str | Path): A ``scalars.json``, the folder of one start
+            (``20260131_120000``) or a whole work dir. The starts of a resumed
+            run are joined: a later one replaces what it repeated.
+
+    Raises:
+        ValueError: If there is no log, or it is damaged or empty.
+    """
+    path = Path(path)
+    if path.is_file():
+        logs = [path]
+    elif (path / SCALARS).is_file():
+        logs = [path / SCALARS]
+    else:
+        logs = sorted(path.glob(f'*/{SCALARS}'))
+    if not logs:
+        raise ValueError(
+            f'no training log at {path}: give a work dir that has a '
+            f'<time>/{SCALARS}, or that file'
+        )
+    run = Run(_run_name(path))
+    for log in logs:
+        _add_log(run, log)
+    if not run.keys():
+        raise ValueError(f'nothing was logged yet in {path}')
+    return run
+
+
+def _run_name(path: Path) -> str:
+    path = path.resolve()
+    if path.is_file():
+        folder = path.parent
+        return (
+            path.stem
+            if folder.name != 'vis_data'
+            else _run_name(folder.parent)
+        )
+    # The folder of one start belongs to the work dir above it.
+    return path.parent.name if (path / SCALARS).is_file() else path.name
+
+
+def _add_log(run: Run, log: Path) -> None:
+    records = []
+    lines = log.read_text().splitlines()
+    for number, text in enumerate(lines, 1):
+        try:
+            record = json.loads(text)
+            record['step'] = int(record['step'])
+        except (ValueError, KeyError, TypeError):
+            if number == len(lines):  # cut off when the run was killed
+                break
+            raise ValueError(
+                f'{log} is not a log of mmengine (line {number} is no record '
+                'with a "step"): give its vis_data/scalars.json'
+            ) from None
+        records.append(record)
+    # Training records carry the learning rate, evaluations do not.
+    train = [record for record in records if 'lr' in record]
+    val = [record for record in records if 'lr' not in record]
+    _append(run.train, train)
+    _append(run.val, val)
+    for record in train:
+        if 'epoch' in record:
+            run.epochs.setdefault(record['epoch'], record['step'])
+
+
+def _append(table: dict[str, Series], records: list[dict]) -> None:
+    if not records:
+        return
+    for series in table.values():
+        series.cut(records[0]['step'])
+    for record in records:
+        for key, value in record.items():
+            if key in ('step', 'iter', 'epoch'):
+                continue
+            series = table.setdefault(key, Series())
+            series.steps.append(record['step'])
+            series.values.append(value)
+
+
+def plot_runs(
+    paths: list[str | Path], out: str | Path, keys: list[str] | None = None
+) -> None:
+    """Draw the training curves of several runs into one picture.
+
+    Args:
+        paths (list[str | Path]): The runs, as ``read_run`` takes them.
+        out (str | Path): The picture; its suffix chooses the format.
+        keys (list[str] | None): Which logged quantities to draw. Losses go to
+            the left panel, everything else to the right one. By default the
+            loss and each task's main metric.
+
+    Raises:
+        ValueError: If a run has no log or a damaged one, if no run logged one
+            of the keys, or if the suffix is no known format.
+    """
+    out = Path(out)
+    formats = Figure().canvas.get_supported_filetypes()
+    if out.suffix[1:] not in formats:
+        raise ValueError(
+            f'cannot write {out}: its suffix must be one of '
+            f'{", ".join(sorted(formats))}'
+        )
+    runs = [read_run(path) for path in paths]
+    logged = sorted({key for run in runs for key in run.keys()})
+    for key in keys or ():
+        if key not in logged:
+            raise ValueError(
+                f'no run logged {key!r}; choose from: {", ".join(logged)}'
+            )
+    keys = keys or [key for key in DEFAULT_KEYS if key in logged]
+    if not keys:
+        raise ValueError(
+            'the runs logged none of the usual quantities; '
+            f'choose keys from: {", ".join(logged)}'
+        )
+    losses = [key for key in keys if 'loss' in key]
+    metrics = [key for key in keys if 'loss' not in key]
+    _draw_panels(runs, [panel for panel in (losses, metrics) if panel], out)
+
+
+def _draw_panels(runs: list[Run], panels: list[list[str]], out: Path) -> None:
+    figure = Figure(figsize=(5.5 * len(panels), 4), layout='constrained')
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, keys in zip(axes, panels):
+        for number, run in enumerate(runs):
+            for key, style in zip(keys, LINE_STYLES * len(keys)):
+                line = run.line(key)
+                if line is None:
+                    continue
+                label = key if len(runs) == 1 else f'{run.name}: {key}'
+                # Evaluations are few: mark them.
+                marker = 'o' if key in run.val else None
+                axis.plot(
+                    *line,
+                    style,
+                    color=f'C{number if len(runs) > 1 else keys.index(key)}',
+                    marker=marker,
+                    markersize=4,
+                    label=label,
+                )
+        axis.set_xlabel('epoch' if runs[0].epochs else 'iteration')
+        axis.set_ylabel(
+            keys[0]
+            if len(keys) == 1
+            else 'loss'
+            if 'loss' in keys[0]
+            else 'metric'
+        )
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize='small')
+    if len(runs) == 1:
+        figure.suptitle(runs[0].name, fontsize='medium')
+    with atomic_write(out) as file:
+        figure.savefig(file, format=out.suffix[1:], dpi=150)

@@ -1,0 +1,105 @@
+"""Building a mini dataset's folder once, whole or not at all."""
+
+import fcntl
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+STAMP = 'mini.json'
+DRAWING_SOURCES = sorted(Path(__file__).parent.glob('*.py'))
+
+
+def ensure_root(root: str | Path, write: Callable[[Path], None]) -> bool:
+    """Make sure that ``root`` holds a complete dataset of this version.
+
+    The dataset is written to a temporary folder beside ``root`` and renamed
+    when it is complete. Of several processes that start together, one builds
+    and the others wait for it. A folder that lacks a file, or that other
+    drawing code made, is built anew.
+
+    Args:
+        root (str | Path): The dataset's folder.
+        write (Callable): Writes the dataset into the empty folder given.
+
+    Returns:
+        bool: Whether the dataset had to be built.
+
+    Raises:
+        ValueError: If ``root`` holds something else.
+    """
+    root = Path(root).absolute()
+    if _is_complete(root):
+        return False
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(root):
+        if _is_complete(root):
+            return False
+        _refuse_foreign(root)
+        scratch_prefix = f'.{root.name}.building-'
+        for left_over in root.parent.glob(f'{scratch_prefix}*'):
+            shutil.rmtree(left_over)
+        scratch = Path(
+            tempfile.mkdtemp(prefix=scratch_prefix, dir=root.parent)
+        )
+        try:
+            _build(root, scratch, write)
+        finally:
+            shutil.rmtree(scratch)
+    return True
+
+
+def _build(root: Path, scratch: Path, write: Callable[[Path], None]) -> None:
+    built = scratch / 'built'
+    built.mkdir()
+    write(built)
+    stamp = dict(version=_version(), files=_file_sizes(built))
+    (built / STAMP).write_text(json.dumps(stamp, indent=0))
+    if root.exists():
+        root.rename(scratch / 'replaced')
+    built.rename(root)
+
+
+def _version() -> str:
+    """A digest of the code that draws, so that a change rebuilds."""
+    sources = b''.join(path.read_bytes() for path in DRAWING_SOURCES)
+    return hashlib.sha256(sources).hexdigest()[:16]
+
+
+def _is_complete(root: Path) -> bool:
+    try:
+        stamp = json.loads((root / STAMP).read_text())
+        return stamp['version'] == _version() and stamp[
+            'files'
+        ] == _file_sizes(root)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _file_sizes(root: Path) -> dict[str, int]:
+    return {
+        str(path.relative_to(root)): path.stat().st_size
+        for path in sorted(root.rglob('*'))
+        if path.is_file() and path.name != STAMP
+    }
+
+
+def _refuse_foreign(root: Path) -> None:
+    if root.is_dir() and (not any(root.iterdir()) or (root / STAMP).is_file()):
+        return
+    if root.exists():
+        raise ValueError(
+            f'{root} exists but was not built by mmssm (it has no {STAMP}): '
+            'move it away or choose another folder'
+        )
+
+
+@contextmanager
+def _lock(root: Path) -> Iterator[None]:
+    """Hold the lock of ``root``; it ends with the process that holds it."""
+    with open(root.parent / f'.{root.name}.lock', 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

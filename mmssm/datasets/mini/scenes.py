@@ -1,0 +1,163 @@
+"""Scenes: several handwritten digits on textured ground."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from .digits import DigitBank
+
+SCENE_SIZE = 160
+DIGITS = (3, 6)  # at least, at most
+GLYPH_SIZES = (36, 68)  # side of the digit's 8x8 field in the scene, pixels
+MAX_TILT = 8.0  # degrees
+MAX_HIDDEN = 0.05  # share of a digit that one laid over it may cover
+MIN_CONTRAST = 90.0  # between a digit and the ground, in grey levels
+PLACEMENT_TRIES = 20
+# Grey value of a colour, in the channel order of OpenCV (blue, green, red).
+LUMA = np.array([0.114, 0.587, 0.299], dtype=np.float32)
+
+
+@dataclass
+class Instance:
+    """One digit in a scene.
+
+    Attributes:
+        label (int): The digit that was written, 0 to 9.
+        index (int): Its position in scikit-learn's set.
+        mask (np.ndarray): (H, W) bool, the pixels where it is seen.
+    """
+
+    label: int
+    index: int
+    mask: np.ndarray
+
+
+@dataclass
+class Scene:
+    """A drawn image and what is in it.
+
+    Attributes:
+        image (np.ndarray): (H, W, 3) uint8, blue-green-red.
+        instances (list[Instance]): The digits, lowest layer first.
+    """
+
+    image: np.ndarray
+    instances: list[Instance]
+
+
+def draw_scene(rng: np.random.Generator, bank: DigitBank) -> Scene:
+    """Draw one scene; equal generator states give equal scenes."""
+    scene = Scene(draw_ground(rng), [])
+    ground_luma = float((scene.image @ LUMA).mean())
+    count = int(rng.integers(DIGITS[0], DIGITS[1] + 1))
+    for position in rng.choice(len(bank), size=count, replace=False):
+        glyph = draw_glyph(rng, bank.ink[position])
+        colour = _contrasting_colour(rng, ground_luma)
+        corner = _find_place(rng, scene, glyph)
+        if corner is None:  # the scene is full
+            continue
+        mask = _paint(scene.image, glyph, corner, colour)
+        for below in scene.instances:
+            below.mask &= ~mask
+        scene.instances.append(
+            Instance(
+                label=int(bank.labels[position]),
+                index=int(bank.indices[position]),
+                mask=mask,
+            )
+        )
+    return scene
+
+
+def draw_ground(
+    rng: np.random.Generator, size: int = SCENE_SIZE
+) -> np.ndarray:
+    """Draw textured ground: clouds of two tints, with grain.
+
+    Returns:
+        np.ndarray: (size, size, 3) uint8.
+    """
+    clouds = np.zeros((size, size), dtype=np.float32)
+    for octave, cells in enumerate((3, 6, 12, 24)):
+        noise = rng.random((cells, cells), dtype=np.float32)
+        clouds += 0.6**octave * cv2.resize(
+            noise, (size, size), interpolation=cv2.INTER_CUBIC
+        )
+    clouds = cv2.normalize(clouds, None, 0, 1, cv2.NORM_MINMAX)[..., None]
+    tint = rng.uniform(20, 235, size=3).astype(np.float32)
+    shift = rng.uniform(-70, 70, size=3).astype(np.float32)
+    other_tint = np.clip(tint + shift, 0, 255)
+    ground = tint + (other_tint - tint) * clouds
+    ground += 3 * rng.standard_normal((size, size, 1), dtype=np.float32)
+    return np.clip(ground, 0, 255).astype(np.uint8)
+
+
+def draw_glyph(rng: np.random.Generator, ink: np.ndarray) -> np.ndarray:
+    """Enlarge an 8x8 digit smoothly, with a random size and tilt.
+
+    Returns:
+        np.ndarray: (h, w) float32 opacity in [0, 1], cropped to the digit.
+    """
+    side = int(rng.integers(GLYPH_SIZES[0], GLYPH_SIZES[1] + 1))
+    tilt = rng.uniform(-MAX_TILT, MAX_TILT)
+    centre = (ink.shape[0] - 1) / 2
+    transform = cv2.getRotationMatrix2D(
+        (centre, centre), tilt, side / ink.shape[0]
+    )
+    transform[:, 2] += side / 2 - centre
+    grown = cv2.warpAffine(ink, transform, (side, side), flags=cv2.INTER_CUBIC)
+    # The enlarged ink is blurred over a whole 8x8 cell: steepen its slope
+    # until an edge is about three pixels wide.
+    steepness = side / ink.shape[0] / 3
+    opacity = np.clip((grown - 0.45) * steepness + 0.5, 0, 1)
+    rows, columns = np.nonzero(opacity)
+    return opacity[
+        rows.min() : rows.max() + 1, columns.min() : columns.max() + 1
+    ]
+
+
+def _contrasting_colour(
+    rng: np.random.Generator, ground_luma: float
+) -> np.ndarray:
+    while True:
+        colour = rng.uniform(0, 255, size=3).astype(np.float32)
+        if abs(float(colour @ LUMA) - ground_luma) >= MIN_CONTRAST:
+            return colour
+
+
+def _find_place(
+    rng: np.random.Generator, scene: Scene, glyph: np.ndarray
+) -> tuple[int, int] | None:
+    """Find a corner (row, column) where the glyph hides little, if any."""
+    height, width = scene.image.shape[:2]
+    solid = glyph > 0.5
+    for _ in range(PLACEMENT_TRIES):
+        row = int(rng.integers(0, height - glyph.shape[0] + 1))
+        column = int(rng.integers(0, width - glyph.shape[1] + 1))
+        window = np.s_[
+            row : row + glyph.shape[0], column : column + glyph.shape[1]
+        ]
+        if all(
+            (below.mask[window] & solid).sum() <= MAX_HIDDEN * below.mask.sum()
+            for below in scene.instances
+        ):
+            return row, column
+    return None
+
+
+def _paint(
+    image: np.ndarray,
+    glyph: np.ndarray,
+    corner: tuple[int, int],
+    colour: np.ndarray,
+) -> np.ndarray:
+    """Blend the glyph into the image and return the mask of its pixels."""
+    opacity = np.zeros(image.shape[:2], dtype=np.float32)
+    row, column = corner
+    opacity[row : row + glyph.shape[0], column : column + glyph.shape[1]] = (
+        glyph
+    )
+    blend = image + (colour - image) * opacity[..., None]
+    image[:] = np.round(blend).astype(np.uint8)
+    return opacity > 0.5

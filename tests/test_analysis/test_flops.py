@@ -1,0 +1,171 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from mmssm.analysis.flops import count_config, count_model, scan_counts
+from mmssm.ops import native, routed_selective_scan, selective_scan
+from mmssm.scans import CROSS, routes
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / 'configs' / 'vmamba'
+
+# arch: parameters of the original, FLOPs that its authors publish (in G).
+PUBLISHED = {
+    'vanilla-tiny': (22_893_448, 5.6),
+    'vanilla-small': (44_417_416, 11.2),
+    'vanilla-base': (76_254_056, 18.0),
+    'tiny-s2l5': (30_705_832, 4.9),
+    'small-s2l15': (50_147_752, 8.7),
+    'base-s2l15': (88_557_800, 15.4),
+    'tiny-s1l8': (30_249_064, 4.9),
+    'small-s1l20': (49_012_840, 8.6),
+    'base-s1l20': (86_614_504, 15.2),
+}
+
+
+class Scan(nn.Module):
+    """A module whose forward pass is one function."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+@pytest.fixture(autouse=True)
+def single_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize('arch', PUBLISHED)
+def test_classifiers_cost_what_their_authors_publish(arch):
+    params, flops = PUBLISHED[arch]
+    cfg = Config.fromfile(CONFIGS / f'vmamba-{arch}_8xb128_in1k.py')
+    result = count_config(cfg)
+    assert result.shape == (224, 224)
+    assert result.params == params
+    assert result.flops == pytest.approx(flops * 1e9, rel=0.01)
+    assert sum(result.flops_by_operator.values()) == result.flops
+    assert 0.8 * result.flops < result.macs < result.flops
+
+
+def test_scan_formula():
+    # 2 sequences of 3 tokens, 5 channels, 7 states.
+    counts = scan_counts(2, 3, 5, 7)
+    assert counts['selective_scan'] == 2 * 3 * 5 * (9 * 7 + 1)
+    counts = scan_counts(2, 3, 5, 7, with_skip=False)
+    assert counts['selective_scan'] == 2 * 3 * 5 * 9 * 7
+    counts = scan_counts(2, 3, 5, 7, with_output=False, with_skip=False)
+    assert counts['selective_scan'] == 2 * 3 * 5 * 7 * 7
+
+
+def test_selective_scan_is_counted():
+    batch, channels, tokens, states = 2, 6, 5, 3
+
+    def scan(x):
+        B = torch.randn(batch, states, tokens)
+        A = -torch.rand(channels, states)
+        return selective_scan(x, x, A, B, B, torch.ones(channels))
+
+    inputs = (torch.randn(batch, channels, tokens),)
+    flops, macs, by_operator = count_model(Scan(scan), inputs)
+    cells = batch * channels * tokens
+    assert by_operator == {'selective_scan': cells * (9 * states + 1)}
+    assert flops == cells * (9 * states + 1)
+    assert macs == cells * (4 * states + 2)
+
+
+@pytest.mark.parametrize('with_projection', [True, False])
+def test_routed_scan_is_counted_over_all_routes(with_projection):
+    batch, height, width, channels, states, rank = 2, 3, 4, 6, 5, 2
+    tokens, num_routes = height * width, 4
+    dt_channels = rank if with_projection else channels
+    weight = torch.randn(num_routes, channels, rank)
+
+    def scan(x):
+        B = torch.randn(batch, tokens, num_routes, states)
+        return routed_selective_scan(
+            x,
+            torch.randn(batch, tokens, num_routes, dt_channels),
+            -torch.rand(num_routes, channels, states),
+            B,
+            B,
+            torch.ones(num_routes, channels),
+            routes=routes(CROSS, height, width),
+            dt_weight=weight if with_projection else None,
+        )
+
+    inputs = (torch.randn(batch, tokens, channels),)
+    _, macs, by_operator = count_model(Scan(scan), inputs)
+    cells = batch * tokens * num_routes * channels
+    expected = {'selective_scan': cells * (9 * states + 1)}
+    projection = cells * rank if with_projection else 0
+    if with_projection:
+        expected['dt_projection'] = projection
+    assert by_operator == expected
+    assert macs == cells * (4 * states + 2) + projection
+
+
+def test_detector_reports_its_proposals():
+    cfg = Config.fromfile(
+        CONFIGS / 'mask-rcnn_vmamba-tiny-s1l8_fpn_1x_coco.py'
+    )
+    result = count_config(cfg, (96, 128))
+    assert result.shape == (96, 128)
+    assert 0 < result.proposals <= cfg.model.test_cfg.rpn.max_per_img
+    assert result.flops_by_operator['selective_scan'] > 0
+    # The same weights, hence the same proposals, in every run.
+    assert count_config(cfg, (96, 128)) == result
+
+
+def test_counting_leaves_no_trace_in_the_random_state():
+    cfg = Config.fromfile(CONFIGS / 'vmamba-tiny-s1l8_8xb128_in1k.py')
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    count_config(cfg, (32, 32))
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_unknown_scope_is_refused():
+    cfg = Config(dict(default_scope='mmpose', model=dict(type='VMamba')))
+    with pytest.raises(ValueError, match="'mmpose'.*mmpretrain, mmdet, mmseg"):
+        count_config(cfg)
+
+
+def test_missing_extension_is_named(monkeypatch):
+    monkeypatch.setattr(native, 'is_available', lambda: False)
+    with pytest.raises(ValueError, match='native ops: build it with'):
+        count_model(nn.Identity(), (torch.ones(1),))
+
+
+def test_tool_prints_json_alone():
+    config = CONFIGS / 'vmamba-tiny-s1l8_8xb128_in1k.py'
+    command = [
+        sys.executable,
+        ROOT / 'tools/analysis_tools/get_flops.py',
+        config,
+        '--shape',
+        '64',
+        '96',
+        '--json',
+    ]
+    output = subprocess.run(
+        command, check=True, capture_output=True, text=True, cwd=ROOT
+    ).stdout
+    result = json.loads(output)
+    assert result['params'] == 30_249_064
+    assert result['shape'] == [64, 96]
+    assert result['flops'] > result['macs'] > 0
+    assert result['convention'].startswith('paper')
