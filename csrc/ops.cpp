@@ -1,6 +1,8 @@
 // Every op's schema. Kernels are registered where they are written: cpu/,
-// cuda/; gradients in autograd/, mixed precision in autocast/; the shapes that
-// tracing needs (fake kernels) beside each op's Python face in mmssm/ops.
+// cuda/; gradients in autograd/; the shapes that tracing needs (fake kernels)
+// beside each op's Python face in mmssm/ops. Autocast needs no kernel of its
+// own here: the ops take tokens and parameters of different dtypes as they
+// come, and keep the state and all maths in float32.
 #include <Python.h>
 #include <torch/library.h>
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-os.environ.setdefault('OMP_NUM_THREADS', '2')
+os.environ.setdefault('OMP_NUM_THREADS', '2')  # of child processes
+torch.set_num_threads(2)
 GOLDEN = Path(__file__).parent / 'data' / 'golden'
 
 

@@ -69,8 +69,7 @@ show_progress() {
   local number='([0-9.]+)' place='\[ *([0-9]+)\]\[ *([0-9]+/[0-9]+)\]'
   sed -unE \
     -e "s|.*Epoch\(train\) *$place.* eta: ([^ ]+( days?, [^ ]+)?) .* loss: $number.*|   epoch \1, iteration \2: loss \5, time left \3|p" \
-    -e "s|.*Epoch\(val\) *$place.*bbox_mAP: $number.*segm_mAP: $number.*|   epoch \1, test set: box mAP \3, mask mAP \4|p" \
-    -e "s|.*Epoch\(test\) *\[ *([0-9]+/[0-9]+)\] .*eta: ([^ ]+).*|   batch \1, time left \2|p"
+    -e "s|.*Epoch\(val\) *$place.*bbox_mAP: $number.*segm_mAP: $number.*|   epoch \1, test set: box mAP \3, mask mAP \4|p"
 }
 
 # metric NAME: one of the results in the test's log.
@@ -89,20 +88,25 @@ heading '2/5 data: scenes of handwritten digits'
 python -m mmssm.datasets.mini
 
 heading '3/5 training Mask R-CNN with VMamba on 2 CPU processes (about 5 minutes on 2 cores)'
-logged "$train_log" bash tools/dist_train.sh "$config" 2 --work-dir "$work/train" --resume
+logged "$train_log" bash tools/dist_train.sh "$config" 2 --work-dir "$work" --resume
 
 heading '4/5 testing on digits by other writers'
-checkpoint=$(cat "$work/train/last_checkpoint")
+checkpoint=$(cat "$work/last_checkpoint")
 logged "$test_log" bash tools/dist_test.sh "$config" "$checkpoint" 2 --work-dir "$work/test"
 
 heading '5/5 pictures'
 python tools/visualization/vis_detections.py "$config" "$checkpoint" --num 8 --out "$work/detections.png" >"$work/pictures.log" 2>&1 ||
   { tail -n 20 "$work/pictures.log" >&2; fail "drawing failed; whole log: $work/pictures.log"; }
-python tools/analysis_tools/plot_logs.py "$work/train" --out "$work/curve.png" >/dev/null
+python tools/analysis_tools/plot_logs.py "$work" --out "$work/curve.png" >/dev/null
 
 # Read all results before printing any, so that a missing one stops the script.
-box=$(metric bbox_mAP) box50=$(metric bbox_mAP_50) box75=$(metric bbox_mAP_75)
-mask=$(metric segm_mAP) mask50=$(metric segm_mAP_50) mask75=$(metric segm_mAP_75)
+# One a line: bash heeds only the last substitution's status in an assignment.
+box=$(metric bbox_mAP)
+box50=$(metric bbox_mAP_50)
+box75=$(metric bbox_mAP_75)
+mask=$(metric segm_mAP)
+mask50=$(metric segm_mAP_50)
+mask75=$(metric segm_mAP_75)
 heading 'results on the test set'
 printf '%6s  %5s  %5s  %5s\n' '' mAP AP50 AP75 box "$box" "$box50" "$box75" mask "$mask" "$mask50" "$mask75"
 echo

@@ -80,5 +80,5 @@ step "mmcv from source (7 minutes on 2 cores, then cached)" "$(hash_of requireme
 step 'mmengine, mmdet, mmsegmentation, mmpretrain' "$(hash_of requirements/mminstall.txt)" pip install --no-deps -r requirements/mminstall.txt
 step 'test tools' "$(hash_of requirements/tests.txt)" pip install -r requirements/tests.txt
 # shellcheck disable=SC2086
-step 'mmssm and its native op (1 minute)' "$(hash_of $sources)" mmssm_build
+step 'mmssm and its native op (1 minute)' "$(hash_of $sources requirements/build.txt) ${MMSSM_WITH_OPS:-} ${FORCE_CUDA:-} ${TORCH_CUDA_ARCH_LIST:-}" mmssm_build
 echo "Ready. To use it: source ${venv#"$PWD"/}/bin/activate"

@@ -22,20 +22,24 @@ Tensor as_parameter(const optional<Tensor>& t, at::ScalarType dtype) {
   return t.has_value() && t->defined() ? t->to(dtype).contiguous() : Tensor();
 }
 
-void check_devices(const Tensor& x, const Tensor& other, const char* name) {
-  TORCH_CHECK(x.device() == other.device(), "routed_selective_scan: ", name,
-              " is on ", other.device(), " but x is on ", x.device(),
+void check_devices(const Tensor& x, const optional<Tensor>& other,
+                   const char* name) {
+  if (!other.has_value() || !other->defined()) return;
+  TORCH_CHECK(x.device() == other->device(), "routed_selective_scan: ", name,
+              " is on ", other->device(), " but x is on ", x.device(),
               "; move them to one device");
 }
 
-// The kernels trust the indices, so a wrong one must be caught here.
+// The kernels trust the indices, so a wrong one must be caught here, before
+// it is narrowed to 32 bits.
+template <typename T>
 void check_routes(const Tensor& routes, int64_t tokens) {
-  if (routes.numel() == 0 || !routes.is_cpu()) return;
-  const int32_t* index = routes.const_data_ptr<int32_t>();
-  int32_t lowest = 0, highest = 0;
-  for (int64_t i = 0; i < routes.numel(); ++i) {
-    lowest = std::min(lowest, index[i]);
-    highest = std::max(highest, index[i]);
+  const Tensor flat = routes.contiguous();
+  const T* index = flat.const_data_ptr<T>();
+  int64_t lowest = 0, highest = -1;
+  for (int64_t i = 0; i < flat.numel(); ++i) {
+    lowest = std::min<int64_t>(lowest, index[i]);
+    highest = std::max<int64_t>(highest, index[i]);
   }
   TORCH_CHECK(lowest >= -1 && highest < tokens,
               "routed_selective_scan: routes must hold token indices from -1 "
@@ -106,6 +110,10 @@ ScanInputs prepare_inputs(const Tensor& x, const Tensor& dt, const Tensor& A,
               " channels do not divide "
               "into ",
               s.groups, " groups");
+  TORCH_CHECK(
+      !low_rank || s.rank > 0,
+      "routed_selective_scan: dt_weight needs at least one column, got ",
+      dt_weight->sizes());
   TORCH_CHECK(s.states > 0,
               "routed_selective_scan: A needs at least one "
               "state, got ",
@@ -136,7 +144,15 @@ ScanInputs prepare_inputs(const Tensor& x, const Tensor& dt, const Tensor& A,
   check_devices(x, dt, "dt");
   check_devices(x, A, "A");
   check_devices(x, B, "B");
+  check_devices(x, C, "C");
+  check_devices(x, D, "D");
+  check_devices(x, dt_weight, "dt_weight");
+  check_devices(x, dt_bias, "dt_bias");
   check_devices(x, routes, "routes");
+  if (routes.is_cpu() && routes.scalar_type() == at::kInt)
+    check_routes<int32_t>(routes, s.tokens);
+  else if (routes.is_cpu())
+    check_routes<int64_t>(routes, s.tokens);
 
   const auto dtype = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   in.x = x.to(dtype).contiguous();
@@ -148,7 +164,6 @@ ScanInputs prepare_inputs(const Tensor& x, const Tensor& dt, const Tensor& A,
   in.dt_weight = as_parameter(dt_weight, dtype);
   in.dt_bias = as_parameter(dt_bias, dtype);
   in.routes = routes.to(at::kInt).contiguous();
-  check_routes(in.routes, s.tokens);
   return in;
 }
 

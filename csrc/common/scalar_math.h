@@ -38,7 +38,7 @@ MMSSM_INLINE double fast_exp(double x) { return exp(x); }
 // e^x to 2 ulp: x = n ln 2 + r with |r| <= ln 2 / 2, a degree-6 polynomial in
 // r (fitted for the least relative error, 3e-9, with p(0) = p'(0) = 1), and
 // 2^n put together from bits. Below -86.99 the result is 0, above 88.72
-// infinity;
+// infinity.
 MMSSM_INLINE float fast_exp(float x) {
   const float magic = 12582912.f;  // 1.5 * 2^23: adding it rounds to integers
   const float lowest = -87.33654f, highest = 88.9f;

@@ -31,6 +31,9 @@ Tensor forward(const Tensor& x, const Tensor& dt, const Tensor& A,
                const optional<Tensor>& dt_bias, const Tensor& routes,
                bool delta_softplus, std::string_view output,
                optional<at::ScalarType> out_dtype) {
+  TORCH_CHECK(!out_dtype.has_value() || at::isFloatingType(*out_dtype),
+              "routed_selective_scan: out_dtype must be floating-point, got ",
+              out_dtype.value_or(at::kFloat));
   const ScanInputs in =
       prepare_inputs(x, dt, A, B, C, D, dt_weight, dt_bias, routes, output);
   Tensor out = at::zeros(output_shape(in), in.x.options());

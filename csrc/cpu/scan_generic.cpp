@@ -1,15 +1,24 @@
 // The routed scan for any processor, and the choice of a better one.
+#include <stdlib.h>
+
 #define MMSSM_SIMD generic
 #include "scan_loops.h"
 
 namespace mmssm {
 
 #ifdef MMSSM_X86_DISPATCH
+// ATEN_CPU_CAPABILITY, PyTorch's own variable, lowers the choice here too.
+static bool allowed_above(const char* capability) {
+  const char* limit = getenv("ATEN_CPU_CAPABILITY");
+  return limit == nullptr || strcmp(limit, capability) != 0;
+}
 static bool has_avx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  return allowed_above("default") && __builtin_cpu_supports("avx2") &&
+         __builtin_cpu_supports("fma");
 }
 static bool has_avx512() {
-  return has_avx2() && __builtin_cpu_supports("avx512f") &&
+  return allowed_above("avx2") && has_avx2() &&
+         __builtin_cpu_supports("avx512f") &&
          __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512bw");
@@ -32,13 +41,5 @@ const ScanKernels<T>& scan_kernels() {
 }
 template const ScanKernels<float>& scan_kernels<float>();
 template const ScanKernels<double>& scan_kernels<double>();
-
-const char* scan_instruction_set() {
-#ifdef MMSSM_X86_DISPATCH
-  if (has_avx512()) return "avx512";
-  if (has_avx2()) return "avx2";
-#endif
-  return "generic";
-}
 
 }  // namespace mmssm

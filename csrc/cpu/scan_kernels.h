@@ -42,7 +42,6 @@ struct ScanKernels {
 // The fastest set this processor has, chosen when first asked for.
 template <typename T>
 const ScanKernels<T>& scan_kernels();
-const char* scan_instruction_set();
 
 namespace generic {
 template <typename T>

@@ -5,9 +5,9 @@ import inspect
 from collections.abc import Sequence
 
 from mmengine.logging import print_log
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit
 from mmengine.runner.checkpoint import CheckpointLoader
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 Arch = str | dict
@@ -41,6 +41,8 @@ class SSMBackbone(BaseModule):
     def __new__(cls, *args, **kwargs):
         """Check argument names first, to name the one that was meant."""
         known = inspect.signature(cls.__init__).parameters
+        if any(p.kind is p.VAR_KEYWORD for p in known.values()):
+            return super().__new__(cls)  # a subclass that passes them on
         for name in kwargs:
             if name not in known:
                 close = difflib.get_close_matches(name, known, 1)
@@ -61,12 +63,15 @@ class SSMBackbone(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        if not out_indices or not all(
-            0 <= i < num_stages for i in out_indices
+        if (
+            not isinstance(out_indices, Sequence)
+            or not out_indices
+            or not set(out_indices) <= set(range(num_stages))
+            or len(set(out_indices)) != len(out_indices)
         ):
             raise ValueError(
                 f'{type(self).__name__}: out_indices must name stages 0 to '
-                f'{num_stages - 1}, got {tuple(out_indices)}'
+                f'{num_stages - 1}, each at most once, got {out_indices}'
             )
         if not -1 <= frozen_stages < num_stages:
             raise ValueError(
@@ -95,6 +100,10 @@ class SSMBackbone(BaseModule):
                     'a dict of the same fields'
                 )
             return name, dict(cls.arch_settings[name])
+        if not isinstance(arch, dict):
+            raise ValueError(
+                f'{cls.__name__}: arch must be a name or a dict, got {arch!r}'
+            )
         defaults = next(iter(cls.arch_settings.values()))
         unknown = sorted(set(arch) - set(defaults))
         if unknown:
@@ -134,12 +143,24 @@ class SSMBackbone(BaseModule):
         Raises:
             RuntimeError: If the file's tensors are not this model's.
         """
-        cfg = self.init_cfg
-        if isinstance(cfg, dict) and cfg.get('type') == 'Pretrained':
-            self.load_pretrained(cfg['checkpoint'], cfg.get('prefix'))
-            self._is_init = True
-        else:
+        given = self.init_cfg
+        cfgs = [given] if isinstance(given, dict) else list(given or [])
+        kinds = ('Pretrained', PretrainedInit)
+        files = [c for c in cfgs if c.get('type') in kinds]
+        others = [c for c in cfgs if c.get('type') not in kinds]
+        if others or not files:
+            self.init_cfg = others
             super().init_weights()
+            self.init_cfg = given
+        for cfg in files:
+            cfg = {k: v for k, v in cfg.items() if k != 'type'}
+            if not {'checkpoint'} <= set(cfg) <= {'checkpoint', 'prefix'}:
+                raise ValueError(
+                    "init_cfg of type 'Pretrained' takes checkpoint and, if "
+                    f'need be, prefix; got {", ".join(cfg) or "neither"}'
+                )
+            self.load_pretrained(cfg['checkpoint'], cfg.get('prefix'))
+        self._is_init = True
 
     def load_pretrained(self, path: str, prefix: str | None = None) -> None:
         """Load this backbone's part of a checkpoint, all of it or nothing.
@@ -157,16 +178,7 @@ class SSMBackbone(BaseModule):
                 shape; names the first.
         """
         checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-        weights = checkpoint.get('state_dict', checkpoint)
-        if prefix is None and any(k.startswith('backbone.') for k in weights):
-            prefix = 'backbone.'
-        if prefix:
-            prefix = prefix.rstrip('.') + '.'
-            weights = {
-                k[len(prefix) :]: v
-                for k, v in weights.items()
-                if k.startswith(prefix)
-            }
+        weights = self._own_weights(path, checkpoint, prefix)
         own = self.state_dict()
         out_norms = tuple(f'norm{i}.' for i in range(len(self.stages)))
         fresh = [k for k in own if k not in weights]
@@ -190,8 +202,42 @@ class SSMBackbone(BaseModule):
             logger='current',
         )
 
+    @staticmethod
+    def _own_weights(
+        path: str, checkpoint: dict, prefix: str | None
+    ) -> dict[str, Tensor]:
+        """The file's tensors under ``prefix``, which is taken off."""
+        weights = checkpoint
+        if isinstance(checkpoint, dict):
+            weights = checkpoint.get('state_dict', checkpoint)
+        if not isinstance(weights, dict) or not all(
+            isinstance(v, Tensor) for v in weights.values()
+        ):
+            raise RuntimeError(
+                f'{path} holds no weights by name: a state dict, or a dict '
+                "with one under 'state_dict', is expected"
+            )
+        if prefix is None and any(k.startswith('backbone.') for k in weights):
+            prefix = 'backbone.'
+        if not prefix:
+            return weights
+        prefix = prefix.rstrip('.') + '.'
+        under = {
+            k[len(prefix) :]: v
+            for k, v in weights.items()
+            if k.startswith(prefix)
+        }
+        if not under:
+            raise RuntimeError(
+                f'{path} has no keys that start with {prefix!r}; its first is '
+                f'{next(iter(weights), None)!r}: set prefix in init_cfg to '
+                'what stands before the backbone, or leave it out'
+            )
+        return under
+
     def _refuse(self, path, checkpoint, unknown, missing, reshaped) -> None:
-        found = checkpoint.get('meta', {}).get('mmssm', {}).get('arch')
+        meta = checkpoint.get('meta') or {}
+        found = meta.get('mmssm', {}).get('arch')
         problems = [
             f'{what} {len(keys)} (first: {keys[0]})'
             for what, keys in (

@@ -18,6 +18,7 @@ from ..layers import (
     PatchStem,
     VSSBlock,
 )
+from ..scans import CROSS
 from .base import Arch, SSMBackbone
 
 
@@ -37,6 +38,7 @@ _S1 = dict(
     gate=False,
     conv_bias=False,
     act='SiLU',
+    routes=CROSS,
     ssm_init='s4d',
     drop_path_rate=0.2,
 )
@@ -76,6 +78,8 @@ class VMamba(SSMBackbone):
             - **gate** (bool): Whether SS2D has a gate branch.
             - **conv_bias** (bool): Bias of the depthwise convolution.
             - **act** (str): Activation in the mixer.
+            - **routes** (Sequence[str]): The scan's routes, see
+              :mod:`mmssm.scans`.
             - **ssm_init** (str): 's4d' or 'uniform'.
             - **drop_path_rate** (float): Stochastic depth of the last block;
               it grows linearly from 0.
@@ -236,6 +240,7 @@ def _build_mixer(embed_dims: int, settings: dict) -> nn.Module:
         ssm_ratio=settings['ssm_ratio'],
         conv_bias=settings['conv_bias'],
         act=settings['act'],
+        route_names=settings['routes'],
     )
     mixer = _choose('mixer', settings, ss2d=SS2D, ssd=SSD2D)
     if mixer is SSD2D:

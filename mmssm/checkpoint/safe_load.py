@@ -56,7 +56,9 @@ def load_file(
             checkpoint, or it asks for a global that is not allowed.
     """
     path = check_file(path)
-    # Restoring a HistoryBuffer adds the file's statistics to the class's.
+    # Restoring a HistoryBuffer adds the file's statistics to the class's. The
+    # class fills its table when its first instance is made, so make one.
+    HistoryBuffer()
     statistics = dict(HistoryBuffer._statistics_methods)
     try:
         if _unsafe_allowed:

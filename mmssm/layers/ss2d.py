@@ -9,7 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..ops import routed_selective_scan
-from ..scans import CROSS, routes
+from ..scans import CROSS, parse_routes, routes
 from .ssm_init import linear_init, s4d_log_rates, step_bias, step_weight
 
 
@@ -44,14 +44,14 @@ class SS2D(BaseModule):
         conv_bias: bool = False,
         act: str = 'SiLU',
         ssm_init: str = 's4d',
-        route_names: Sequence[str] = CROSS,
+        route_names: str | Sequence[str] = CROSS,
     ) -> None:
         super().__init__()
         inner = int(ssm_ratio * embed_dims)
         self.d_state = d_state
         self.dt_rank = math.ceil(embed_dims / 16)
         self.gate = gate
-        self.route_names = tuple(route_names)
+        self.route_names = parse_routes(route_names)
         num_routes = len(self.route_names)
 
         self.in_proj = nn.Linear(

@@ -10,7 +10,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..ops import chunked_ssd
-from ..scans import CROSS, routes
+from ..scans import CROSS, parse_routes, routes
 from .ssm_init import linear_init
 
 
@@ -42,7 +42,7 @@ class SSD2D(BaseModule):
         ssm_ratio: float = 1.0,
         conv_bias: bool = False,
         act: str = 'GELU',
-        route_names: Sequence[str] = CROSS,
+        route_names: str | Sequence[str] = CROSS,
     ) -> None:
         super().__init__()
         inner = int(ssm_ratio * embed_dims)
@@ -53,7 +53,7 @@ class SSD2D(BaseModule):
                 f'{inner} inner channels do not divide into {self.num_heads} '
                 'heads; choose embed_dims and ssm_ratio so that they do'
             )
-        self.route_names = tuple(route_names)
+        self.route_names = parse_routes(route_names)
         num_routes = len(self.route_names)
         heads = (num_routes, self.num_heads)
 
@@ -76,7 +76,9 @@ class SSD2D(BaseModule):
         height, width = x.shape[1:3]
         x = self.in_proj(x).permute(0, 3, 1, 2)
         x = self.act(self.conv2d(x)).permute(0, 2, 3, 1).flatten(1, 2)
-        y = self.out_norm(self.scan(x, height, width).to(x.dtype))
+        # Not to x's dtype: the sum can pass float16's largest number.
+        y = self.scan(x, height, width).to(self.out_norm.weight.dtype)
+        y = self.out_norm(y)
         return self.out_proj(y.unflatten(1, (height, width)))
 
     def scan(self, x: Tensor, height: int, width: int) -> Tensor:

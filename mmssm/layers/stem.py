@@ -5,6 +5,11 @@ from torch import Tensor, nn
 
 
 def _check_image(x: Tensor, smallest: int) -> None:
+    if x.dim() != 4:
+        raise ValueError(
+            f'images must be (B, channels, H, W), got {tuple(x.shape)}; add '
+            'the batch axis with image[None]'
+        )
     if min(x.shape[-2:]) < smallest:
         raise ValueError(
             f'the image is {x.shape[-2]} x {x.shape[-1]} pixels, smaller than '

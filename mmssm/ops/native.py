@@ -8,7 +8,7 @@ import torch
 
 HOW_TO_BUILD = (
     'build it with `pip install --no-build-isolation -e .` in the mmssm '
-    'repository (for a GPU, set FORCE_CUDA=1 and CUDA_HOME)'
+    'repository'
 )
 
 
@@ -41,10 +41,14 @@ _DEVICES = _built_for()
 
 @cache
 def _warn_slow(device_type: str) -> None:
-    cause = _PROBLEM or f'the extension has no {device_type} kernels'
+    if _PROBLEM:
+        cause, remedy = _PROBLEM, HOW_TO_BUILD
+    else:
+        cause = f'the extension has no {device_type} kernels'
+        remedy = 'run on the CPU, where it is native, if that is too slow'
     warnings.warn(
         f'mmssm: no native op for {device_type} ({cause}); the slow PyTorch '
-        f'references serve instead: {HOW_TO_BUILD}.',
+        f'references serve instead: {remedy}.',
         stacklevel=4,
     )
 

@@ -116,9 +116,30 @@ def routed_selective_scan_reference(
     Arguments and result are the same; it is slow, differentiable to any
     order, and what the native op is tested against.
     """
-    _check(x, A, B, C, D, routes, output)
-    compute = torch.float64 if x.dtype == torch.float64 else torch.float32
+    _check(x, dt, A, B, C, D, routes, dt_weight, dt_bias, output, out_dtype)
     out_dtype = out_dtype or x.dtype
+    # The maths must not follow autocast to 16 bits.
+    with torch.autocast(x.device.type, enabled=False):
+        return _scan_step_by_step(
+            x,
+            dt,
+            A,
+            B,
+            C,
+            D,
+            routes,
+            dt_weight,
+            dt_bias,
+            delta_softplus,
+            output,
+        ).to(out_dtype)
+
+
+def _scan_step_by_step(
+    x, dt, A, B, C, D, routes, dt_weight, dt_bias, delta_softplus, output
+) -> Tensor:
+    """The reference's maths, in float32 or float64."""
+    compute = torch.float64 if x.dtype == torch.float64 else torch.float32
     x, dt, A, B = (t.to(compute) for t in (x, dt, A, B))
     batch, tokens, channels = x.shape
     num_routes, steps = routes.shape
@@ -168,31 +189,66 @@ def routed_selective_scan_reference(
     out = results.new_zeros(
         batch, num_routes, tokens + 1, *results.shape[3:]
     ).scatter_add(2, index.expand_as(results), results)[:, :, :tokens]
-    return (out.sum(1) if output == 'sum' else out).to(out_dtype)
+    return out.sum(1) if output == 'sum' else out
 
 
-def _check(x, A, B, C, D, routes, output) -> None:
+def _check(
+    x, dt, A, B, C, D, routes, dt_weight, dt_bias, output, out_dtype
+) -> None:
     """Reject what the native op rejects and plain PyTorch would not."""
-    if output not in OUTPUTS:
-        raise RuntimeError(
-            f'routed_selective_scan: output must be one of {OUTPUTS}, got '
-            f'{output!r}'
+
+    def require(condition: bool, message: str) -> None:
+        if not condition:
+            raise RuntimeError(f'routed_selective_scan: {message}')
+
+    def has_shape(name: str, tensor: Tensor | None, *want: int) -> None:
+        require(
+            tensor is None or tensor.shape == want,
+            f'{name} must have shape {want}, got '
+            f'{None if tensor is None else tuple(tensor.shape)}',
         )
-    if (C is None) != (output == 'states'):
-        raise RuntimeError(
-            "routed_selective_scan: output='states' takes no C, every other "
-            'output needs it'
-        )
-    if D is not None and output == 'states':
-        raise RuntimeError("routed_selective_scan: output='states' takes no D")
+
+    require(
+        output in OUTPUTS,
+        f"output must be 'sum', 'routes' or 'states', got {output!r}",
+    )
+    require(
+        (C is None) == (output == 'states'),
+        "output='states' takes no C, every other output needs it",
+    )
+    require(D is None or output != 'states', "output='states' takes no D")
+    require(
+        out_dtype is None or out_dtype.is_floating_point,
+        f'out_dtype must be floating-point, got {out_dtype}',
+    )
+    require(x.dim() == 3, f'x must be (B, L, C), got {tuple(x.shape)}')
+    require(A.dim() == 3, f'A must be (K, C, N), got {tuple(A.shape)}')
+    require(
+        routes.dtype in (torch.int32, torch.int64),
+        f'routes must be int32 or int64, got {routes.dtype}',
+    )
+    (batch, tokens, channels), count = x.shape, len(routes)
+    states = A.shape[2]
+    groups = B.shape[3:-1]
+    rank = channels if dt_weight is None else dt_weight.shape[-1]
+    require(
+        rank > 0 or dt_weight is None,
+        'dt_weight needs at least one column',
+    )
+    has_shape('A', A, count, channels, states)
+    has_shape('dt', dt, batch, tokens, count, rank)
+    for name, weights in (('B', B), ('C', C)):
+        has_shape(name, weights, batch, tokens, count, *groups, states)
+    has_shape('D', D, count, channels)
+    has_shape('dt_weight', dt_weight, count, channels, rank)
+    has_shape('dt_bias', dt_bias, count, channels)
     if routes.numel() and not torch.compiler.is_compiling():
         lowest, highest = int(routes.min()), int(routes.max())
-        if lowest < -1 or highest >= x.shape[1]:
-            raise RuntimeError(
-                'routed_selective_scan: routes must hold token indices from '
-                f'-1 (a zero token) to L - 1 = {x.shape[1] - 1}, got '
-                f'{lowest} to {highest}'
-            )
+        require(
+            lowest >= -1 and highest < tokens,
+            'routes must hold token indices from -1 (a zero token) to L - 1 '
+            f'= {tokens - 1}, got {lowest} to {highest}',
+        )
 
 
 def _fake_forward(
@@ -212,6 +268,13 @@ def _fake_forward(
     torch._check(
         x.dim() == 3,
         lambda: f'routed_selective_scan: x must be (B, L, C), got {x.shape}',
+    )
+    torch._check(
+        output in OUTPUTS,
+        lambda: (
+            "routed_selective_scan: output must be 'sum', 'routes' or "
+            f"'states', got {output!r}"
+        ),
     )
     batch, tokens, channels = x.shape
     num_routes = routes.shape[0]

@@ -1,6 +1,18 @@
 """Routes: in which order a scan visits the tokens of an H x W map."""
 
 from . import cross  # noqa: F401  (registers its routes)
-from .route import CROSS, register_route, route_indices, routes
+from .route import (
+    CROSS,
+    parse_routes,
+    register_route,
+    route_indices,
+    routes,
+)
 
-__all__ = ['CROSS', 'register_route', 'route_indices', 'routes']
+__all__ = [
+    'CROSS',
+    'parse_routes',
+    'register_route',
+    'route_indices',
+    'routes',
+]

@@ -25,14 +25,14 @@ def register_route(name: str) -> Callable[[Route], Route]:
     with it.
 
     Raises:
-        ValueError: If the name is taken, or ends in ``_flip``.
+        ValueError: If the name is taken, ends in ``_flip`` or is not one word.
     """
 
     def register(function: Route) -> Route:
-        if name in _ROUTES or name.endswith(FLIP):
+        if name in _ROUTES or name.endswith(FLIP) or len(name.split()) != 1:
             raise ValueError(
-                f'route name {name!r} is taken or ends in {FLIP!r}; choose '
-                'another'
+                f'route name {name!r} is taken, ends in {FLIP!r} or is not '
+                'one word; choose another'
             )
         _ROUTES[name] = function
         return function
@@ -45,22 +45,59 @@ def route_indices(name: str, height: int, width: int) -> np.ndarray:
     """Token indices (T,) of one route, int32, read-only.
 
     Raises:
-        ValueError: If there is no such route, or the map has no token.
+        ValueError: If there is no such route, the map has no token, or the
+            route's function does not visit every token once.
     """
+    function = _find(name)
+    if height < 1 or width < 1:
+        raise ValueError(f'a route needs a map, got {height} x {width} tokens')
+    indices = np.asarray(function(height, width))
+    _check_indices(name, indices, height, width)
+    indices = indices.astype(np.int32)
+    indices = np.ascontiguousarray(
+        indices[::-1] if name.endswith(FLIP) else indices
+    )
+    indices.flags.writeable = False
+    return indices
+
+
+def _find(name: str) -> Route:
     base = name[: -len(FLIP)] if name.endswith(FLIP) else name
     if base not in _ROUTES:
         known = ', '.join(sorted(_ROUTES))
         raise ValueError(
             f'unknown route {name!r}; known: {known}, each also with {FLIP!r}'
         )
-    if height < 1 or width < 1:
-        raise ValueError(f'a route needs a map, got {height} x {width} tokens')
-    indices = _ROUTES[base](height, width).astype(np.int32)
-    indices = np.ascontiguousarray(
-        indices[::-1] if name.endswith(FLIP) else indices
-    )
-    indices.flags.writeable = False
-    return indices
+    return _ROUTES[base]
+
+
+def _check_indices(
+    name: str, indices: np.ndarray, height: int, width: int
+) -> None:
+    whole = indices.ndim == 1 and np.issubdtype(indices.dtype, np.integer)
+    if whole:
+        visited = np.sort(indices[indices >= 0])
+        whole = np.array_equal(visited, np.arange(height * width))
+        whole = whole and indices.min() >= -1
+    if not whole:
+        raise ValueError(
+            f'route {name!r} must return a 1-D integer array that visits '
+            f'each of the {height} x {width} tokens once (-1 is a zero token)'
+        )
+
+
+def parse_routes(names: str | Sequence[str]) -> tuple[str, ...]:
+    """Route names as a tuple, from a sequence or one spaced string.
+
+    Raises:
+        ValueError: If there is no name, or a route is unknown.
+    """
+    names = tuple(names.split() if isinstance(names, str) else names)
+    if not names:
+        raise ValueError('no routes given; name at least one')
+    for name in names:
+        _find(name)
+    return names
 
 
 @lru_cache(maxsize=512)
@@ -74,7 +111,8 @@ def _stacked(names: str, height: int, width: int) -> np.ndarray:
     return np.stack(rows)
 
 
-@lru_cache(maxsize=512)
+# Few: multi-scale training meets many sizes, and these lie on the device.
+@lru_cache(maxsize=64)
 def _on_device(
     names: str, height: int, width: int, device: torch.device
 ) -> Tensor:
@@ -119,8 +157,7 @@ def routes(
     Raises:
         ValueError: If a route is unknown or the map is empty.
     """
-    if not isinstance(names, str):
-        names = ' '.join(names)
+    names = ' '.join(parse_routes(names))
     if torch.jit.is_tracing():
         # The JIT tracer, which counts FLOPs, cannot record a device argument:
         # there the indices are constants of the traced size.

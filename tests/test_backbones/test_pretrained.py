@@ -91,3 +91,43 @@ def test_refusal_names_the_arch_the_file_holds(tmp_path, golden):
     )
     with pytest.raises(RuntimeError, match="holds arch 'tiny-s2l5'"):
         model.init_weights()
+
+
+def test_list_of_init_cfg(classifier_file):
+    """Pretrained in a list is as strict, and comes after the others."""
+    path, source = classifier_file
+    constant = dict(type='Constant', layer='LayerNorm', val=3.0)
+    cfg = dict(type='Pretrained', checkpoint=str(path))
+    model = VMamba(MINI, out_indices=(0, 3), init_cfg=[cfg, constant])
+    model.init_weights()
+    assert torch.equal(model.norm3.weight, source.norm3.weight)
+    assert (model.norm0.weight == 3).all()
+    other = VMamba(dict(MINI, embed_dims=32), init_cfg=[cfg])
+    with pytest.raises(RuntimeError, match='other shapes'):
+        other.init_weights()
+
+
+@pytest.mark.parametrize(
+    'content, cfg, message',
+    [
+        (torch.zeros(3), dict(), 'holds no weights by name'),
+        ({'a': 'text'}, dict(), 'holds no weights by name'),
+        ({'a': torch.zeros(1)}, dict(), 'unknown keys: 1'),
+        (
+            {'a': torch.zeros(1)},
+            dict(prefix='b'),
+            "no keys that start with 'b",
+        ),
+    ],
+)
+def test_files_without_a_backbone(tmp_path, content, cfg, message):
+    path = tmp_path / 'odd.pth'
+    torch.save(content, path)
+    with pytest.raises(RuntimeError, match=message):
+        pretrained(path, **cfg).init_weights()
+
+
+def test_misspelt_init_cfg():
+    cfg = dict(type='Pretrained', checkpont='a.pth')
+    with pytest.raises(ValueError, match='takes checkpoint'):
+        VMamba(MINI, init_cfg=cfg).init_weights()

@@ -10,6 +10,7 @@ from mmssm.backbones import VMamba
 from mmssm.checkpoint import convert_upstream
 
 MINI = dict(embed_dims=16, depths=(1, 1, 1, 1))
+SSD = dict(mixer='ssd', d_state=8, act='GELU', ssm_init='uniform')
 
 # Counted on the original implementations, classifier (1000 classes) included;
 # small-m2 and base-m2 were never counted there.
@@ -93,7 +94,7 @@ def test_golden_feature_maps(golden, name, arch):
     [
         dict(),
         dict(stem='patch', downsample='merging', gate=True, mlp_ratio=0.0),
-        dict(mixer='ssd', d_state=8, act='GELU', ssm_init='uniform'),
+        SSD,
     ],
 )
 @pytest.mark.parametrize('size', [(64, 64), (33, 70), (4, 4), (4, 100)])
@@ -184,9 +185,10 @@ def test_with_cp_changes_nothing_but_memory():
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize('fields', [dict(), SSD])
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_autocast_and_16_bit_weights(dtype):
-    model = VMamba(MINI).eval()
+def test_autocast_and_16_bit_weights(dtype, fields):
+    model = VMamba({**MINI, **fields}).eval()
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         want = model(x)[0]
@@ -197,9 +199,10 @@ def test_autocast_and_16_bit_weights(dtype):
         torch.testing.assert_close(got.float(), want, rtol=0.1, atol=0.1)
 
 
-def test_compile_and_export_give_the_eager_result():
+@pytest.mark.parametrize('fields', [dict(), SSD])
+def test_compile_and_export_give_the_eager_result(fields):
     torch.manual_seed(0)
-    arch = dict(embed_dims=16, depths=(1,))
+    arch = dict(embed_dims=16, depths=(1,), **fields)
     model = VMamba(arch, out_indices=(0,)).eval()
     x = torch.randn(1, 3, 32, 48)
     with torch.no_grad():
@@ -247,8 +250,12 @@ def test_registered_for_every_scope(scope, type_):
         ),
         (dict(arch=dict(stem='conf')), ValueError, "'stem' must be one of"),
         (dict(drop_path=0.1), TypeError, "did you mean 'drop_path_rate'"),
-        (dict(out_indices=(0, 4)), ValueError, 'stages 0 to 3, got'),
-        (dict(out_indices=()), ValueError, 'stages 0 to 3, got'),
+        (dict(out_indices=(0, 4)), ValueError, 'stages 0 to 3, each'),
+        (dict(out_indices=()), ValueError, 'stages 0 to 3, '),
+        (dict(out_indices=3), ValueError, 'stages 0 to 3, each at most once'),
+        (dict(out_indices=(3, 3)), ValueError, 'each at most once, got'),
+        (dict(arch=None), ValueError, 'a name or a dict, got None'),
+        (dict(arch=dict(routes='x')), ValueError, "unknown route 'x'"),
         (dict(frozen_stages=4), ValueError, r'-1 \(none\) to 3, got 4'),
     ],
 )
@@ -262,3 +269,19 @@ def test_too_small_an_image_is_refused():
     for stem in ('conv', 'patch'):
         with pytest.raises(ValueError, match='smaller than one patch'):
             VMamba(dict(MINI, stem=stem))(torch.zeros(1, 3, 3, 64))
+    with pytest.raises(ValueError, match=r'images must be \(B, channels'):
+        VMamba(MINI)(torch.zeros(3, 64, 64))
+
+
+def test_subclass_may_pass_arguments_on():
+    class Extended(VMamba):
+        def __init__(self, extra=1, **kwargs):
+            super().__init__(**kwargs)
+
+    assert Extended(extra=2, arch=MINI).arch_name is None
+
+
+def test_routes_are_a_choice():
+    model = VMamba(dict(MINI, routes='h v_flip'))
+    assert model.stages[0].blocks[0].mixer.x_proj_weight.shape[0] == 2
+    assert model(torch.randn(1, 3, 32, 32))[0].shape == (1, 128, 1, 1)

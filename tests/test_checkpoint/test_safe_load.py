@@ -1,5 +1,6 @@
 import os
 import pickle
+import subprocess
 import sys
 import types
 
@@ -157,6 +158,17 @@ def test_statistics_are_not_taken_from_the_file(tmp_path):
     assert loaded.data[0].tolist() == [1.0, 3.0]
     assert loaded.statistics('mean') == 2.0
     assert HistoryBuffer._statistics_methods == before
+
+
+def test_statistics_work_when_the_file_is_the_first_to_need_them(tmp_path):
+    """As on a second process that resumes before it has logged anything."""
+    path = tmp_path / 'log.pth'
+    torch.save(HistoryBuffer([1.0, 3.0], [1, 1]), path)
+    code = (
+        'import sys; from mmssm.checkpoint import load_file; '
+        "assert load_file(sys.argv[1]).statistics('mean') == 2"
+    )
+    subprocess.run([sys.executable, '-c', code, str(path)], check=True)
 
 
 def test_object_arrays_are_refused(tmp_path):

@@ -7,7 +7,7 @@ from pycocotools.coco import COCO
 
 from mmssm.datasets.mini.coco import mask_to_polygons, write_coco
 from mmssm.datasets.mini.digits import CLASSES, load_digit_bank
-from mmssm.datasets.mini.scenes import MAX_HIDDEN, draw_scene
+from mmssm.datasets.mini.scenes import DIGITS, LUMA, draw_scene
 
 FEW = dict(train=12, test=6)
 
@@ -101,14 +101,23 @@ def test_polygon_keeps_holes_and_parts():
     assert iou(decode(polygons, mask.shape), mask) > 0.97
 
 
-def test_digits_hide_little_of_each_other():
+def test_scene_has_several_digits_and_masks_do_not_overlap():
     bank = load_digit_bank('test')
+    digits = 0
     for number in range(30):
         scene = draw_scene(np.random.default_rng(number), bank)
-        masks = [instance.mask for instance in scene.instances]
-        assert np.sum(masks, axis=0).max() <= 1
-        for instance in scene.instances:
-            # Several may each hide a bit of the same digit.
-            rows, columns = np.nonzero(instance.mask)
-            assert len(rows) > 20
-    assert MAX_HIDDEN < 0.5
+        masks = np.array([instance.mask for instance in scene.instances])
+        assert masks.sum(0).max() <= 1
+        assert masks.sum((1, 2)).min() > 60
+        assert len(masks) <= DIGITS[1]
+        digits += len(masks)
+    assert digits >= DIGITS[0] * 30
+
+
+def test_digit_stands_out_from_the_ground():
+    scene = draw_scene(np.random.default_rng(0), load_digit_bank('train'))
+    grey = scene.image @ LUMA
+    ground = ~np.any([instance.mask for instance in scene.instances], axis=0)
+    for instance in scene.instances:
+        difference = np.median(grey[instance.mask]) - np.median(grey[ground])
+        assert abs(difference) > 60

@@ -67,3 +67,14 @@ def test_bad_choices_are_named():
         SS2D(32, ssm_init='v0')
     with pytest.raises(ValueError, match='do not divide into 3 heads'):
         SSD2D(40, ssm_ratio=0.5)
+    with pytest.raises(ValueError, match="unknown route 'hh'"):
+        SS2D(32, route_names=('hh', 'v'))
+
+
+@pytest.mark.parametrize('mixer', [SS2D, SSD2D])
+def test_float16_sums_stay_finite(mixer):
+    """The sum over routes may pass float16's largest number."""
+    layer = mixer(32)
+    layer.Ds.data.fill_(3e5)
+    with torch.autocast('cpu', dtype=torch.float16), torch.no_grad():
+        assert layer(torch.randn(1, 4, 4, 32)).isfinite().all()

@@ -1,5 +1,9 @@
 """The native routed scan against its reference."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -183,12 +187,19 @@ def test_views_are_not_copied_wrongly():
 
 def test_autocast_keeps_maths_in_float32():
     inputs = make_inputs(dtype=torch.bfloat16, tokens=20)
-    inputs['B'] = inputs['B'].float()  # mixed inputs follow x
+    inputs['dt'] = inputs['dt'].float()  # mixed inputs stay as they are
     want = routed_selective_scan_reference(**inputs)
     with torch.autocast('cpu', dtype=torch.bfloat16):
         got = routed_selective_scan(**inputs)
+        reference = routed_selective_scan_reference(**inputs)
     assert got.dtype == torch.bfloat16
-    torch.testing.assert_close(got, want, rtol=2e-2, atol=2e-2)
+    torch.testing.assert_close(reference, want, rtol=0, atol=0)
+    # The same maths in float32, rounded once.
+    wide = {
+        k: v.float() if k in TOKEN_INPUTS else v for k, v in inputs.items()
+    }
+    exact = routed_selective_scan_reference(**wide).bfloat16()
+    torch.testing.assert_close(got, exact, rtol=1e-2, atol=1e-6)
 
 
 def test_out_dtype_keeps_large_sums_finite():
@@ -237,16 +248,38 @@ def test_second_derivative_is_refused():
         (dict(dt=torch.zeros(2, 9, 3, 9)), r'dt must have shape \(B, L, K, R'),
         (dict(routes=torch.full((3, 9), 9)), 'token indices from -1'),
         (dict(routes=torch.full((3, 9), -2)), 'token indices from -1'),
+        (dict(routes=torch.full((3, 9), 2**32)), 'token indices from -1'),
         (dict(routes=torch.zeros(3, 9)), 'int32 or int64'),
+        (dict(dt_bias=torch.zeros(5)), 'dt_bias must have shape'),
+        (dict(C=torch.zeros(1, 9, 3, 2)), 'C must have shape'),
+        (
+            dict(dt=torch.zeros(2, 9, 3, 0), dt_weight=torch.zeros(3, 5, 0)),
+            'dt_weight needs at least one column',
+        ),
+        (dict(out_dtype=torch.int32), 'out_dtype must be floating-point'),
         (dict(output='mean'), "'sum', 'routes' or 'states'"),
         (dict(output='states'), 'takes no C'),
         (dict(C=None), 'every other output needs it'),
     ],
 )
-def test_wrong_input_says_what_was_expected(change, message):
+@pytest.mark.parametrize(
+    'scan', [routed_selective_scan, routed_selective_scan_reference]
+)
+def test_wrong_input_says_what_was_expected(change, message, scan):
     inputs = {**make_inputs(), **change}
     with pytest.raises(RuntimeError, match=message):
-        routed_selective_scan(**inputs)
+        scan(**inputs)
+
+
+@pytest.mark.parametrize('capability', ['default', 'avx2'])
+def test_every_instruction_set(capability):
+    """The processor's best set serves above; here the lesser ones do."""
+    some = 'gradcheck or large_steps or 16_bit'
+    subprocess.run(
+        [sys.executable, '-m', 'pytest', '-q', __file__, '-k', some],
+        env={**os.environ, 'ATEN_CPU_CAPABILITY': capability},
+        check=True,
+    )
 
 
 def test_missing_extension_warns_once_and_serves(monkeypatch):

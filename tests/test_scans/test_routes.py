@@ -6,7 +6,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmssm.scans import CROSS, register_route, route_indices, routes
+from mmssm.scans import (
+    CROSS,
+    parse_routes,
+    register_route,
+    route_indices,
+    routes,
+)
 from mmssm.scans.route import _ROUTES
 
 ALL_ROUTES = [n + flip for n in sorted(_ROUTES) for flip in ('', '_flip')]
@@ -66,13 +72,14 @@ def test_new_route_is_one_function(monkeypatch):
     assert routes('diagonal', 2, 2).tolist() == [[0, 1, 2, 3]]
     assert routes('diagonal_flip', 2, 2).tolist() == [[3, 2, 1, 0]]
     with pytest.raises(ValueError, match='is taken'):
-        register_route('diagonal')(diagonal)
+        register_route('diagonal')
 
 
 def test_shorter_routes_end_in_zero_tokens(monkeypatch):
     monkeypatch.setattr('mmssm.scans.route._ROUTES', dict(_ROUTES))
-    register_route('corner')(lambda height, width: np.array([0]))
-    assert routes('h corner', 1, 3).tolist() == [[0, 1, 2], [0, -1, -1]]
+    register_route('leaving')(lambda height, width: np.array([0, -1, 1, 2]))
+    want = [[0, 1, 2, -1], [0, -1, 1, 2]]
+    assert routes('h leaving', 1, 3).tolist() == want
 
 
 @pytest.mark.parametrize(
@@ -88,3 +95,30 @@ def test_opcheck():
     torch.library.opcheck(
         torch.ops.mmssm.routes.default, ('h v', 3, 4, torch.device('cpu'))
     )
+
+
+@pytest.mark.parametrize(
+    'indices',
+    [
+        np.zeros(4, int),
+        np.arange(4) + 0.5,
+        np.arange(3),
+        np.arange(4) - 2,
+        np.arange(4).reshape(2, 2),
+        [0, 1, 2, 2],
+    ],
+)
+def test_wrong_route_functions_are_refused(monkeypatch, indices):
+    monkeypatch.setattr('mmssm.scans.route._ROUTES', dict(_ROUTES))
+    name = f'wrong{abs(hash(str(indices)))}'
+    register_route(name)(lambda height, width: indices)
+    with pytest.raises(ValueError, match='each of the 2 x 2 tokens once'):
+        routes(name, 2, 2)
+
+
+def test_names_are_single_words():
+    with pytest.raises(ValueError, match='not one word'):
+        register_route('two words')
+    with pytest.raises(ValueError, match='no routes given'):
+        routes((), 2, 2)
+    assert parse_routes('h v_flip') == parse_routes(['h', 'v_flip'])
