@@ -14,9 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 os.environ.setdefault('OMP_NUM_THREADS', '2')  # of child processes
 torch.set_num_threads(2)
+# Time limits on examples would fail a test for a busy machine.
+settings.register_profile('no deadline', deadline=None)
+settings.load_profile('no deadline')
 GOLDEN = Path(__file__).parent / 'data' / 'golden'
 
 

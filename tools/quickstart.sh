@@ -95,7 +95,7 @@ checkpoint=$(cat "$work/last_checkpoint")
 logged "$test_log" bash tools/dist_test.sh "$config" "$checkpoint" 2 --work-dir "$work/test"
 
 heading '5/5 pictures'
-python tools/visualization/vis_detections.py "$config" "$checkpoint" --num 8 --out "$work/detections.png" >"$work/pictures.log" 2>&1 ||
+python tools/visualization/vis_detections.py "$config" "$checkpoint" --num 8 --score-thr 0.7 --out "$work/detections.png" >"$work/pictures.log" 2>&1 ||
   { tail -n 20 "$work/pictures.log" >&2; fail "drawing failed; whole log: $work/pictures.log"; }
 python tools/analysis_tools/plot_logs.py "$work" --out "$work/curve.png" >/dev/null
 

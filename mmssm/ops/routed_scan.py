@@ -201,10 +201,12 @@ def _check(
         if not condition:
             raise RuntimeError(f'routed_selective_scan: {message}')
 
-    def has_shape(name: str, tensor: Tensor | None, *want: int) -> None:
+    def has_shape(
+        name: str, tensor: Tensor | None, axes: str, *want: int
+    ) -> None:
         require(
             tensor is None or tensor.shape == want,
-            f'{name} must have shape {want}, got '
+            f'{name} must have shape {axes} = {want}, got '
             f'{None if tensor is None else tuple(tensor.shape)}',
         )
 
@@ -235,13 +237,15 @@ def _check(
         rank > 0 or dt_weight is None,
         'dt_weight needs at least one column',
     )
-    has_shape('A', A, count, channels, states)
-    has_shape('dt', dt, batch, tokens, count, rank)
+    has_shape('A', A, '(K, C, N)', count, channels, states)
+    axes = '(B, L, K, C)' if dt_weight is None else '(B, L, K, R)'
+    has_shape('dt', dt, axes, batch, tokens, count, rank)
     for name, weights in (('B', B), ('C', C)):
-        has_shape(name, weights, batch, tokens, count, *groups, states)
-    has_shape('D', D, count, channels)
-    has_shape('dt_weight', dt_weight, count, channels, rank)
-    has_shape('dt_bias', dt_bias, count, channels)
+        axes = '(B, L, K, [G,] N)'
+        has_shape(name, weights, axes, batch, tokens, count, *groups, states)
+    has_shape('D', D, '(K, C)', count, channels)
+    has_shape('dt_weight', dt_weight, '(K, C, R)', count, channels, rank)
+    has_shape('dt_bias', dt_bias, '(K, C)', count, channels)
     if routes.numel() and not torch.compiler.is_compiling():
         lowest, highest = int(routes.min()), int(routes.max())
         require(

@@ -27,13 +27,13 @@ def register_route(name: str) -> Callable[[Route], Route]:
     Raises:
         ValueError: If the name is taken, ends in ``_flip`` or is not one word.
     """
+    if name in _ROUTES or name.endswith(FLIP) or len(name.split()) != 1:
+        raise ValueError(
+            f'route name {name!r} is taken, ends in {FLIP!r} or is not '
+            'one word; choose another'
+        )
 
     def register(function: Route) -> Route:
-        if name in _ROUTES or name.endswith(FLIP) or len(name.split()) != 1:
-            raise ValueError(
-                f'route name {name!r} is taken, ends in {FLIP!r} or is not '
-                'one word; choose another'
-            )
         _ROUTES[name] = function
         return function
 

@@ -3,9 +3,9 @@ import sys
 import pytest
 from mmengine.registry import MODELS
 
-from mmssm.backbones import VMamba
 from mmssm.checkpoint import CheckpointError
 from mmssm.engine import ConfigError, run_tool
+from mmssm.scans import route_indices
 
 
 def outcome(capsys, monkeypatch, main):
@@ -76,7 +76,7 @@ def test_what_the_registry_finds(capsys, monkeypatch):
     [
         raising(ValueError('a bug outside mmssm')),
         raising(KeyError('a bug')),
-        lambda: VMamba.parse_arch(None),
+        lambda: route_indices('h', None, 1),
     ],
 )
 def test_defects_keep_their_traceback(main):

@@ -103,7 +103,7 @@ def compare(inputs, forward_tolerance, gradient_tolerance):
             )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     batch=st.integers(0, 3),
     tokens=st.sampled_from([1, 2, 7, 31, 32, 33, 64, 65, 97]),

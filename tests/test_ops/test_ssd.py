@@ -32,12 +32,13 @@ def test_equals_recurrence(steps, scale):
     want = chunked_ssd_reference(**inputs)
     torch.testing.assert_close(got, want)
     leaves = list(inputs.values())
-    for a, b in zip(
-        torch.autograd.grad(got.square().sum(), leaves),
-        torch.autograd.grad(want.square().sum(), leaves),
-    ):
-        assert torch.isfinite(a).all()
-        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+    grads = torch.autograd.grad(got.square().sum(), leaves)
+    wanted = torch.autograd.grad(want.square().sum(), leaves)
+    # A's gradient nearly cancels when every step forgets the state, so errors
+    # are measured against the largest gradient of all.
+    largest = max(float(g.abs().max()) for g in wanted)
+    for a, b in zip(grads, wanted):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-11 * largest)
 
 
 def test_gradcheck():
