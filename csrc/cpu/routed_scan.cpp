@@ -11,18 +11,36 @@ namespace {
 using at::Tensor;
 using std::optional;
 
+// Into how many shares the routes are split: with fewer blocks than several
+// per thread, the last ones would leave threads idle.
+int64_t route_shares(const ScanSizes& s) {
+  const int64_t blocks = std::max<int64_t>(1, s.batch * channel_blocks(s));
+  const int64_t wanted = 4 * at::get_num_threads();
+  if (at::get_num_threads() == 1 || blocks >= wanted) return 1;
+  // A sum needs a map for each share, so there are two at most.
+  return std::min<int64_t>({s.routes, 2, (wanted + blocks - 1) / blocks});
+}
+
 template <typename T>
-void run_forward(const ScanInputs& in, bool delta_softplus, Tensor& out) {
+void run_forward(const ScanInputs& in, bool delta_softplus, Tensor& out,
+                 int64_t shares) {
   const ScanArgs<T> p = make_args<T>(in, delta_softplus);
   const ScanKernels<T>& kernels = scan_kernels<T>();
-  const int64_t blocks = channel_blocks(p.size);
+  const int64_t blocks = channel_blocks(p.size), routes = p.size.routes;
+  const bool sum = p.output == ScanOutput::kSum;
+  const int64_t share_size = sum ? out.numel() / shares : 0;
   T* result = out.mutable_data_ptr<T>();
-  at::parallel_for(
-      0, p.size.batch * blocks, 1, [&](int64_t begin, int64_t end) {
-        std::vector<T> scratch(forward_scratch(p.size));
-        for (int64_t i = begin; i < end; ++i)
-          kernels.forward(p, result, i / blocks, i % blocks, scratch.data());
-      });
+  const int64_t tasks = p.size.batch * blocks * shares;
+  at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
+    std::vector<T> scratch(forward_scratch(p.size));
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t share = i % shares, block = i / shares % blocks;
+      kernels.forward(p, result + share * share_size,
+                      {i / shares / blocks, block, share * routes / shares,
+                       (share + 1) * routes / shares},
+                      scratch.data());
+    }
+  });
 }
 
 Tensor forward(const Tensor& x, const Tensor& dt, const Tensor& A,
@@ -36,11 +54,16 @@ Tensor forward(const Tensor& x, const Tensor& dt, const Tensor& A,
               out_dtype.value_or(at::kFloat));
   const ScanInputs in =
       prepare_inputs(x, dt, A, B, C, D, dt_weight, dt_bias, routes, output);
-  Tensor out = at::zeros(output_shape(in), in.x.options());
+  const int64_t shares = route_shares(in.size);
+  std::vector<int64_t> shape = output_shape(in);
+  const bool split_sum = in.output == ScanOutput::kSum && shares > 1;
+  if (split_sum) shape.insert(shape.begin(), shares);
+  Tensor out = at::zeros(shape, in.x.options());
   if (in.x.scalar_type() == at::kDouble)
-    run_forward<double>(in, delta_softplus, out);
+    run_forward<double>(in, delta_softplus, out, shares);
   else
-    run_forward<float>(in, delta_softplus, out);
+    run_forward<float>(in, delta_softplus, out, shares);
+  if (split_sum) out = out[0].add(out[1]);
   return out.to(out_dtype.value_or(x.scalar_type()));
 }
 

@@ -29,12 +29,17 @@ MMSSM_INLINE int64_t backward_scratch(const ScanSizes& s) {
                                         5 * kChunk + 2 * s.rank + 16);
 }
 
-// `forward` computes the outputs of one batch item and one block of channels,
-// `backward` their gradients, with partial sum number `part`.
+// What one call works on: a block of channels of one batch item, and the routes
+// [first_route, last_route) of it.
+struct ScanWork {
+  int64_t batch, block, first_route, last_route;
+};
+
+// `forward` computes the outputs, `backward` the gradients of all routes, with
+// partial sum number `part`.
 template <typename T>
 struct ScanKernels {
-  void (*forward)(const ScanArgs<T>&, T* out, int64_t batch, int64_t block,
-                  T* scratch);
+  void (*forward)(const ScanArgs<T>&, T* out, const ScanWork&, T* scratch);
   void (*backward)(const ScanArgs<T>&, const ScanGrads<T>&, int64_t batch,
                    int64_t block, int64_t part, T* scratch);
 };

@@ -161,16 +161,16 @@ MMSSM_INLINE void to_delta(T* delta, const T* raw, bool apply_softplus) {
 
 // N is the number of states when it is known at compile time, else 0.
 template <typename T, int N>
-static void forward_block(const ScanArgs<T>& p, T* out, int64_t batch,
-                          int64_t index, T* scratch) {
+static void forward_block(const ScanArgs<T>& p, T* out, const ScanWork& work,
+                          T* scratch) {
   const ScanSizes& s = p.size;
   const int64_t states = N ? N : s.states;
   Arena<T> arena{scratch};
-  const Block block(s, index);
-  Lane<T> lane(p, block, batch, arena);
+  const Block block(s, work.block);
+  Lane<T> lane(p, block, work.batch, arena);
   T* __restrict h = arena.take(states * kLanes);
   T u[kLanes], delta[kLanes], y[kLanes];
-  for (int64_t k = 0; k < s.routes; ++k) {
+  for (int64_t k = work.first_route; k < work.last_route; ++k) {
     lane.start(k);
     fill_zero(h, states * kLanes);
     for (int64_t t = 0; t < s.steps; ++t) {
@@ -187,7 +187,7 @@ static void forward_block(const ScanArgs<T>& p, T* out, int64_t batch,
         hn[v] = advance(decay(delta[v], an[v]), hn[v], delta[v], bn, u[v]);
       }
       if (l < 0) continue;
-      T* to = out + output_offset(p, batch, k, l, block.first);
+      T* to = out + output_offset(p, work.batch, k, l, block.first);
       if (p.output == ScanOutput::kStates) {
         for (int64_t n = 0; n < states; ++n)
           for (int v = 0; v < block.width; ++v)
@@ -393,12 +393,12 @@ static void backward_block(const ScanArgs<T>& p, const ScanGrads<T>& g,
 }
 
 template <typename T>
-static void forward(const ScanArgs<T>& p, T* out, int64_t batch, int64_t block,
+static void forward(const ScanArgs<T>& p, T* out, const ScanWork& work,
                     T* scratch) {
   const auto run = p.size.states == 1    ? forward_block<T, 1>
                    : p.size.states == 16 ? forward_block<T, 16>
                                          : forward_block<T, 0>;
-  run(p, out, batch, block, scratch);
+  run(p, out, work, scratch);
 }
 
 template <typename T>

@@ -170,9 +170,10 @@ def _scan_step_by_step(
     Bs = per_channel(B)
     state = x.new_zeros(batch, num_routes, channels, A.shape[-1])
     states = []
-    for t in range(steps):
-        decay = torch.exp(delta[t].unsqueeze(-1) * A)
-        state = decay * state + (delta[t] * u[t]).unsqueeze(-1) * Bs[t]
+    # Unbound, not indexed: the backward of an index fills a whole tensor.
+    for delta_t, u_t, B_t in zip(delta.unbind(), u.unbind(), Bs.unbind()):
+        decay = torch.exp(delta_t.unsqueeze(-1) * A)
+        state = decay * state + (delta_t * u_t).unsqueeze(-1) * B_t
         states.append(state)
     if not states:
         results = state.new_zeros(0, *state.shape)
