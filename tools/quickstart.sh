@@ -6,7 +6,7 @@ usage() {
   cat <<'EOF'
 Usage: bash tools/quickstart.sh [--work-dir DIR] [--help]
 
-  1. sets up .venv (tools/setup_env.sh): about 12 minutes and 7 GB on 2 cores
+  1. sets up .venv (tools/setup_env.sh): about 14 minutes and 7 GB on 2 cores
      the first time, seconds afterwards;
   2. draws the mini detection set from scikit-learn's handwritten digits
      (data/mini/coco, 8 MB): 10 seconds;

@@ -10,7 +10,7 @@ Usage: bash tools/setup_env.sh [--help]
 
 Creates .venv in the repository (another place: MMSSM_VENV=/path) and installs
 torch, mmcv, mmengine, mmdet, mmsegmentation, mmpretrain and mmssm into it.
-About 12 minutes and 7 GB on 2 cores the first time, most of it mmcv's build;
+About 14 minutes and 7 GB on 2 cores the first time, most of it mmcv's build;
 seconds afterwards. Variables: PYTHON (python3), MAX_JOBS (compiler jobs).
 EOF
 }
@@ -33,11 +33,12 @@ number=0
 
 # step NAME INPUTS-HASH COMMAND...: run the command unless it already succeeded
 # with the same inputs; its output goes to a log that is shown when it fails.
+# The first word of NAME is the step's key.
 step() {
   local name=$1 hash=$2 key start
   shift 2
   number=$((number + 1))
-  key=$(echo "$name" | tr -c 'a-z0-9\n' '-')
+  key=${name%%[ ,]*}
   if [ "$(cat "$stamps/$key" 2>/dev/null)" = "$hash" ]; then
     echo "[$number/$steps] $name: already done"
     return
@@ -76,7 +77,7 @@ sources=$(find csrc setup.py mmssm/version.py -type f 2>/dev/null | sort)
 step 'virtual environment' "$python $venv" "$python" -m venv "$venv"
 step 'torch and build tools (2 minutes)' "$(hash_of requirements/build.txt)" pip install -r requirements/build.txt
 step 'libraries' "$(hash_of requirements/runtime.txt requirements/mmdeps.txt)" pip install -r requirements/runtime.txt -r requirements/mmdeps.txt
-step "mmcv from source (7 minutes on 2 cores, then cached)" "$(hash_of requirements/build.txt requirements/mminstall.txt)" mmcv_build
+step "mmcv from source (10 minutes on 2 cores, then cached)" "$(hash_of requirements/build.txt requirements/mminstall.txt)" mmcv_build
 step 'mmengine, mmdet, mmsegmentation, mmpretrain' "$(hash_of requirements/mminstall.txt)" pip install --no-deps -r requirements/mminstall.txt
 step 'test tools' "$(hash_of requirements/tests.txt)" pip install -r requirements/tests.txt
 # shellcheck disable=SC2086
