@@ -11,14 +11,14 @@ namespace {
 using at::Tensor;
 using std::optional;
 
-// Into how many shares the routes are split: with fewer blocks than several
-// per thread, the last ones would leave threads idle.
+// Into how many shares the routes are split, 1 or 2: with fewer blocks than
+// several per thread, the last ones would leave threads idle.
 int64_t route_shares(const ScanSizes& s) {
   const int64_t blocks = std::max<int64_t>(1, s.batch * channel_blocks(s));
   const int64_t wanted = 4 * at::get_num_threads();
-  if (at::get_num_threads() == 1 || blocks >= wanted) return 1;
-  // A sum needs a map for each share, so there are two at most.
-  return std::min<int64_t>({s.routes, 2, (wanted + blocks - 1) / blocks});
+  if (s.routes < 2 || at::get_num_threads() == 1 || blocks >= wanted) return 1;
+  // Not more: a sum needs a map for each share.
+  return 2;
 }
 
 template <typename T>

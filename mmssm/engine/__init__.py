@@ -1,7 +1,7 @@
 """Training and testing: checkpoints that survive, errors that help."""
 
 from .checkpoint_hook import AtomicCheckpointHook
-from .cli import add_common_options
+from .cli import add_common_options, add_unsafe_load
 from .errors import ConfigError, run_tool
 from .evaluate import evaluate
 from .preflight import check_data
@@ -14,6 +14,7 @@ __all__ = [
     'ConfigError',
     'StrictLoadHook',
     'add_common_options',
+    'add_unsafe_load',
     'check_data',
     'evaluate',
     'find_latest',

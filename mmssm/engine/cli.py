@@ -40,6 +40,11 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
         default='none',
         help='what started this process (dist_*.sh and slurm_*.sh set it)',
     )
+    add_unsafe_load(parser)
+
+
+def add_unsafe_load(parser: argparse.ArgumentParser) -> None:
+    """Add ``--unsafe-load``, for a tool that opens a checkpoint."""
     parser.add_argument(
         '--unsafe-load',
         action='store_true',

@@ -218,6 +218,15 @@ def test_large_steps_stay_finite():
         compare(inputs, 1e-5, 1e-4)
 
 
+@pytest.mark.parametrize('output', ['sum', 'routes'])
+def test_no_routes_give_zeros(output):
+    inputs = for_output(make_inputs(num_routes=0), output)
+    inputs['routes'] = torch.zeros(0, 9, dtype=torch.int32)
+    got = routed_selective_scan(**inputs)
+    assert got.shape == ((2, 9, 5) if output == 'sum' else (2, 0, 9, 5))
+    assert not got.any()
+
+
 def test_same_result_every_run():
     inputs = make_inputs(batch=1, tokens=200, channels=96, dtype=torch.float32)
 

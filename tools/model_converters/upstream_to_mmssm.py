@@ -17,19 +17,14 @@ from mmssm.checkpoint import (
     convert_upstream,
     load_file,
 )
-from mmssm.engine import run_tool
+from mmssm.engine import add_unsafe_load, run_tool
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('src', metavar='SRC', help="the original's file")
     parser.add_argument('dst', metavar='DST', help='the file to write')
-    parser.add_argument(
-        '--unsafe-load',
-        action='store_true',
-        help='load a file that holds more than weights and plain values; '
-        'this can run code from the file, so only for authors you trust',
-    )
+    add_unsafe_load(parser)
     return parser.parse_args()
 
 

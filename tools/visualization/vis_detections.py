@@ -4,7 +4,7 @@ import argparse
 
 from mmssm.analysis.detections import draw_detections
 from mmssm.checkpoint import allow_unsafe_loading
-from mmssm.engine.errors import run_tool
+from mmssm.engine import add_unsafe_load, run_tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,12 +32,7 @@ def parse_args() -> argparse.Namespace:
         '--device',
         help='where the detector runs (default: a GPU if there is one)',
     )
-    parser.add_argument(
-        '--unsafe-load',
-        action='store_true',
-        help='let the checkpoint run code of its own; only for files you '
-        'trust',
-    )
+    add_unsafe_load(parser)
     return parser.parse_args()
 
 
