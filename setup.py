@@ -11,6 +11,7 @@ The native op is built with the package. What is built, and how:
 """
 
 import os
+import sys
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -66,6 +67,10 @@ def native_extension() -> dict:
             '-fno-trapping-math',
         ]
     )
+    if sys.platform == 'linux':
+        # at::parallel_for is a header: without the flag it runs one thread,
+        # silently. Not a link flag: torch's own OpenMP library must serve.
+        host_flags.append('-fopenmp')
     options = dict(extra_compile_args=dict(cxx=host_flags))
     extension = cpp_extension.CppExtension
     if with_cuda:

@@ -15,12 +15,20 @@ TORCH_LIBRARY(mmssm, m) {
       "Tensor? C, Tensor? D, Tensor? dt_weight, Tensor? dt_bias, "
       "Tensor routes, bool delta_softplus=True, str output='sum', "
       "ScalarType? out_dtype=None) -> Tensor");
+  // The same, and the checkpoints that its gradient needs: the state before
+  // every 64th step, (B, K, ceil(T / 64), N, C).
+  m.def(
+      "_routed_selective_scan_forward(Tensor x, Tensor dt, Tensor A, "
+      "Tensor B, Tensor? C, Tensor? D, Tensor? dt_weight, Tensor? dt_bias, "
+      "Tensor routes, bool delta_softplus, str output, "
+      "ScalarType? out_dtype) -> (Tensor, Tensor)");
   // Gradients of the eight float inputs in their order; an input that was not
   // given has an empty one.
   m.def(
-      "_routed_selective_scan_backward(Tensor grad, Tensor x, Tensor dt, "
-      "Tensor A, Tensor B, Tensor? C, Tensor? D, Tensor? dt_weight, "
-      "Tensor? dt_bias, Tensor routes, bool delta_softplus, str output) -> "
+      "_routed_selective_scan_backward(Tensor grad, Tensor checkpoints, "
+      "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor? C, Tensor? D, "
+      "Tensor? dt_weight, Tensor? dt_bias, Tensor routes, "
+      "bool delta_softplus, str output) -> "
       "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   // mamba-ssm's selective_scan_fn: u, delta (B, D, L); A (D, N); B and C
   // (B, G, N, L) or (B, N, L); D and delta_bias (D).

@@ -14,6 +14,15 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
+bool requires_grad(const Tensor& t) { return t.requires_grad(); }
+bool requires_grad(const OptionalTensor& t) {
+  return t.has_value() && t->requires_grad();
+}
+template <typename... Tensors>
+bool needs_gradient(const Tensors&... tensors) {
+  return at::GradMode::is_enabled() && (requires_grad(tensors) || ...);
+}
+
 class RoutedScanFunction
     : public torch::autograd::Function<RoutedScanFunction> {
  public:
@@ -26,13 +35,15 @@ class RoutedScanFunction
                           bool delta_softplus, std::string_view output,
                           std::optional<at::ScalarType> out_dtype) {
     at::AutoDispatchBelowADInplaceOrView below;
+    const auto [y, checkpoints] = routed_scan_forward_op().call(
+        x, dt, A, B, C, D, dt_weight, dt_bias, routes, delta_softplus, output,
+        out_dtype);
     ctx->save_for_backward({x, dt, A, B, C.value_or(Tensor()),
                             D.value_or(Tensor()), dt_weight.value_or(Tensor()),
-                            dt_bias.value_or(Tensor()), routes});
+                            dt_bias.value_or(Tensor()), routes, checkpoints});
     ctx->saved_data["delta_softplus"] = delta_softplus;
     ctx->saved_data["output"] = std::string(output);
-    return routed_scan_op().call(x, dt, A, B, C, D, dt_weight, dt_bias, routes,
-                                 delta_softplus, output, out_dtype);
+    return y;
   }
 
   static variable_list backward(AutogradContext* ctx,
@@ -43,8 +54,8 @@ class RoutedScanFunction
     };
     const std::string output = ctx->saved_data["output"].toStringRef();
     const auto g = routed_scan_backward_op().call(
-        grad_outputs[0], saved[0], saved[1], saved[2], saved[3], given(4),
-        given(5), given(6), given(7), saved[8],
+        grad_outputs[0], saved[9], saved[0], saved[1], saved[2], saved[3],
+        given(4), given(5), given(6), given(7), saved[8],
         ctx->saved_data["delta_softplus"].toBool(), output);
     const auto where_given = [&](int i, const Tensor& grad) {
       return saved[i].defined() ? grad : Tensor();
@@ -72,6 +83,12 @@ Tensor routed_selective_scan(const Tensor& x, const Tensor& dt, const Tensor& A,
                              const Tensor& routes, bool delta_softplus,
                              std::string_view output,
                              std::optional<at::ScalarType> out_dtype) {
+  // Without a gradient to come, no checkpoints are kept.
+  if (!needs_gradient(x, dt, A, B, C, D, dt_weight, dt_bias)) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    return routed_scan_op().call(x, dt, A, B, C, D, dt_weight, dt_bias, routes,
+                                 delta_softplus, output, out_dtype);
+  }
   return RoutedScanFunction::apply(x, dt, A, B, C, D, dt_weight, dt_bias,
                                    routes, delta_softplus, output, out_dtype);
 }
@@ -79,18 +96,16 @@ Tensor routed_selective_scan(const Tensor& x, const Tensor& dt, const Tensor& A,
 // Without this the gradient of a gradient would silently be zero.
 class NoSecondGradient : public torch::autograd::Function<NoSecondGradient> {
  public:
-  static variable_list forward(AutogradContext* ctx, const Variable& grad,
-                               const Variable& x, const Variable& dt,
-                               const Variable& A, const Variable& B,
-                               const OptionalTensor& C, const OptionalTensor& D,
-                               const OptionalTensor& dt_weight,
-                               const OptionalTensor& dt_bias,
-                               const Tensor& routes, bool delta_softplus,
-                               std::string_view output) {
+  static variable_list forward(
+      AutogradContext* ctx, const Variable& grad, const Variable& checkpoints,
+      const Variable& x, const Variable& dt, const Variable& A,
+      const Variable& B, const OptionalTensor& C, const OptionalTensor& D,
+      const OptionalTensor& dt_weight, const OptionalTensor& dt_bias,
+      const Tensor& routes, bool delta_softplus, std::string_view output) {
     at::AutoDispatchBelowADInplaceOrView below;
-    const auto g =
-        routed_scan_backward_op().call(grad, x, dt, A, B, C, D, dt_weight,
-                                       dt_bias, routes, delta_softplus, output);
+    const auto g = routed_scan_backward_op().call(
+        grad, checkpoints, x, dt, A, B, C, D, dt_weight, dt_bias, routes,
+        delta_softplus, output);
     return std::apply([](const auto&... t) { return variable_list{t...}; }, g);
   }
 
@@ -102,13 +117,14 @@ class NoSecondGradient : public torch::autograd::Function<NoSecondGradient> {
 };
 
 EightTensors routed_selective_scan_backward(
-    const Tensor& grad, const Tensor& x, const Tensor& dt, const Tensor& A,
-    const Tensor& B, const OptionalTensor& C, const OptionalTensor& D,
-    const OptionalTensor& dt_weight, const OptionalTensor& dt_bias,
-    const Tensor& routes, bool delta_softplus, std::string_view output) {
+    const Tensor& grad, const Tensor& checkpoints, const Tensor& x,
+    const Tensor& dt, const Tensor& A, const Tensor& B, const OptionalTensor& C,
+    const OptionalTensor& D, const OptionalTensor& dt_weight,
+    const OptionalTensor& dt_bias, const Tensor& routes, bool delta_softplus,
+    std::string_view output) {
   const auto g =
-      NoSecondGradient::apply(grad, x, dt, A, B, C, D, dt_weight, dt_bias,
-                              routes, delta_softplus, output);
+      NoSecondGradient::apply(grad, checkpoints, x, dt, A, B, C, D, dt_weight,
+                              dt_bias, routes, delta_softplus, output);
   return {g[0], g[1], g[2], g[3], g[4], g[5], g[6], g[7]};
 }
 

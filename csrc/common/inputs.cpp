@@ -67,15 +67,36 @@ std::vector<int64_t> output_shape(const ScanInputs& in) {
   return {s.batch, s.routes, s.tokens, s.channels, s.states};
 }
 
+std::vector<int64_t> checkpoint_shape(const ScanSizes& s) {
+  return {s.batch, s.routes, checkpoint_count(s), s.states, s.channels};
+}
+
+void check_backward_inputs(const ScanInputs& in, const Tensor& grad,
+                           const Tensor& checkpoints) {
+  TORCH_CHECK(grad.sizes() == at::IntArrayRef(output_shape(in)),
+              "routed_selective_scan: the gradient must have shape ",
+              output_shape(in), ", got ", grad.sizes());
+  TORCH_CHECK(checkpoints.sizes() == at::IntArrayRef(checkpoint_shape(in.size)),
+              "routed_selective_scan: the checkpoints must have shape ",
+              checkpoint_shape(in.size), ", got ", checkpoints.sizes());
+  TORCH_CHECK(checkpoints.scalar_type() == in.a.scalar_type(),
+              "routed_selective_scan: the checkpoints must be ",
+              in.a.scalar_type(), ", got ", checkpoints.scalar_type());
+}
+
 ScanInputs prepare_inputs(const Tensor& x, const Tensor& dt, const Tensor& A,
                           const Tensor& B, const optional<Tensor>& C,
                           const optional<Tensor>& D,
                           const optional<Tensor>& dt_weight,
                           const optional<Tensor>& dt_bias, const Tensor& routes,
-                          std::string_view output) {
+                          std::string_view output,
+                          optional<at::ScalarType> out_dtype) {
   ScanInputs in;
   ScanSizes& s = in.size;
   in.output = parse_output(output);
+  TORCH_CHECK(!out_dtype.has_value() || at::isFloatingType(*out_dtype),
+              "routed_selective_scan: out_dtype must be floating-point, got ",
+              out_dtype.value_or(at::kFloat));
   const bool states_only = in.output == ScanOutput::kStates;
   TORCH_CHECK(x.dim() == 3, "routed_selective_scan: x must be (B, L, C), got ",
               x.sizes());

@@ -26,13 +26,21 @@ ScanInputs prepare_inputs(const at::Tensor& x, const at::Tensor& dt,
                           const std::optional<at::Tensor>& D,
                           const std::optional<at::Tensor>& dt_weight,
                           const std::optional<at::Tensor>& dt_bias,
-                          const at::Tensor& routes, std::string_view output);
+                          const at::Tensor& routes, std::string_view output,
+                          std::optional<at::ScalarType> out_dtype);
+
+void check_backward_inputs(const ScanInputs& in, const at::Tensor& grad,
+                           const at::Tensor& checkpoints);
+
+// (B, K, checkpoints, N, C)
+std::vector<int64_t> checkpoint_shape(const ScanSizes& size);
 
 // Shape of the result: (B, L, C), (B, K, L, C) or (B, K, L, C, N).
 std::vector<int64_t> output_shape(const ScanInputs& in);
 
 template <typename T>
-ScanArgs<T> make_args(const ScanInputs& in, bool delta_softplus) {
+ScanArgs<T> make_args(const ScanInputs& in, bool delta_softplus,
+                      const at::Tensor& checkpoints) {
   ScanArgs<T> p;
   p.size = in.size;
   p.output = in.output;
@@ -59,6 +67,7 @@ ScanArgs<T> make_args(const ScanInputs& in, bool delta_softplus) {
   p.dt_weight = data(in.dt_weight);
   p.dt_bias = data(in.dt_bias);
   p.route = in.routes.const_data_ptr<int32_t>();
+  p.checkpoints = checkpoints.defined() ? checkpoints.data_ptr<T>() : nullptr;
   return p;
 }
 

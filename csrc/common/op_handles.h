@@ -18,20 +18,34 @@ using RoutedScan = at::Tensor(const at::Tensor& x, const at::Tensor& dt,
                               const at::Tensor& routes, bool delta_softplus,
                               std::string_view output,
                               std::optional<at::ScalarType> out_dtype);
+using RoutedScanForward = std::tuple<at::Tensor, at::Tensor>(
+    const at::Tensor& x, const at::Tensor& dt, const at::Tensor& A,
+    const at::Tensor& B, const OptionalTensor& C, const OptionalTensor& D,
+    const OptionalTensor& dt_weight, const OptionalTensor& dt_bias,
+    const at::Tensor& routes, bool delta_softplus, std::string_view output,
+    std::optional<at::ScalarType> out_dtype);
 using EightTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor,
                                 at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 using RoutedScanBackward = EightTensors(
-    const at::Tensor& grad, const at::Tensor& x, const at::Tensor& dt,
-    const at::Tensor& A, const at::Tensor& B, const OptionalTensor& C,
-    const OptionalTensor& D, const OptionalTensor& dt_weight,
-    const OptionalTensor& dt_bias, const at::Tensor& routes,
-    bool delta_softplus, std::string_view output);
+    const at::Tensor& grad, const at::Tensor& checkpoints, const at::Tensor& x,
+    const at::Tensor& dt, const at::Tensor& A, const at::Tensor& B,
+    const OptionalTensor& C, const OptionalTensor& D,
+    const OptionalTensor& dt_weight, const OptionalTensor& dt_bias,
+    const at::Tensor& routes, bool delta_softplus, std::string_view output);
 
 inline const auto& routed_scan_op() {
   static const auto op =
       c10::Dispatcher::singleton()
           .findSchemaOrThrow("mmssm::routed_selective_scan", "")
           .typed<RoutedScan>();
+  return op;
+}
+
+inline const auto& routed_scan_forward_op() {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("mmssm::_routed_selective_scan_forward", "")
+          .typed<RoutedScanForward>();
   return op;
 }
 

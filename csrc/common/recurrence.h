@@ -3,33 +3,37 @@
 // delta * B):
 //
 //   h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t,   y_t = C_t h_t + D u_t
+//
+// V is a number or a vector of them (scalar_math.h).
 #pragma once
 
 #include "scalar_math.h"
 
 namespace mmssm {
 
-template <typename T>
-MMSSM_INLINE T decay(T delta, T a) {
+template <typename V>
+MMSSM_INLINE V decay(V delta, V a) {
   return fast_exp(delta * a);
 }
 
-template <typename T>
-MMSSM_INLINE T advance(T decay, T state, T delta, T b, T u) {
-  return decay * state + delta * b * u;
+template <typename V>
+MMSSM_INLINE V advance(V decay, V state, V delta, V b, V u) {
+  return decay * state + delta * u * b;
 }
 
 // Gradients of one state's step. `grad` is dLoss/dh_t with everything that
 // follows included; it becomes dLoss/dh_{t-1}. `d_b` is set, the others add up.
-template <typename T>
-MMSSM_INLINE void retreat(T& grad, T decay, T previous, T delta, T a, T b, T u,
-                          T& d_a, T& d_b, T& d_u, T& d_delta) {
-  const T through_decay = grad * decay * previous;
-  d_a += through_decay * delta;
-  d_delta += through_decay * a + grad * b * u;
-  d_u += grad * delta * b;
-  d_b = grad * delta * u;
+template <typename V>
+MMSSM_INLINE void retreat(V& grad, V decay, V previous, V delta, V a, V b, V u,
+                          V& d_a, V& d_b, V& d_u, V& d_delta) {
+  const V grad_b = grad * b;
+  d_b = grad * (delta * u);
   grad = grad * decay;
+  const V through_decay = grad * previous;
+  d_a = d_a + through_decay * delta;
+  d_delta = d_delta + through_decay * a;
+  d_delta = d_delta + grad_b * u;
+  d_u = d_u + grad_b * delta;
 }
 
 }  // namespace mmssm

@@ -1,9 +1,10 @@
-// Scalar maths shared by the CPU kernels and the CUDA kernels.
+// Maths shared by the CPU kernels and the CUDA kernels.
 //
-// The float versions are branch-free, so that a compiler turns a loop over
-// channels into vector instructions. Everything has internal linkage: the same
-// header is compiled for several instruction sets, and a shared symbol could
-// hand one set's code to a processor that lacks it.
+// The formulas are templates: a number is a float, or a CPU's vector of floats
+// (cpu/simd.h) that brings the same few operations. They are branch-free.
+// Everything has internal linkage: the same header is compiled for several
+// instruction sets, and a shared symbol could hand one set's code to a
+// processor that lacks it.
 #pragma once
 
 #include <math.h>
@@ -21,75 +22,95 @@
 
 namespace mmssm {
 
-MMSSM_INLINE float bits_to_float(int32_t bits) {
-  float value;
-  memcpy(&value, &bits, sizeof(value));
-  return value;
+// What a formula asks of a number besides + - * /. Where x is not a number,
+// so is each result.
+template <typename T>
+MMSSM_INLINE T at_least(T x, T low) {
+  return low > x ? low : x;
+}
+template <typename T>
+MMSSM_INLINE T at_most(T x, T high) {
+  return high < x ? high : x;
+}
+template <typename T>
+MMSSM_INLINE T magnitude(T x) {
+  return x < T(0) ? -x : x;
+}
+template <typename T>
+MMSSM_INLINE T if_negative(T x, T then, T otherwise) {
+  return x < T(0) ? then : otherwise;
 }
 
-MMSSM_INLINE int32_t float_to_bits(float value) {
-  int32_t bits;
-  memcpy(&bits, &value, sizeof(bits));
-  return bits;
+constexpr float kRounder = 12582912.f;  // 1.5 * 2^23: adding it rounds
+
+// 2^(n - 1) for the integer n in [-126, 128] of which `rounded` is
+// kRounder + n: n sits in the low bits.
+MMSSM_INLINE float half_power_of_two(float rounded) {
+  const float rounder = kRounder;
+  int32_t bits, zero;
+  memcpy(&bits, &rounded, sizeof(bits));
+  memcpy(&zero, &rounder, sizeof(zero));
+  const int32_t power = int32_t(uint32_t(bits - zero + 126) << 23);
+  float value;
+  memcpy(&value, &power, sizeof(value));
+  return value;
 }
 
 MMSSM_INLINE double fast_exp(double x) { return exp(x); }
 
 // e^x to 2 ulp: x = n ln 2 + r with |r| <= ln 2 / 2, a degree-6 polynomial in
 // r (fitted for the least relative error, 3e-9, with p(0) = p'(0) = 1), and
-// 2^n put together from bits. Below -86.99 the result is 0, above 88.72
-// infinity.
-MMSSM_INLINE float fast_exp(float x) {
-  const float magic = 12582912.f;  // 1.5 * 2^23: adding it rounds to integers
-  const float lowest = -87.33654f, highest = 88.9f;
-  x = x < lowest ? lowest : x;
-  x = x > highest ? highest : x;
-  const float shifted = x * 1.44269504f + magic;
-  const float n = shifted - magic;
-  const int32_t exponent = float_to_bits(shifted) - float_to_bits(magic);
-  float r = x - n * 0.693359375f;
-  r = r + n * 2.12194440e-4f;
-  float p = 1.381453825e-3f;
-  p = p * r + 8.368745446e-3f;
-  p = p * r + 4.166838899e-2f;
-  p = p * r + 1.666652113e-1f;
-  p = p * r + 4.999999404e-1f;
-  p = p * r + 1.f;
-  p = p * r + 1.f;
-  // 2^n in two factors: n may be 128, whose own bits would be infinity's.
-  return p * bits_to_float((exponent + 126) << 23) * 2.f;
+// 2^n put together from bits, in two factors: n may be 128, whose own bits
+// would be infinity's. Below -86.99 the result is 0, above 88.72 infinity.
+template <typename V>
+MMSSM_INLINE V fast_exp(V x) {
+  x = at_most(at_least(x, V(-87.33654f)), V(88.9f));
+  const V rounded = x * V(1.44269504f) + V(kRounder);
+  const V n = rounded - V(kRounder);
+  V r = x - n * V(0.693359375f);
+  r = r + n * V(2.12194440e-4f);
+  V p = V(1.381453825e-3f);
+  p = p * r + V(8.368745446e-3f);
+  p = p * r + V(4.166838899e-2f);
+  p = p * r + V(1.666652113e-1f);
+  p = p * r + V(4.999999404e-1f);
+  p = p * r + V(1.f);
+  p = p * r + V(1.f);
+  return p * half_power_of_two(rounded) * V(2.f);
 }
 
 MMSSM_INLINE double log1p_unit(double x) { return log1p(x); }
 
-// log(1 + x) for x in [0, 1], through 2 atanh(x / (2 + x)): small x keep their
-// relative accuracy.
-MMSSM_INLINE float log1p_unit(float x) {
-  const float s = x / (2.f + x);
-  const float q = s * s;
-  float p = 2.f / 15.f;
-  p = p * q + 2.f / 13.f;
-  p = p * q + 2.f / 11.f;
-  p = p * q + 2.f / 9.f;
-  p = p * q + 2.f / 7.f;
-  p = p * q + 2.f / 5.f;
-  p = p * q + 2.f / 3.f;
-  return s * (p * q + 2.f);
+// log(1 + x) for x in [0, 1] to 2 ulp: x p(x), p of degree 9 fitted for the
+// least relative error, 5e-9; small x keep their relative accuracy, and there
+// is no division.
+template <typename V>
+MMSSM_INLINE V log1p_unit(V x) {
+  V p = V(-3.244009e-3f);
+  p = p * x + V(1.985139e-2f);
+  p = p * x + V(-5.6959398e-2f);
+  p = p * x + V(1.0603641e-1f);
+  p = p * x + V(-1.5305585e-1f);
+  p = p * x + V(1.9675936e-1f);
+  p = p * x + V(-2.4954133e-1f);
+  p = p * x + V(3.3329964e-1f);
+  p = p * x + V(-4.9999902e-1f);
+  p = p * x + V(1.f);
+  return x * p;
 }
 
 // softplus(x) = log(1 + e^x), without overflow.
-template <typename T>
-MMSSM_INLINE T softplus(T x) {
-  const T magnitude = x < T(0) ? -x : x;
-  return (x > T(0) ? x : T(0)) + log1p_unit(fast_exp(-magnitude));
+template <typename V>
+MMSSM_INLINE V softplus(V x) {
+  return at_least(x, V(0)) + log1p_unit(fast_exp(V(0) - magnitude(x)));
 }
 
-// d softplus / dx, the logistic function.
-template <typename T>
-MMSSM_INLINE T softplus_slope(T x) {
-  const T magnitude = x < T(0) ? -x : x;
-  const T e = fast_exp(-magnitude);
-  return (x < T(0) ? e : T(1)) / (T(1) + e);
+// softplus(x) and its derivative, the logistic function.
+template <typename V>
+MMSSM_INLINE V softplus_and_slope(V x, V& slope) {
+  const V e = fast_exp(V(0) - magnitude(x));
+  slope = if_negative(x, e, V(1)) / (V(1) + e);
+  return at_least(x, V(0)) + log1p_unit(e);
 }
 
 }  // namespace mmssm

@@ -8,6 +8,10 @@ namespace mmssm {
 
 enum class ScanOutput { kSum, kRoutes, kStates };
 
+// Forward remembers the state before every so many steps for backward, which
+// computes the states in between again.
+constexpr int64_t kCheckpointSteps = 64;
+
 // A (batch, token, route, ...) tensor read in route order. The innermost
 // dimension is contiguous; the others may be any view, which lets the three
 // parts of one projection be used without copying them apart.
@@ -40,7 +44,17 @@ struct ScanArgs {
   const T* dt_weight;    // (K, C, rank) or null
   const T* dt_bias;      // (K, C) or null
   const int32_t* route;  // (K, steps); -1 is a zero token
+  T* checkpoints;        // (B, K, checkpoints, N, C) or null
 };
+
+MMSSM_INLINE int64_t checkpoint_count(const ScanSizes& s) {
+  return (s.steps + kCheckpointSteps - 1) / kCheckpointSteps;
+}
+MMSSM_INLINE int64_t checkpoint_offset(const ScanSizes& s, int64_t b, int64_t k,
+                                       int64_t number, int64_t n, int64_t c) {
+  const int64_t at = (b * s.routes + k) * checkpoint_count(s) + number;
+  return (at * s.states + n) * s.channels + c;
+}
 
 // Sum: (B, L, C). Routes: (B, K, L, C). States: (B, K, L, C, N).
 template <typename T>
@@ -52,13 +66,14 @@ MMSSM_INLINE int64_t output_offset(const ScanArgs<T>& p, int64_t b, int64_t k,
   return p.output == ScanOutput::kRoutes ? at : at * s.states;
 }
 
-// Gradients. The first axis of the reduced ones is a partial sum's number, so
-// that no two threads add to one place and every run adds in the same order.
+// Gradients. Where work that may run at one time would add to one place, each
+// share S of the routes or part P of the channels has a partial sum of its own:
+// no two threads meet, and every run adds in the same order.
 template <typename T>
 struct ScanGrads {
   const T* out;  // like the output
-  T* x;          // (B, L, C), zeroed
-  T* dt;         // (P, B, L, K, rank), zeroed, or (B, L, K, C), zeroed
+  T* x;          // (S, B, L, C), zeroed
+  T* dt;         // (P, B, L, K, rank), or (B, L, K, C), zeroed
   T *b, *c;      // (P, B, L, K, G, N), zeroed
   T* a;          // (B, K, C, N)
   T* d;          // (B, K, C)

@@ -12,6 +12,7 @@
 #pragma GCC target("avx2,fma")
 #endif
 #define MMSSM_SIMD avx2
+#define MMSSM_VECTOR_BYTES 32
 #include "scan_loops.h"
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -13,6 +13,7 @@
 #pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")
 #endif
 #define MMSSM_SIMD avx512
+#define MMSSM_VECTOR_BYTES 64
 #include "scan_loops.h"
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #define MMSSM_SIMD generic
+#define MMSSM_VECTOR_BYTES 16
 #include "scan_loops.h"
 
 namespace mmssm {

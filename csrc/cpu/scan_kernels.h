@@ -6,11 +6,11 @@
 namespace mmssm {
 
 // Channels are handled in blocks of this many: long enough to fill vector
-// registers, short enough that a block's states stay in the first-level cache.
+// registers, short enough that a chunk of steps stays in the first-level cache.
 constexpr int kLanes = 32;
-// Steps whose decays and states backward keeps at a time; only every such
-// chunk's first state is remembered over the whole route.
-constexpr int64_t kChunk = 32;
+// Steps handled at a time, so that each stage of the work is a long loop with
+// no dependence between steps; only the recurrence itself is sequential.
+constexpr int kChunk = int(kCheckpointSteps);
 
 MMSSM_INLINE int64_t blocks_per_group(const ScanSizes& s) {
   return (s.channels / s.groups + kLanes - 1) / kLanes;
@@ -19,29 +19,21 @@ MMSSM_INLINE int64_t channel_blocks(const ScanSizes& s) {
   return s.groups * blocks_per_group(s);
 }
 
-// Elements of scratch memory that one call of `forward` or `backward` needs.
-MMSSM_INLINE int64_t forward_scratch(const ScanSizes& s) {
-  return kLanes * (2 * s.states + s.rank + 8) + s.states + s.rank;
-}
-MMSSM_INLINE int64_t backward_scratch(const ScanSizes& s) {
-  const int64_t chunks = (s.steps + kChunk - 1) / kChunk;
-  return forward_scratch(s) + kLanes * ((chunks + 3 * kChunk + 8) * s.states +
-                                        5 * kChunk + 2 * s.rank + 16);
-}
-
-// What one call works on: a block of channels of one batch item, and the routes
-// [first_route, last_route) of it.
+// What one call works on: blocks [first_block, last_block) of channels of one
+// batch item, and the routes [first_route, last_route) of it.
 struct ScanWork {
-  int64_t batch, block, first_route, last_route;
+  int64_t batch, first_block, last_block, first_route, last_route;
 };
 
-// `forward` computes the outputs, `backward` the gradients of all routes, with
-// partial sum number `part`.
+// `forward` adds to the zeroed output. `backward` adds to the gradients, with
+// partial sums number `share` of the routes and `part` of the channels.
 template <typename T>
 struct ScanKernels {
+  int64_t (*forward_scratch)(const ScanSizes&);  // elements
+  int64_t (*backward_scratch)(const ScanSizes&);
   void (*forward)(const ScanArgs<T>&, T* out, const ScanWork&, T* scratch);
-  void (*backward)(const ScanArgs<T>&, const ScanGrads<T>&, int64_t batch,
-                   int64_t block, int64_t part, T* scratch);
+  void (*backward)(const ScanArgs<T>&, const ScanGrads<T>&, const ScanWork&,
+                   int64_t share, int64_t part, T* scratch);
 };
 
 // The fastest set this processor has, chosen when first asked for.

@@ -291,7 +291,18 @@ def _fake_forward(
     return x.new_empty(shape, dtype=out_dtype or x.dtype)
 
 
-def _fake_backward(grad, *inputs):
+def _fake_forward_with_checkpoints(x, dt, A, *inputs):
+    compute = torch.float64 if x.dtype == torch.float64 else torch.float32
+    routes = inputs[5]
+    chunks = (routes.shape[1] + 63) // 64
+    checkpoints = (len(x), len(routes), chunks, A.shape[2], x.shape[2])
+    return (
+        _fake_forward(x, dt, A, *inputs),
+        x.new_empty(checkpoints, dtype=compute),
+    )
+
+
+def _fake_backward(grad, checkpoints, *inputs):
     return tuple(
         grad.new_empty(0) if t is None else t.new_empty(t.shape)
         for t in inputs[:8]
@@ -300,6 +311,10 @@ def _fake_backward(grad, *inputs):
 
 if native.is_available():
     torch.library.register_fake('mmssm::routed_selective_scan', _fake_forward)
+    torch.library.register_fake(
+        'mmssm::_routed_selective_scan_forward',
+        _fake_forward_with_checkpoints,
+    )
     torch.library.register_fake(
         'mmssm::_routed_selective_scan_backward', _fake_backward
     )

@@ -1,0 +1,361 @@
+// The routed scan's backward for one instruction set (scan_loops.h).
+//
+// Chunks are taken from the last to the first. Each starts again from its
+// checkpoint, one state at a time, and is then run backwards; everything but
+// the two runs is a long loop over the chunk.
+#pragma once
+
+#include "scan_chunk.h"
+
+namespace mmssm {
+namespace MMSSM_SIMD {
+
+// Sums over the lanes of kWidth rows at once, in row order.
+template <typename T, int kRows>
+struct RowSums {
+  static MMSSM_MEMBER Pack<T> of(const Pack<T>* rows) {
+    Pack<T> half[kRows / 2];
+    for (int i = 0; i < kRows / 2; ++i)
+      half[i] = add_neighbours(rows[2 * i], rows[2 * i + 1]);
+    return RowSums<T, kRows / 2>::of(half);
+  }
+};
+template <typename T>
+struct RowSums<T, 1> {
+  static MMSSM_MEMBER Pack<T> of(const Pack<T>* rows) { return rows[0]; }
+};
+
+// sums[i] = sum of row i of `rows` (kChunk, kWidth); rows from `count` on are
+// anything.
+template <typename T>
+static void sum_rows(T* sums, const T* rows, int count) {
+  typedef Pack<T> V;
+  for (int i = 0; i < count; i += V::kWidth) {
+    V group[V::kWidth];
+    for (int j = 0; j < V::kWidth; ++j)
+      group[j] = V::load(rows + (i + j) * V::kWidth);
+    RowSums<T, V::kWidth>::of(group).store(sums + i);
+  }
+}
+
+// What backward keeps of a chunk and adds up over a route.
+template <typename T>
+struct Tape {
+  Rows<T> grad_y;            // dLoss/dy, row by row
+  T *slope, *d_u, *d_delta;  // (kChunk, lanes)
+  T *decays, *states;        // (kChunk, kWidth), one state's
+  T *parts_b, *parts_c;      // (kChunk, kWidth), sums over packs
+  T *sums_b, *sums_c;        // (kChunk)
+  T *grad_h, *d_a;           // (N, lanes)
+  T* d_weight;               // (rank, lanes)
+  T *d_bias, *d_skip;        // (lanes)
+  T *weight_rows, *d_dt;     // (lanes, padded rank), (kMaxRows, same)
+  int64_t padded_rank;
+
+  static int64_t pad(int64_t rank) {
+    return (rank + Pack<T>::kWidth - 1) / Pack<T>::kWidth * Pack<T>::kWidth;
+  }
+  static int64_t size(const ScanSizes& s) {
+    return Rows<T>::size() + (3 * kChunk + kMaxRows) * kLanes +
+           4 * kChunk * Pack<T>::kWidth + 2 * kChunk +
+           (2 * s.states + s.rank + 2) * kLanes +
+           (kLanes + kMaxRows) * pad(s.rank);
+  }
+  Tape(const ScanSizes& s, Arena<T>& arena)
+      : grad_y(arena), padded_rank(pad(s.rank)) {
+    slope = arena.take(kChunk * kLanes);
+    d_u = arena.take(kChunk * kLanes);
+    d_delta = arena.take((kChunk + kMaxRows) * kLanes);
+    decays = arena.take(kChunk * Pack<T>::kWidth);
+    states = arena.take(kChunk * Pack<T>::kWidth);
+    parts_b = arena.take(kChunk * Pack<T>::kWidth);
+    parts_c = arena.take(kChunk * Pack<T>::kWidth);
+    sums_b = arena.take(kChunk);
+    sums_c = arena.take(kChunk);
+    grad_h = arena.take(s.states * kLanes);
+    d_a = arena.take(s.states * kLanes);
+    d_weight = arena.take(s.rank * kLanes);
+    d_bias = arena.take(kLanes);
+    d_skip = arena.take(kLanes);
+    weight_rows = arena.take(kLanes * padded_rank);
+    d_dt = arena.take(kMaxRows * padded_rank);
+  }
+
+  void start(const Chunk<T>& chunk) {
+    const ScanSizes& s = chunk.p.size;
+    fill_zero(grad_h, s.states * kLanes);
+    fill_zero(d_a, s.states * kLanes);
+    fill_zero(d_weight, s.rank * kLanes);
+    fill_zero(d_bias, kLanes);
+    fill_zero(d_skip, kLanes);
+    fill_zero(weight_rows, kLanes * padded_rank);
+    for (int64_t r = 0; r < s.rank; ++r)
+      for (int v = 0; v < kLanes; ++v)
+        weight_rows[v * padded_rank + r] = chunk.weight[r * kLanes + v];
+  }
+};
+
+// Step sizes and their slopes; the skip term's part of every gradient.
+template <typename T>
+static void open_chunk(Chunk<T>& chunk, const ScanGrads<T>& g, Tape<T>& tape) {
+  typedef Pack<T> V;
+  chunk.project();
+  for (int at = 0; at < chunk.count * kLanes; at += V::kWidth) {
+    const V raw = V::load(chunk.raw + at);
+    V slope(1), delta = raw;
+    if (chunk.p.softplus) delta = softplus_and_slope(raw, slope);
+    delta.store(chunk.delta + at);
+    slope.store(tape.slope + at);
+    V(0).store(tape.d_delta + at);
+  }
+  const bool to_states = chunk.p.output == ScanOutput::kStates;
+  for (int i = 0; i < chunk.count; ++i) {
+    const int64_t l = chunk.token[i];
+    const T* from = g.out + output_offset(chunk.p, chunk.batch, chunk.route, l,
+                                          chunk.block.first);
+    tape.grad_y.set(i, l < 0 || to_states ? nullptr : from, chunk.block.width,
+                    chunk.zeros);
+  }
+  for (int lane = 0; lane < kLanes; lane += V::kWidth) {
+    const V skip = V::load(chunk.skip + lane);
+    V d_skip = V::load(tape.d_skip + lane);
+    for (int i = 0; i < chunk.count; ++i) {
+      const V gy = V::load(tape.grad_y.row[i] + lane);
+      (skip * gy).store(tape.d_u + i * kLanes + lane);
+      d_skip = d_skip + gy * V::load(chunk.x.row[i] + lane);
+    }
+    d_skip.store(tape.d_skip + lane);
+  }
+}
+
+// A pack of lanes of state n: its decays and states, from the checkpoint on.
+template <typename T>
+MMSSM_INLINE Pack<T> replay(const Chunk<T>& chunk, Tape<T>& tape, int64_t n,
+                            int lane, int64_t number) {
+  typedef Pack<T> V;
+  const V a = V::load(chunk.a + n * kLanes + lane);
+  T first[V::kWidth];
+  const T* saved = chunk.p.checkpoints +
+                   checkpoint_offset(chunk.p.size, chunk.batch, chunk.route,
+                                     number, n, chunk.block.first + lane);
+  for (int v = 0; v < V::kWidth; ++v)
+    first[v] = lane + v < chunk.block.width ? saved[v] : T(0);
+  V state = V::load(first);
+  for (int i = 0; i < chunk.count; ++i) {
+    const V delta = V::load(chunk.delta + i * kLanes + lane);
+    const V u = V::load(chunk.x.row[i] + lane);
+    const V w = decay(delta, a);
+    state = advance(w, state, delta, V(chunk.b[n * kChunk + i]), u);
+    w.store(tape.decays + i * V::kWidth);
+    state.store(tape.states + i * V::kWidth);
+  }
+  return V::load(first);
+}
+
+// The same lanes backwards. Sums over channels are left in parts_b and parts_c.
+template <typename T, bool kToStates>
+MMSSM_INLINE void rewind(const Chunk<T>& chunk, const ScanGrads<T>& g,
+                         Tape<T>& tape, int64_t n, int lane, Pack<T> first) {
+  typedef Pack<T> V;
+  const ScanSizes& s = chunk.p.size;
+  const V a = V::load(chunk.a + n * kLanes + lane);
+  const T *b = chunk.b + n * kChunk, *c = chunk.c + n * kChunk;
+  V grad = V::load(tape.grad_h + n * kLanes + lane);
+  V d_a = V::load(tape.d_a + n * kLanes + lane);
+  for (int i = chunk.count - 1; i >= 0; --i) {
+    const int at = i * kLanes + lane, near = i * V::kWidth;
+    V part_c(0), part_b;
+    if (kToStates) {
+      T row[V::kWidth];
+      const int64_t l = chunk.token[i];
+      const T* from = g.out + output_offset(chunk.p, chunk.batch, chunk.route,
+                                            l, chunk.block.first + lane);
+      for (int v = 0; v < V::kWidth; ++v)
+        row[v] = l >= 0 && lane + v < chunk.block.width ? from[v * s.states + n]
+                                                        : T(0);
+      grad = grad + V::load(row);
+    } else {
+      const V gy = V::load(tape.grad_y.row[i] + lane);
+      grad = grad + V(c[i]) * gy;
+      part_c = gy * V::load(tape.states + near);
+    }
+    const V before = i ? V::load(tape.states + near - V::kWidth) : first;
+    V d_u = V::load(tape.d_u + at), d_delta = V::load(tape.d_delta + at);
+    retreat(grad, V::load(tape.decays + near), before,
+            V::load(chunk.delta + at), a, V(b[i]),
+            V::load(chunk.x.row[i] + lane), d_a, part_b, d_u, d_delta);
+    d_u.store(tape.d_u + at);
+    d_delta.store(tape.d_delta + at);
+    if (lane) {
+      part_b = part_b + V::load(tape.parts_b + near);
+      part_c = part_c + V::load(tape.parts_c + near);
+    }
+    part_b.store(tape.parts_b + near);
+    part_c.store(tape.parts_c + near);
+  }
+  grad.store(tape.grad_h + n * kLanes + lane);
+  d_a.store(tape.d_a + n * kLanes + lane);
+}
+
+template <typename T>
+static void backward_states(const Chunk<T>& chunk, const ScanGrads<T>& g,
+                            Tape<T>& tape, int64_t number, int64_t part) {
+  const ScanSizes& s = chunk.p.size;
+  const bool to_states = chunk.p.output == ScanOutput::kStates;
+  for (int64_t n = 0; n < s.states; ++n) {
+    for (int lane = 0; lane < kLanes; lane += Pack<T>::kWidth) {
+      const Pack<T> first = replay(chunk, tape, n, lane, number);
+      if (to_states)
+        rewind<T, true>(chunk, g, tape, n, lane, first);
+      else
+        rewind<T, false>(chunk, g, tape, n, lane, first);
+    }
+    sum_rows(tape.sums_b, tape.parts_b, chunk.count);
+    if (!to_states) sum_rows(tape.sums_c, tape.parts_c, chunk.count);
+    for (int i = 0; i < chunk.count; ++i) {
+      if (chunk.token[i] < 0) continue;
+      const int64_t token =
+          (part * s.batch + chunk.batch) * s.tokens + chunk.token[i];
+      const int64_t at =
+          ((token * s.routes + chunk.route) * s.groups + chunk.block.group) *
+              s.states +
+          n;
+      g.b[at] += tape.sums_b[i];
+      if (!to_states) g.c[at] += tape.sums_c[i];
+    }
+  }
+}
+
+// d_delta becomes the gradient before softplus; the bias gains it.
+template <typename T>
+static void pass_softplus(const Chunk<T>& chunk, Tape<T>& tape) {
+  typedef Pack<T> V;
+  for (int lane = 0; lane < kLanes; lane += V::kWidth) {
+    V d_bias = V::load(tape.d_bias + lane);
+    for (int i = 0; i < chunk.count; ++i) {
+      const int at = i * kLanes + lane;
+      const V d_raw = V::load(tape.d_delta + at) * V::load(tape.slope + at);
+      d_raw.store(tape.d_delta + at);
+      d_bias = d_bias + d_raw;
+    }
+    d_bias.store(tape.d_bias + lane);
+  }
+}
+
+// d_weight[r] += sum over steps of dt[r] d_raw, kCount rows r at a time.
+template <typename T, int kCount>
+MMSSM_INLINE void add_weight_grad(const Chunk<T>& chunk, Tape<T>& tape,
+                                  int64_t r) {
+  typedef Pack<T> V;
+  constexpr int packs = Shape<T>::kPacks, width = Shape<T>::kWidth;
+  V sum[kCount][packs];
+  for (int j = 0; j < kCount; ++j)
+    for (int q = 0; q < packs; ++q)
+      sum[j][q] = V::load(tape.d_weight + (r + j) * kLanes + q * width);
+  for (int i = 0; i < chunk.count; ++i) {
+    V d_raw[packs];
+    for (int q = 0; q < packs; ++q)
+      d_raw[q] = V::load(tape.d_delta + i * kLanes + q * width);
+    for (int j = 0; j < kCount; ++j) {
+      const V scale(chunk.dt[i][r + j]);
+      for (int q = 0; q < packs; ++q) sum[j][q] = sum[j][q] + scale * d_raw[q];
+    }
+  }
+  for (int j = 0; j < kCount; ++j)
+    for (int q = 0; q < packs; ++q)
+      sum[j][q].store(tape.d_weight + (r + j) * kLanes + q * width);
+}
+
+// d_dt = d_raw weight: for kMaxRows steps from i on, in vectors over the rank.
+template <typename T>
+static void add_rank_grads(const Chunk<T>& chunk, Tape<T>& tape, T* d_dt,
+                           int64_t stride, int i) {
+  typedef Pack<T> V;
+  const int64_t rank = chunk.p.size.rank;
+  for (int64_t r = 0; r < tape.padded_rank; r += V::kWidth) {
+    V sum[kMaxRows];
+    for (int j = 0; j < kMaxRows; ++j) sum[j] = V(0);
+    for (int v = 0; v < kLanes; ++v) {
+      const V w = V::load(tape.weight_rows + v * tape.padded_rank + r);
+      const T* d_raw = tape.d_delta + i * kLanes + v;
+      for (int j = 0; j < kMaxRows; ++j)
+        sum[j] = sum[j] + V(d_raw[j * kLanes]) * w;
+    }
+    for (int j = 0; j < kMaxRows; ++j)
+      sum[j].store(tape.d_dt + j * tape.padded_rank + r);
+  }
+  for (int j = 0; j < kMaxRows && i + j < chunk.count; ++j) {
+    if (chunk.token[i + j] < 0) continue;
+    T* to = d_dt + chunk.token[i + j] * stride;
+    const T* from = tape.d_dt + j * tape.padded_rank;
+    for (int64_t r = 0; r < rank; ++r) to[r] += from[r];
+  }
+}
+
+template <typename T>
+static void close_chunk(const Chunk<T>& chunk, const ScanGrads<T>& g,
+                        Tape<T>& tape, int64_t share, int64_t part) {
+  const ScanSizes& s = chunk.p.size;
+  pass_softplus(chunk, tape);
+  const int64_t row = chunk.p.dt_weight ? s.rank : s.channels;
+  const int64_t item =
+      chunk.p.dt_weight ? part * s.batch + chunk.batch : chunk.batch;
+  T* d_dt = g.dt + (item * s.tokens * s.routes + chunk.route) * row;
+  if (chunk.p.dt_weight) {
+    constexpr int rows = Shape<T>::kRows;
+    int64_t r = 0;
+    for (; r + rows <= s.rank; r += rows)
+      add_weight_grad<T, rows>(chunk, tape, r);
+    for (; r < s.rank; ++r) add_weight_grad<T, 1>(chunk, tape, r);
+    for (int i = 0; i < chunk.count; i += kMaxRows)
+      add_rank_grads(chunk, tape, d_dt, s.routes * row, i);
+  }
+  T* d_x = g.x + (share * s.batch + chunk.batch) * s.tokens * s.channels +
+           chunk.block.first;
+  for (int i = 0; i < chunk.count; ++i) {
+    const int64_t l = chunk.token[i];
+    if (l < 0) continue;
+    add_row(d_x + l * s.channels, tape.d_u + i * kLanes, chunk.block.width);
+    if (!chunk.p.dt_weight)
+      add_row(d_dt + l * s.routes * row + chunk.block.first,
+              tape.d_delta + i * kLanes, chunk.block.width);
+  }
+}
+
+template <typename T>
+static int64_t backward_scratch(const ScanSizes& s) {
+  return Chunk<T>::size(s) + Tape<T>::size(s);
+}
+
+template <typename T>
+static void backward(const ScanArgs<T>& p, const ScanGrads<T>& g,
+                     const ScanWork& work, int64_t share, int64_t part,
+                     T* scratch) {
+  const ScanSizes& s = p.size;
+  for (int64_t index = work.first_block; index < work.last_block; ++index) {
+    Arena<T> arena{scratch};
+    Chunk<T> chunk(p, work.batch, index, arena);
+    Tape<T> tape(s, arena);
+    const int width = chunk.block.width;
+    for (int64_t k = work.first_route; k < work.last_route; ++k) {
+      chunk.start(k);
+      tape.start(chunk);
+      for (int64_t j = checkpoint_count(s) - 1; j >= 0; --j) {
+        chunk.read(j);
+        open_chunk(chunk, g, tape);
+        backward_states(chunk, g, tape, j, part);
+        close_chunk(chunk, g, tape, share, part);
+      }
+      const int64_t at =
+          (work.batch * s.routes + k) * s.channels + chunk.block.first;
+      add_columns(g.a + at * s.states, tape.d_a, s.states, width);
+      if (p.dt_weight)
+        add_columns(g.dt_weight + at * s.rank, tape.d_weight, s.rank, width);
+      if (p.dt_bias) add_columns(g.dt_bias + at, tape.d_bias, 1, width);
+      if (p.d) add_columns(g.d + at, tape.d_skip, 1, width);
+    }
+  }
+}
+
+}  // namespace MMSSM_SIMD
+}  // namespace mmssm

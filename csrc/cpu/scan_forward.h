@@ -1,0 +1,119 @@
+// The routed scan's forward for one instruction set (scan_loops.h).
+#pragma once
+
+#include "scan_chunk.h"
+
+namespace mmssm {
+namespace MMSSM_SIMD {
+
+// Runs state n through a chunk. y (kChunk, lanes) gains C h; `kept`, if given,
+// (kChunk, lanes), gets h itself.
+template <typename T, bool kFirst>
+MMSSM_INLINE void run_state(const Chunk<T>& chunk, int64_t n, T* h, T* y,
+                            T* kept) {
+  typedef Pack<T> V;
+  const T *b = chunk.b + n * kChunk, *c = chunk.c + n * kChunk;
+  for (int lane = 0; lane < kLanes; lane += V::kWidth) {
+    const V a = V::load(chunk.a + n * kLanes + lane);
+    V state = V::load(h + n * kLanes + lane);
+    for (int i = 0; i < chunk.count; ++i) {
+      const int at = i * kLanes + lane;
+      const V delta = V::load(chunk.delta + at);
+      const V u = V::load(chunk.x.row[i] + lane);
+      state = advance(decay(delta, a), state, delta, V(b[i]), u);
+      if (kept) {
+        state.store(kept + at);
+        continue;
+      }
+      const V term = V(c[i]) * state;
+      (kFirst ? term : V::load(y + at) + term).store(y + at);
+    }
+    state.store(h + n * kLanes + lane);
+  }
+}
+
+template <typename T>
+static void write_sums(const Chunk<T>& chunk, T* out, const T* y) {
+  const Block& block = chunk.block;
+  for (int i = 0; i < chunk.count; ++i) {
+    const int64_t l = chunk.token[i];
+    if (l < 0) continue;
+    T row[kLanes];
+    for (int v = 0; v < kLanes; ++v)
+      row[v] = y[i * kLanes + v] + chunk.skip[v] * chunk.x.row[i][v];
+    add_row(
+        out + output_offset(chunk.p, chunk.batch, chunk.route, l, block.first),
+        row, block.width);
+  }
+}
+
+template <typename T>
+static void write_state(const Chunk<T>& chunk, int64_t n, T* out,
+                        const T* kept) {
+  const int64_t states = chunk.p.size.states;
+  for (int i = 0; i < chunk.count; ++i) {
+    const int64_t l = chunk.token[i];
+    if (l < 0) continue;
+    T* to = out + output_offset(chunk.p, chunk.batch, chunk.route, l,
+                                chunk.block.first);
+    for (int v = 0; v < chunk.block.width; ++v)
+      to[v * states + n] += kept[i * kLanes + v];
+  }
+}
+
+template <typename T>
+static void save_checkpoint(const Chunk<T>& chunk, int64_t number, const T* h) {
+  const ScanSizes& s = chunk.p.size;
+  for (int64_t n = 0; n < s.states; ++n) {
+    T* to =
+        chunk.p.checkpoints + checkpoint_offset(s, chunk.batch, chunk.route,
+                                                number, n, chunk.block.first);
+    for (int v = 0; v < chunk.block.width; ++v) to[v] = h[n * kLanes + v];
+  }
+}
+
+template <typename T>
+static void forward_chunk(Chunk<T>& chunk, T* out, T* h, T* y) {
+  chunk.project();
+  chunk.steps_from_raw();
+  const int64_t states = chunk.p.size.states;
+  if (chunk.p.output == ScanOutput::kStates) {
+    for (int64_t n = 0; n < states; ++n) {
+      run_state<T, true>(chunk, n, h, nullptr, y);
+      write_state(chunk, n, out, y);
+    }
+    return;
+  }
+  run_state<T, true>(chunk, 0, h, y, nullptr);
+  for (int64_t n = 1; n < states; ++n)
+    run_state<T, false>(chunk, n, h, y, nullptr);
+  write_sums(chunk, out, y);
+}
+
+template <typename T>
+static int64_t forward_scratch(const ScanSizes& s) {
+  return Chunk<T>::size(s) + (s.states + kChunk) * kLanes;
+}
+
+template <typename T>
+static void forward(const ScanArgs<T>& p, T* out, const ScanWork& work,
+                    T* scratch) {
+  const int64_t states = p.size.states;
+  for (int64_t index = work.first_block; index < work.last_block; ++index) {
+    Arena<T> arena{scratch};
+    Chunk<T> chunk(p, work.batch, index, arena);
+    T *h = arena.take(states * kLanes), *y = arena.take(kChunk * kLanes);
+    for (int64_t k = work.first_route; k < work.last_route; ++k) {
+      chunk.start(k);
+      fill_zero(h, states * kLanes);
+      for (int64_t j = 0; j < checkpoint_count(p.size); ++j) {
+        if (p.checkpoints) save_checkpoint(chunk, j, h);
+        chunk.read(j);
+        forward_chunk(chunk, out, h, y);
+      }
+    }
+  }
+}
+
+}  // namespace MMSSM_SIMD
+}  // namespace mmssm

@@ -1,0 +1,133 @@
+// A vector of numbers for one instruction set.
+//
+// Included once per instruction set, inside a file that has set the compiler's
+// target, MMSSM_SIMD (the namespace) and MMSSM_VECTOR_BYTES. It builds on the
+// vector types of GCC and Clang; other compilers get vectors of one number.
+#pragma once
+
+#include "../common/scalar_math.h"
+
+namespace mmssm {
+namespace MMSSM_SIMD {
+
+template <typename T>
+struct IntegerOf {
+  typedef int32_t Type;
+};
+template <>
+struct IntegerOf<double> {
+  typedef int64_t Type;
+};
+
+template <typename T>
+struct Pack {
+  typedef typename IntegerOf<T>::Type Integer;
+#if defined(__GNUC__)
+  static constexpr int kWidth = MMSSM_VECTOR_BYTES / sizeof(T);
+  typedef T Vector __attribute__((vector_size(MMSSM_VECTOR_BYTES)));
+  typedef Integer Bits __attribute__((vector_size(MMSSM_VECTOR_BYTES)));
+#else
+  static constexpr int kWidth = 1;
+  typedef T Vector;
+#endif
+  Vector v;
+
+  Pack() = default;
+  // Minus zero, which compilers drop: plus zero would change the sign of -0.
+  MMSSM_MEMBER explicit Pack(T number) : v(number - Vector{}) {}
+
+  static MMSSM_MEMBER Pack of(const Vector& vector) {
+    Pack p;
+    p.v = vector;
+    return p;
+  }
+  static MMSSM_MEMBER Pack load(const T* from) {
+    Pack p;
+    memcpy(&p.v, from, sizeof(Vector));
+    return p;
+  }
+  MMSSM_MEMBER void store(T* to) const { memcpy(to, &v, sizeof(Vector)); }
+};
+
+template <typename T>
+MMSSM_INLINE Pack<T> operator+(const Pack<T>& a, const Pack<T>& b) {
+  return Pack<T>::of(a.v + b.v);
+}
+template <typename T>
+MMSSM_INLINE Pack<T> operator-(const Pack<T>& a, const Pack<T>& b) {
+  return Pack<T>::of(a.v - b.v);
+}
+template <typename T>
+MMSSM_INLINE Pack<T> operator*(const Pack<T>& a, const Pack<T>& b) {
+  return Pack<T>::of(a.v * b.v);
+}
+template <typename T>
+MMSSM_INLINE Pack<T> operator/(const Pack<T>& a, const Pack<T>& b) {
+  return Pack<T>::of(a.v / b.v);
+}
+template <typename T>
+MMSSM_INLINE Pack<T> at_least(const Pack<T>& x, const Pack<T>& low) {
+  return Pack<T>::of(low.v > x.v ? low.v : x.v);
+}
+template <typename T>
+MMSSM_INLINE Pack<T> at_most(const Pack<T>& x, const Pack<T>& high) {
+  return Pack<T>::of(high.v < x.v ? high.v : x.v);
+}
+template <typename T>
+MMSSM_INLINE Pack<T> magnitude(const Pack<T>& x) {
+  return Pack<T>::of(x.v < typename Pack<T>::Vector{} ? -x.v : x.v);
+}
+template <typename T>
+MMSSM_INLINE Pack<T> if_negative(const Pack<T>& x, const Pack<T>& then,
+                                 const Pack<T>& otherwise) {
+  return Pack<T>::of(x.v < typename Pack<T>::Vector{} ? then.v : otherwise.v);
+}
+
+#if defined(__GNUC__)
+MMSSM_INLINE Pack<float> half_power_of_two(const Pack<float>& rounded) {
+  typedef Pack<float>::Bits Bits;
+  const Bits zero = (Bits)Pack<float>(kRounder).v;
+  return Pack<float>::of(
+      (Pack<float>::Vector)(((Bits)rounded.v - zero + 126) << 23));
+}
+#else
+MMSSM_INLINE Pack<float> half_power_of_two(const Pack<float>& rounded) {
+  return Pack<float>::of(mmssm::half_power_of_two(rounded.v));
+}
+#endif
+
+// No fast vector exponential in double precision: it is for tests.
+MMSSM_INLINE Pack<double> fast_exp(const Pack<double>& x) {
+  double lanes[Pack<double>::kWidth];
+  x.store(lanes);
+  for (double& lane : lanes) lane = exp(lane);
+  return Pack<double>::load(lanes);
+}
+MMSSM_INLINE Pack<double> log1p_unit(const Pack<double>& x) {
+  double lanes[Pack<double>::kWidth];
+  x.store(lanes);
+  for (double& lane : lanes) lane = log1p(lane);
+  return Pack<double>::load(lanes);
+}
+
+// [a0 + a1, a2 + a3, ..., b0 + b1, ...]: sums of neighbours.
+template <typename T>
+MMSSM_INLINE Pack<T> add_neighbours(const Pack<T>& a, const Pack<T>& b) {
+  constexpr int width = Pack<T>::kWidth;
+#if defined(__GNUC__) && !defined(__clang__)
+  typedef typename Pack<T>::Bits Bits;
+  Bits even, odd;
+  for (int i = 0; i < width; ++i) even[i] = 2 * i, odd[i] = 2 * i + 1;
+  return Pack<T>::of(__builtin_shuffle(a.v, b.v, even) +
+                     __builtin_shuffle(a.v, b.v, odd));
+#else
+  T from[2 * width], to[width];
+  a.store(from);
+  b.store(from + width);
+  for (int i = 0; i < width; ++i) to[i] = from[2 * i] + from[2 * i + 1];
+  return Pack<T>::load(to);
+#endif
+}
+
+}  // namespace MMSSM_SIMD
+}  // namespace mmssm
