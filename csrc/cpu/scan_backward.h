@@ -45,7 +45,7 @@ struct Tape {
   T *slope, *d_u, *d_delta;  // (kChunk, lanes)
   T *decays, *states;        // (kChunk, kWidth), one state's
   T *parts_b, *parts_c;      // (kChunk, kWidth), sums over packs
-  T *sums_b, *sums_c;        // (kChunk)
+  T *sums_b, *sums_c;        // (N, kChunk)
   T *grad_h, *d_a;           // (N, lanes)
   T* d_weight;               // (rank, lanes)
   T *d_bias, *d_skip;        // (lanes)
@@ -57,9 +57,9 @@ struct Tape {
   }
   static int64_t size(const ScanSizes& s) {
     return Rows<T>::size() + (3 * kChunk + kMaxRows) * kLanes +
-           4 * kChunk * Pack<T>::kWidth + 2 * kChunk +
+           4 * kChunk * Pack<T>::kWidth + 2 * kChunk * s.states +
            (2 * s.states + s.rank + 2) * kLanes +
-           (kLanes + kMaxRows) * pad(s.rank);
+           (kLanes + kMaxRows) * pad(s.rank) + Arena<T>::slack(18);
   }
   Tape(const ScanSizes& s, Arena<T>& arena)
       : grad_y(arena), padded_rank(pad(s.rank)) {
@@ -70,8 +70,8 @@ struct Tape {
     states = arena.take(kChunk * Pack<T>::kWidth);
     parts_b = arena.take(kChunk * Pack<T>::kWidth);
     parts_c = arena.take(kChunk * Pack<T>::kWidth);
-    sums_b = arena.take(kChunk);
-    sums_c = arena.take(kChunk);
+    sums_b = arena.take(s.states * kChunk);
+    sums_c = arena.take(s.states * kChunk);
     grad_h = arena.take(s.states * kLanes);
     d_a = arena.take(s.states * kLanes);
     d_weight = arena.take(s.rank * kLanes);
@@ -111,9 +111,8 @@ static void open_chunk(Chunk<T>& chunk, const ScanGrads<T>& g, Tape<T>& tape) {
   const bool to_states = chunk.p.output == ScanOutput::kStates;
   for (int i = 0; i < chunk.count; ++i) {
     const int64_t l = chunk.token[i];
-    const T* from = g.out + output_offset(chunk.p, chunk.batch, chunk.route, l,
-                                          chunk.block.first);
-    tape.grad_y.set(i, l < 0 || to_states ? nullptr : from, chunk.block.width,
+    const T* from = l < 0 ? nullptr : g.out + chunk.output_at(l);
+    tape.grad_y.set(i, to_states ? nullptr : from, chunk.block.width,
                     chunk.zeros);
   }
   for (int lane = 0; lane < kLanes; lane += V::kWidth) {
@@ -168,8 +167,7 @@ MMSSM_INLINE void rewind(const Chunk<T>& chunk, const ScanGrads<T>& g,
     if (kToStates) {
       T row[V::kWidth];
       const int64_t l = chunk.token[i];
-      const T* from = g.out + output_offset(chunk.p, chunk.batch, chunk.route,
-                                            l, chunk.block.first + lane);
+      const T* from = g.out + chunk.output_at(l) + lane * s.states;
       for (int v = 0; v < V::kWidth; ++v)
         row[v] = l >= 0 && lane + v < chunk.block.width ? from[v * s.states + n]
                                                         : T(0);
@@ -210,19 +208,19 @@ static void backward_states(const Chunk<T>& chunk, const ScanGrads<T>& g,
       else
         rewind<T, false>(chunk, g, tape, n, lane, first);
     }
-    sum_rows(tape.sums_b, tape.parts_b, chunk.count);
-    if (!to_states) sum_rows(tape.sums_c, tape.parts_c, chunk.count);
-    for (int i = 0; i < chunk.count; ++i) {
-      if (chunk.token[i] < 0) continue;
-      const int64_t token =
-          (part * s.batch + chunk.batch) * s.tokens + chunk.token[i];
-      const int64_t at =
-          ((token * s.routes + chunk.route) * s.groups + chunk.block.group) *
-              s.states +
-          n;
-      g.b[at] += tape.sums_b[i];
-      if (!to_states) g.c[at] += tape.sums_c[i];
-    }
+    sum_rows(tape.sums_b + n * kChunk, tape.parts_b, chunk.count);
+    if (!to_states)
+      sum_rows(tape.sums_c + n * kChunk, tape.parts_c, chunk.count);
+  }
+  const int64_t item = (part * s.batch + chunk.batch) * s.tokens;
+  for (int i = 0; i < chunk.count; ++i) {
+    if (chunk.token[i] < 0) continue;
+    const int64_t token = (item + chunk.token[i]) * s.routes + chunk.route;
+    const int64_t at = (token * s.groups + chunk.block.group) * s.states;
+    for (int64_t n = 0; n < s.states; ++n)
+      g.b[at + n] += tape.sums_b[n * kChunk + i];
+    for (int64_t n = 0; n < (to_states ? 0 : s.states); ++n)
+      g.c[at + n] += tape.sums_c[n * kChunk + i];
   }
 }
 
@@ -266,6 +264,16 @@ MMSSM_INLINE void add_weight_grad(const Chunk<T>& chunk, Tape<T>& tape,
       sum[j][q].store(tape.d_weight + (r + j) * kLanes + q * width);
 }
 
+// All rows from r on: as many at a time as the registers hold, then fewer.
+template <typename T, int kCount>
+static void add_weight_grads(const Chunk<T>& chunk, Tape<T>& tape, int64_t r) {
+  const int64_t rank = chunk.p.size.rank;
+  for (; r + kCount <= rank; r += kCount)
+    add_weight_grad<T, kCount>(chunk, tape, r);
+  if (kCount > 1 && r < rank)
+    add_weight_grads<T, (kCount > 1 ? kCount / 2 : 1)>(chunk, tape, r);
+}
+
 // d_dt = d_raw weight: for kMaxRows steps from i on, in vectors over the rank.
 template <typename T>
 static void add_rank_grads(const Chunk<T>& chunk, Tape<T>& tape, T* d_dt,
@@ -286,7 +294,7 @@ static void add_rank_grads(const Chunk<T>& chunk, Tape<T>& tape, T* d_dt,
   }
   for (int j = 0; j < kMaxRows && i + j < chunk.count; ++j) {
     if (chunk.token[i + j] < 0) continue;
-    T* to = d_dt + chunk.token[i + j] * stride;
+    T* __restrict to = d_dt + chunk.token[i + j] * stride;
     const T* from = tape.d_dt + j * tape.padded_rank;
     for (int64_t r = 0; r < rank; ++r) to[r] += from[r];
   }
@@ -302,11 +310,7 @@ static void close_chunk(const Chunk<T>& chunk, const ScanGrads<T>& g,
       chunk.p.dt_weight ? part * s.batch + chunk.batch : chunk.batch;
   T* d_dt = g.dt + (item * s.tokens * s.routes + chunk.route) * row;
   if (chunk.p.dt_weight) {
-    constexpr int rows = Shape<T>::kRows;
-    int64_t r = 0;
-    for (; r + rows <= s.rank; r += rows)
-      add_weight_grad<T, rows>(chunk, tape, r);
-    for (; r < s.rank; ++r) add_weight_grad<T, 1>(chunk, tape, r);
+    add_weight_grads<T, Shape<T>::kRows>(chunk, tape, 0);
     for (int i = 0; i < chunk.count; i += kMaxRows)
       add_rank_grads(chunk, tape, d_dt, s.routes * row, i);
   }
@@ -333,7 +337,7 @@ static void backward(const ScanArgs<T>& p, const ScanGrads<T>& g,
                      T* scratch) {
   const ScanSizes& s = p.size;
   for (int64_t index = work.first_block; index < work.last_block; ++index) {
-    Arena<T> arena{scratch};
+    Arena<T> arena(scratch);
     Chunk<T> chunk(p, work.batch, index, arena);
     Tape<T> tape(s, arena);
     const int width = chunk.block.width;
@@ -342,6 +346,7 @@ static void backward(const ScanArgs<T>& p, const ScanGrads<T>& g,
       tape.start(chunk);
       for (int64_t j = checkpoint_count(s) - 1; j >= 0; --j) {
         chunk.read(j);
+        chunk.prefetch(j - 1, g.out);
         open_chunk(chunk, g, tape);
         backward_states(chunk, g, tape, j, part);
         close_chunk(chunk, g, tape, share, part);

@@ -17,17 +17,28 @@ template <typename T>
 struct Shape {
   static constexpr int kWidth = Pack<T>::kWidth;
   static constexpr int kPacks = kLanes / kWidth;  // per block
-  static constexpr int kRows = kPacks >= 8 ? 1 : 8 / kPacks;
+  // AVX-512 has 32 registers of 64 bytes, the others 16.
+  static constexpr int kSums = MMSSM_VECTOR_BYTES == 64 ? 16 : 8;
+  static constexpr int kRows = kPacks >= kSums ? 1 : kSums / kPacks;
 };
 
+// Hands out scratch memory. What it hands out starts a cache line: a vector
+// across two lines costs twice.
 template <typename T>
 struct Arena {
+  static constexpr int64_t kLine = 64 / sizeof(T);
   T* next;
+  explicit Arena(T* scratch)
+      : next(scratch +
+             (kLine - int64_t(uintptr_t(scratch) / sizeof(T)) % kLine) %
+                 kLine) {}
   T* take(int64_t count) {
     T* start = next;
-    next += count;
+    next += (count + kLine - 1) / kLine * kLine;
     return start;
   }
+  // What rounding up may cost: a line for the start and for each piece.
+  static int64_t slack(int pieces) { return (pieces + 1) * kLine; }
 };
 
 template <typename T>
@@ -52,16 +63,20 @@ MMSSM_INLINE void add_row(T* to, const T* __restrict from, int width) {
 
 // Columns: from (width, count) row-major to (count, kLanes), zero-padded.
 template <typename T>
-static void load_columns(T* to, const T* from, int64_t count, int width) {
-  for (int64_t n = 0; n < count; ++n)
-    for (int v = 0; v < kLanes; ++v)
-      to[n * kLanes + v] = v < width ? from[v * count + n] : T(0);
+static void load_columns(T* __restrict to, const T* from, int64_t count,
+                         int width) {
+  if (width != kLanes) fill_zero(to, count * kLanes);
+  for (int v = 0; v < width; ++v)
+    for (int64_t n = 0; n < count; ++n)
+      to[n * kLanes + v] = from[v * count + n];
 }
 
 template <typename T>
-static void add_columns(T* to, const T* from, int64_t count, int width) {
-  for (int64_t n = 0; n < count; ++n)
-    for (int v = 0; v < width; ++v) to[v * count + n] += from[n * kLanes + v];
+static void add_columns(T* __restrict to, const T* from, int64_t count,
+                        int width) {
+  for (int v = 0; v < width; ++v)
+    for (int64_t n = 0; n < count; ++n)
+      to[v * count + n] += from[n * kLanes + v];
 }
 
 // A block of up to kLanes neighbouring channels within one group.
@@ -105,6 +120,8 @@ struct Chunk {
   int count = 0;          // steps in the chunk
   int64_t token[kChunk];  // -1 is a zero token
   Rows<T> x;
+  const T *x_base, *dt_base, *b_base, *c_base;  // of token 0
+  int64_t output_base, output_stride;           // per token
   const T* dt[kChunk + kMaxRows];
   T *a, *weight, *bias, *skip, *zeros;  // (N, lanes), (rank, lanes), (lanes)
   T *b, *c;                             // (N, kChunk)
@@ -113,7 +130,7 @@ struct Chunk {
   static int64_t size(const ScanSizes& s) {
     return kLanes * (s.states + s.rank + 2) + longest_row(s) +
            2 * kChunk * s.states + Rows<T>::size() +
-           (2 * kChunk + kMaxRows) * kLanes;
+           (2 * kChunk + kMaxRows) * kLanes + Arena<T>::slack(10);
   }
   static int64_t longest_row(const ScanSizes& s) {
     return s.states + s.rank + kLanes;
@@ -139,6 +156,13 @@ struct Chunk {
     const ScanSizes& s = p.size;
     const int64_t channel = k * s.channels + block.first;
     route = k;
+    x_base = p.x + batch * s.tokens * s.channels + block.first;
+    dt_base = p.dt.at(batch, 0, k) + (p.dt_weight ? 0 : block.first);
+    b_base = p.b.at(batch, 0, k, block.group);
+    c_base = p.c.data ? p.c.at(batch, 0, k, block.group) : nullptr;
+    output_base = output_offset(p, batch, k, 0, block.first);
+    output_stride =
+        p.output == ScanOutput::kStates ? s.channels * s.states : s.channels;
     load_columns(a, p.a + channel * s.states, s.states, block.width);
     if (p.dt_weight)
       load_columns(weight, p.dt_weight + channel * s.rank, s.rank, block.width);
@@ -154,19 +178,36 @@ struct Chunk {
     const int32_t* tokens = p.route + route * s.steps + begin;
     for (int i = 0; i < count; ++i) {
       const int64_t l = token[i] = tokens[i];
-      const T* from = (batch * s.tokens + l) * s.channels + block.first + p.x;
-      x.set(i, l < 0 ? nullptr : from, block.width, zeros);
-      dt[i] = l < 0 ? zeros : p.dt.at(batch, l, route);
-      if (l >= 0 && !p.dt_weight) dt[i] += block.first;
-      gather_states(b, p.b, i, l);
-      if (p.c.data) gather_states(c, p.c, i, l);
+      x.set(i, l < 0 ? nullptr : x_base + l * s.channels, block.width, zeros);
+      dt[i] = l < 0 ? zeros : dt_base + l * p.dt.token;
+      gather_states(b, l < 0 ? zeros : b_base + l * p.b.token, i);
+      if (c_base) gather_states(c, l < 0 ? zeros : c_base + l * p.c.token, i);
     }
     for (int i = count; i < count + kMaxRows; ++i) dt[i] = zeros;
   }
 
-  void gather_states(T* to, const TokenView<T>& view, int i, int64_t l) {
-    const T* from = l < 0 ? zeros : view.at(batch, l, route, block.group);
+  // Routes jump, so the processor cannot guess what the next chunk reads.
+  void prefetch(int64_t number, const T* map) const {
+    const ScanSizes& s = p.size;
+    const int64_t begin = number * kChunk;
+    if (begin < 0 || begin >= s.steps) return;
+    const int64_t end = begin + kChunk < s.steps ? begin + kChunk : s.steps;
+    for (int64_t t = begin; t < end; ++t) {
+      const int64_t l = p.route[route * s.steps + t];
+      if (l < 0) continue;
+      prefetch_row(x_base + l * s.channels, block.width);
+      prefetch_row(map + output_at(l), block.width);
+      prefetch_row(dt_base + l * p.dt.token, 1);
+    }
+  }
+
+  MMSSM_MEMBER void gather_states(T* to, const T* from, int i) {
     for (int64_t n = 0; n < p.size.states; ++n) to[n * kChunk + i] = from[n];
+  }
+
+  // Where a map shaped like the output has token l.
+  MMSSM_MEMBER int64_t output_at(int64_t l) const {
+    return output_base + l * output_stride;
   }
 
   // raw: weight dt + bias, or dt + bias.

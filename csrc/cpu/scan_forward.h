@@ -33,17 +33,20 @@ MMSSM_INLINE void run_state(const Chunk<T>& chunk, int64_t n, T* h, T* y,
 }
 
 template <typename T>
-static void write_sums(const Chunk<T>& chunk, T* out, const T* y) {
-  const Block& block = chunk.block;
+static void write_sums(const Chunk<T>& chunk, T* out, T* y) {
+  typedef Pack<T> V;
   for (int i = 0; i < chunk.count; ++i) {
     const int64_t l = chunk.token[i];
     if (l < 0) continue;
-    T row[kLanes];
-    for (int v = 0; v < kLanes; ++v)
-      row[v] = y[i * kLanes + v] + chunk.skip[v] * chunk.x.row[i][v];
-    add_row(
-        out + output_offset(chunk.p, chunk.batch, chunk.route, l, block.first),
-        row, block.width);
+    T *to = out + chunk.output_at(l), *row = y + i * kLanes;
+    const bool whole = chunk.block.width == kLanes;
+    for (int lane = 0; lane < kLanes; lane += V::kWidth) {
+      V sum = V::load(row + lane) +
+              V::load(chunk.skip + lane) * V::load(chunk.x.row[i] + lane);
+      if (whole) sum = sum + V::load(to + lane);
+      sum.store((whole ? to : row) + lane);
+    }
+    if (!whole) add_row(to, row, chunk.block.width);
   }
 }
 
@@ -54,8 +57,7 @@ static void write_state(const Chunk<T>& chunk, int64_t n, T* out,
   for (int i = 0; i < chunk.count; ++i) {
     const int64_t l = chunk.token[i];
     if (l < 0) continue;
-    T* to = out + output_offset(chunk.p, chunk.batch, chunk.route, l,
-                                chunk.block.first);
+    T* to = out + chunk.output_at(l);
     for (int v = 0; v < chunk.block.width; ++v)
       to[v * states + n] += kept[i * kLanes + v];
   }
@@ -92,7 +94,7 @@ static void forward_chunk(Chunk<T>& chunk, T* out, T* h, T* y) {
 
 template <typename T>
 static int64_t forward_scratch(const ScanSizes& s) {
-  return Chunk<T>::size(s) + (s.states + kChunk) * kLanes;
+  return Chunk<T>::size(s) + (s.states + kChunk) * kLanes + Arena<T>::slack(2);
 }
 
 template <typename T>
@@ -100,7 +102,7 @@ static void forward(const ScanArgs<T>& p, T* out, const ScanWork& work,
                     T* scratch) {
   const int64_t states = p.size.states;
   for (int64_t index = work.first_block; index < work.last_block; ++index) {
-    Arena<T> arena{scratch};
+    Arena<T> arena(scratch);
     Chunk<T> chunk(p, work.batch, index, arena);
     T *h = arena.take(states * kLanes), *y = arena.take(kChunk * kLanes);
     for (int64_t k = work.first_route; k < work.last_route; ++k) {
@@ -109,6 +111,7 @@ static void forward(const ScanArgs<T>& p, T* out, const ScanWork& work,
       for (int64_t j = 0; j < checkpoint_count(p.size); ++j) {
         if (p.checkpoints) save_checkpoint(chunk, j, h);
         chunk.read(j);
+        chunk.prefetch(j + 1, out);
         forward_chunk(chunk, out, h, y);
       }
     }

@@ -11,26 +11,36 @@ namespace mmssm {
 namespace MMSSM_SIMD {
 
 template <typename T>
-struct IntegerOf {
-  typedef int32_t Type;
+struct VectorOf;
+#if defined(__GNUC__)
+#define MMSSM_VECTOR __attribute__((vector_size(MMSSM_VECTOR_BYTES)))
+#define MMSSM_UNALIGNED __attribute__((packed))
+#else
+#define MMSSM_VECTOR
+#define MMSSM_UNALIGNED
+#endif
+template <>
+struct VectorOf<float> {
+  typedef float Type MMSSM_VECTOR;
+  typedef int32_t Bits MMSSM_VECTOR;
 };
 template <>
-struct IntegerOf<double> {
-  typedef int64_t Type;
+struct VectorOf<double> {
+  typedef double Type MMSSM_VECTOR;
+  typedef int64_t Bits MMSSM_VECTOR;
 };
 
 template <typename T>
 struct Pack {
-  typedef typename IntegerOf<T>::Type Integer;
-#if defined(__GNUC__)
-  static constexpr int kWidth = MMSSM_VECTOR_BYTES / sizeof(T);
-  typedef T Vector __attribute__((vector_size(MMSSM_VECTOR_BYTES)));
-  typedef Integer Bits __attribute__((vector_size(MMSSM_VECTOR_BYTES)));
-#else
-  static constexpr int kWidth = 1;
-  typedef T Vector;
-#endif
+  typedef typename VectorOf<T>::Type Vector;
+  typedef typename VectorOf<T>::Bits Bits;
+  static constexpr int kWidth = sizeof(Vector) / sizeof(T);
   Vector v;
+  // A vector in memory, anywhere. Not read through memcpy: that may alias
+  // everything, and makes the compiler reload what it knows.
+  struct MMSSM_UNALIGNED InMemory {
+    Vector v;
+  };
 
   Pack() = default;
   // Minus zero, which compilers drop: plus zero would change the sign of -0.
@@ -42,11 +52,11 @@ struct Pack {
     return p;
   }
   static MMSSM_MEMBER Pack load(const T* from) {
-    Pack p;
-    memcpy(&p.v, from, sizeof(Vector));
-    return p;
+    return of(reinterpret_cast<const InMemory*>(from)->v);
   }
-  MMSSM_MEMBER void store(T* to) const { memcpy(to, &v, sizeof(Vector)); }
+  MMSSM_MEMBER void store(T* to) const {
+    reinterpret_cast<InMemory*>(to)->v = v;
+  }
 };
 
 template <typename T>
@@ -96,6 +106,38 @@ MMSSM_INLINE Pack<float> half_power_of_two(const Pack<float>& rounded) {
 }
 #endif
 
+// What the processor does in one instruction and a compiler does not find.
+#if MMSSM_VECTOR_BYTES == 64  // AVX-512
+MMSSM_INLINE Pack<float> at_least(const Pack<float>& x,
+                                  const Pack<float>& low) {
+  return Pack<float>::of(_mm512_max_ps(low.v, x.v));
+}
+MMSSM_INLINE Pack<float> at_most(const Pack<float>& x,
+                                 const Pack<float>& high) {
+  return Pack<float>::of(_mm512_min_ps(high.v, x.v));
+}
+MMSSM_INLINE Pack<float> magnitude(const Pack<float>& x) {
+  return Pack<float>::of(_mm512_abs_ps(x.v));
+}
+MMSSM_INLINE Pack<float> times_power_of_two(const Pack<float>& p,
+                                            const Pack<float>& n,
+                                            const Pack<float>&) {
+  return Pack<float>::of(_mm512_scalef_ps(p.v, n.v));
+}
+#elif MMSSM_VECTOR_BYTES == 32  // AVX2
+MMSSM_INLINE Pack<float> at_least(const Pack<float>& x,
+                                  const Pack<float>& low) {
+  return Pack<float>::of(_mm256_max_ps(low.v, x.v));
+}
+MMSSM_INLINE Pack<float> at_most(const Pack<float>& x,
+                                 const Pack<float>& high) {
+  return Pack<float>::of(_mm256_min_ps(high.v, x.v));
+}
+MMSSM_INLINE Pack<float> magnitude(const Pack<float>& x) {
+  return Pack<float>::of(_mm256_andnot_ps(_mm256_set1_ps(-0.f), x.v));
+}
+#endif
+
 // No fast vector exponential in double precision: it is for tests.
 MMSSM_INLINE Pack<double> fast_exp(const Pack<double>& x) {
   double lanes[Pack<double>::kWidth];
@@ -126,6 +168,15 @@ MMSSM_INLINE Pack<T> add_neighbours(const Pack<T>& a, const Pack<T>& b) {
   b.store(from + width);
   for (int i = 0; i < width; ++i) to[i] = from[2 * i] + from[2 * i + 1];
   return Pack<T>::load(to);
+#endif
+}
+
+// Asks for a row of kLanes numbers that will be used soon.
+template <typename T>
+MMSSM_INLINE void prefetch_row(const T* row, int count) {
+#if defined(__GNUC__)
+  for (int at = 0; at < count; at += 64 / int(sizeof(T)))
+    __builtin_prefetch(row + at);
 #endif
 }
 
