@@ -1,162 +1,256 @@
-"""Time implementations of one computation side by side."""
+"""Measure several implementations of one computation side by side.
+
+What is compared lies in :mod:`benchmark_op` and :mod:`benchmark_model`, tables
+and pictures in :mod:`benchmark_report`.
+"""
 
 import os
 import platform
+import re
+import statistics
+import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from rich.console import Console
+from rich.progress import Progress
+from torch.profiler import ProfilerActivity, profile
 
-from mmssm.ops import (
-    routed_selective_scan,
-    routed_selective_scan_reference,
+# A turn repeats a quicker call until it lasts this long, for the clock's and
+# the launches' sake.
+MIN_SECONDS = 0.02
+
+READING = (
+    'Medians of {} interleaved rounds after a warm-up; ratio: time over that '
+    'of the first row.'
 )
-from mmssm.scans import CROSS, routes
-
-# The routed scan's sizes in VMamba's variants at 224 pixels: side of the map,
-# inner channels, rank of the step projection, states per channel.
-SCAN_SIZES = {
-    'VMamba-T stage 1': (56, 96, 6, 1),
-    'VMamba-T stage 2': (28, 192, 12, 1),
-    'VMamba-T stage 3': (14, 384, 24, 1),
-    'VMamba-T stage 4': (7, 768, 48, 1),
-    'Vanilla-T stage 1': (56, 192, 6, 16),
-}
+PEAK = 'Peak: most memory of tensors at a time, above {}.'
 
 
 @dataclass
-class Timing:
-    """Seconds per call of one implementation in one case.
+class Run:
+    """One implementation that is to be measured.
 
     Attributes:
-        case (str): What was computed.
-        name (str): Which implementation computed it.
-        seconds (list[float]): One entry per round.
+        name (str): What to call it.
+        phases (dict[str, Callable]): What to time, by name. The last one is
+            the whole: its memory is measured, and ratios refer to it.
+        rounds (int | None): At most so many rounds, for a slow one.
+        optional (bool): Whether a failure leaves it out with a note, where
+            otherwise it stops the measurement.
+        note (str): Why it is not measured at all; empty if it is.
     """
 
-    case: str
     name: str
-    seconds: list[float]
+    phases: dict[str, Callable[[], object]] = field(default_factory=dict)
+    rounds: int | None = None
+    optional: bool = False
+    note: str = ''
+
+
+@dataclass
+class Result:
+    """What was measured of a :class:`Run`.
+
+    Attributes:
+        name (str): The run's.
+        seconds (dict[str, list[float]]): Seconds per call by phase, one entry
+            per round.
+        peak (int | None): Bytes allocated at the worst moment of the last
+            phase, above what was allocated before (arguments and weights); its
+            results are included.
+        note (str): Why there is no measurement; empty if there is one.
+    """
+
+    name: str
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    peak: int | None = None
+    note: str = ''
 
     @property
-    def median(self) -> float:
-        """The median of all rounds, in seconds."""
-        ordered = sorted(self.seconds)
-        return ordered[len(ordered) // 2]
+    def medians(self) -> dict[str, float]:
+        """Median seconds by phase."""
+        return {k: statistics.median(v) for k, v in self.seconds.items()}
+
+    @property
+    def median(self) -> float | None:
+        """Median seconds of the last phase, None if not measured."""
+        return next(reversed(self.medians.values()), None)
 
 
-def time_in_turns(
-    case: str,
-    runs: dict[str, Callable[[], object]],
-    rounds: int,
-    device: str = 'cpu',
-) -> list[Timing]:
-    """Time several implementations in interleaved rounds.
+@dataclass
+class Case:
+    """One computation and what was measured of its implementations.
+
+    Attributes:
+        name (str): What was computed.
+        results (list[Result]): The first is what the others are held against.
+        facts (dict): Numbers that the measurement is read with.
+    """
+
+    name: str
+    results: list[Result]
+    facts: dict = field(default_factory=dict)
+
+    def ratio(self, result: Result) -> float | None:
+        """Time of a result over that of the first one."""
+        base = self.results[0].median
+        return result.median / base if base and result.median else None
+
+
+def measure(
+    case: str, runs: list[Run], rounds: int, device: torch.device
+) -> list[Result]:
+    """Measure in interleaved rounds, after a warm-up of each.
 
     In turns, a machine that slows down slows all of them alike, so that the
-    ratios hold.
+    ratios hold. Running out of GPU memory leaves a run out with a note.
 
     Args:
-        case (str): What is computed.
-        runs (dict[str, Callable]): The implementations by name.
-        rounds (int): Timed rounds; one more, first, is not timed.
-        device (str): Whose work is waited for. Defaults to 'cpu'.
+        case (str): What is computed, for the progress display.
+        runs (list[Run]): The implementations.
+        rounds (int): Timed rounds.
+        device (torch.device): Whose work is waited for.
 
     Returns:
-        list[Timing]: In the order of ``runs``.
+        list[Result]: In the order of ``runs``.
+
+    Raises:
+        ValueError: If there is no round.
     """
-    timings = {name: Timing(case, name, []) for name in runs}
-    for turn in range(rounds + 1):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            if device != 'cpu':
-                torch.cuda.synchronize(device)
-            if turn:
-                elapsed = time.perf_counter() - start
-                timings[name].seconds.append(elapsed)
-    return list(timings.values())
-
-
-def scan_inputs(
-    side: int,
-    channels: int,
-    rank: int,
-    states: int,
-    batch: int = 1,
-    device: str = 'cpu',
-    dtype: torch.dtype = torch.float32,
-) -> dict[str, Tensor]:
-    """Arguments of the routed scan over a square map, from a fixed seed."""
-    generator = torch.Generator().manual_seed(0)
-
-    def rand(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator).to(device)
-
-    tokens, count = side * side, len(CROSS)
-    return dict(
-        x=rand(batch, tokens, channels).to(dtype),
-        dt=rand(batch, tokens, count, rank).to(dtype),
-        A=-rand(count, channels, states).abs() - 0.5,
-        B=rand(batch, tokens, count, states).to(dtype),
-        C=rand(batch, tokens, count, states).to(dtype),
-        D=rand(count, channels),
-        routes=routes(CROSS, side, side, device),
-        dt_weight=0.1 * rand(count, channels, rank),
-        dt_bias=rand(count, channels) - 3,
+    if rounds < 1:
+        raise ValueError(f'at least one round is needed, got {rounds}')
+    results = [Result(run.name, note=run.note) for run in runs]
+    # Only people watch; the line disappears when the case is done.
+    progress = Progress(
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+        # A thread that redraws would take its share of the CPU.
+        auto_refresh=False,
     )
+    with progress:
+        task = progress.add_task(case, total=(rounds + 1) * len(runs))
+        repeats = []
+        for run, result in zip(runs, results):
+            repeats.append(_prepare(run, result, device))
+            progress.update(task, advance=1, refresh=True)
+        for turn in range(rounds):
+            for run, result, times in zip(runs, results, repeats):
+                if not result.note and turn < (run.rounds or rounds):
+                    for phase, call in run.phases.items():
+                        seconds = _seconds(call, times[phase], device)
+                        result.seconds.setdefault(phase, []).append(seconds)
+                progress.update(task, advance=1, refresh=True)
+    return results
 
 
-def time_scan(
-    batch: int = 1,
-    rounds: int = 5,
-    backward: bool = False,
-    device: str = 'cpu',
-    dtype: torch.dtype = torch.float32,
-) -> Iterator[list[Timing]]:
-    """Time the native routed scan beside its reference, case by case.
+def _prepare(run: Run, result: Result, device: torch.device) -> dict[str, int]:
+    """Warm up, note the peak; returns calls per turn by phase."""
+    repeats = {}
+    if result.note:
+        return repeats
+    try:
+        for phase, call in run.phases.items():
+            _seconds(call, 1, device)  # May load, choose or compile kernels.
+            repeats[phase] = int(MIN_SECONDS / _seconds(call, 1, device)) or 1
+        result.peak = peak_bytes(call, device)
+    except torch.OutOfMemoryError:
+        result.note = 'out of memory'
+    except Exception as error:
+        if not run.optional:
+            raise
+        first_line = (str(error).splitlines() or [''])[0]
+        result.note = f'failed: {type(error).__name__}: {first_line}'
+    return repeats
+
+
+def _seconds(call: Callable, repeats: int, device: torch.device) -> float:
+    """Seconds per call."""
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+    return (time.perf_counter() - start) / repeats
+
+
+def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
+    """Most bytes of tensors allocated at one time during a call.
+
+    What was allocated before does not count; results do. On a GPU the caching
+    allocator keeps this figure. On a CPU nothing does, and PyTorch's profiler
+    reports each allocation and release instead.
+    """
+    if device.type == 'cuda':
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    # CUDA builds report on machines without a GPU that there is none.
+    os.environ.setdefault('KINETO_LOG_LEVEL', '5')
+    with profile(
+        activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profiler:
+        call()
+    events = profiler.profiler.kineto_results.events()
+    changes = sorted(
+        (event.start_ns(), number, event.nbytes())
+        for number, event in enumerate(events)
+        if event.name() == '[memory]'
+    )
+    allocated = peak = 0
+    for _, _, change in changes:
+        allocated += change
+        peak = max(peak, allocated)
+    return peak
+
+
+def prepare(name: str | None, threads: int | None) -> torch.device:
+    """The device to measure on, by default a GPU if there is one.
 
     Args:
-        batch (int): Images. Defaults to 1.
-        rounds (int): Timed rounds. Defaults to 5.
-        backward (bool): Whether a step is forward and backward. Defaults to
-            False.
-        device (str): Defaults to 'cpu'.
-        dtype (torch.dtype): Of the tokens. Defaults to float32.
+        name (str | None): 'cpu', 'cuda' or 'cuda:N'.
+        threads (int | None): CPU threads of all that follows; by default
+            PyTorch's choice.
 
-    Yields:
-        list[Timing]: The native op's, then the reference's.
+    Raises:
+        ValueError: If there is no such device, or no thread.
     """
-    for case, size in SCAN_SIZES.items():
-        inputs = scan_inputs(*size, batch, device, dtype)
-        floats = [t for t in inputs.values() if t.is_floating_point()]
-        for tensor in floats:
-            tensor.requires_grad_(backward)
+    if threads is not None:
+        if threads < 1:
+            raise ValueError(f'at least one thread is needed, got {threads}')
+        torch.set_num_threads(threads)
+    name = name or ('cuda' if torch.cuda.is_available() else 'cpu')
+    if not re.fullmatch(r'cpu|cuda(:\d+)?', name):
+        raise ValueError(f'device must be cpu, cuda or cuda:N, got {name!r}')
+    device = torch.device(name)
+    if device.type == 'cuda':
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise ValueError(
+                f'device {name} was asked for, but PyTorch finds '
+                f'{torch.cuda.device_count()} usable GPUs; use --device cpu, '
+                'or one that is there'
+            )
+        torch.cuda.set_device(device)
+    return device
 
-        def run(scan, inputs=inputs, floats=floats):
-            y = scan(**inputs)
-            if backward:
-                torch.autograd.grad(y, floats, y.detach())
 
-        runs = {
-            'native': lambda run=run: run(routed_selective_scan),
-            'reference': lambda run=run: run(routed_selective_scan_reference),
-        }
-        yield time_in_turns(case, runs, rounds, device)
-
-
-def machine(device: str = 'cpu') -> str:
-    """One line that says what the times were measured on."""
+def machine(device: torch.device) -> str:
+    """One line that says what was measured on."""
     name = platform.processor() or platform.machine()
     if os.path.exists('/proc/cpuinfo'):
         with open('/proc/cpuinfo') as info:
             models = [line for line in info if line.startswith('model name')]
         name = models[0].split(':')[1].strip() if models else name
-    if device != 'cpu':
+    built = f'torch {torch.__version__}'
+    if device.type == 'cuda':
         name = f'{torch.cuda.get_device_name(device)}, {name}'
+        built = f'{built}, CUDA {torch.version.cuda}'
     return (
-        f'{name}, {torch.get_num_threads()} threads, torch '
-        f'{torch.__version__}, Python {platform.python_version()}'
+        f'{name}, {torch.get_num_threads()} threads, {built}, '
+        f'Python {platform.python_version()}'
     )

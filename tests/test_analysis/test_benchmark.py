@@ -1,38 +1,119 @@
-"""The benchmark compares like with like."""
+"""What is measured: turns, medians, memory."""
 
+from functools import partial
+
+import pytest
 import torch
 
 from mmssm.analysis import benchmark
-from mmssm.ops import routed_selective_scan, routed_selective_scan_reference
+from mmssm.analysis.benchmark import Case, Result, Run
+
+CPU = torch.device('cpu')
 
 
-def test_rounds_alternate_and_the_first_is_not_timed():
+@pytest.fixture(autouse=True)
+def one_call_per_turn(monkeypatch):
+    monkeypatch.setattr(benchmark, 'MIN_SECONDS', 0)
+
+
+def recorder(calls, name, *phases):
+    return {p: partial(calls.append, (name, p)) for p in phases}
+
+
+def test_rounds_take_turns_after_a_warm_up():
     calls = []
-    first, second = benchmark.time_in_turns(
-        'case',
-        dict(a=lambda: calls.append('a'), b=lambda: calls.append('b')),
-        rounds=3,
-    )
-    assert calls == ['a', 'b'] * 4
-    assert len(first.seconds) == len(second.seconds) == 3
-    assert benchmark.Timing('', '', [3.0, 1.0, 2.0]).median == 2.0
-
-
-def test_both_implementations_compute_the_same():
-    inputs = benchmark.scan_inputs(5, 8, 2, 3)
-    torch.testing.assert_close(
-        routed_selective_scan(**inputs),
-        routed_selective_scan_reference(**inputs),
-        rtol=1e-4,
-        atol=1e-4,
-    )
-
-
-def test_every_case_is_timed(monkeypatch):
-    monkeypatch.setattr(benchmark, 'SCAN_SIZES', {'small': (3, 8, 2, 1)})
-    for backward in (False, True):
-        ((native, reference),) = benchmark.time_scan(
-            rounds=1, backward=backward
+    runs = [Run(name, recorder(calls, name, 'one', 'two')) for name in 'ab']
+    first, second = benchmark.measure('case', runs, 3, CPU)
+    turn = [(name, phase) for name in 'ab' for phase in ('one', 'two')]
+    assert calls[-12:] == turn * 3
+    # Warmed up, tried, and once more for the memory.
+    a_one, a_two, b_one, b_two = turn
+    warm_up = [a_one] * 2 + [a_two] * 3 + [b_one] * 2 + [b_two] * 3
+    assert calls[:-12] == warm_up
+    for result in (first, second):
+        assert {p: len(s) for p, s in result.seconds.items()} == dict(
+            one=3, two=3
         )
-        assert native.name == 'native' and reference.name == 'reference'
-        assert native.median > 0 and reference.median > 0
+
+
+def test_a_slow_one_stops_early_and_a_quick_one_repeats(monkeypatch):
+    calls = []
+    slow = Run('slow', recorder(calls, 'slow', 'p'), rounds=1)
+    quick = Run('quick', recorder(calls, 'quick', 'p'))
+    results = benchmark.measure('case', [slow, quick], 3, CPU)
+    assert [len(r.seconds['p']) for r in results] == [1, 3]
+    calls.clear()
+    monkeypatch.setattr(benchmark, 'MIN_SECONDS', 1e-3)
+    benchmark.measure('case', [quick], 1, CPU)
+    assert len(calls) > 10
+
+
+def test_median_and_ratio_are_those_of_the_last_phase():
+    base = Result('base', dict(part=[9.0], whole=[3.0, 1.0, 2.0]))
+    other = Result('other', dict(whole=[5.0]))
+    absent = Result('absent', note='why')
+    case = Case('case', [base, other, absent])
+    assert base.medians == dict(part=9.0, whole=2.0)
+    assert case.ratio(base) == 1.0 and case.ratio(other) == 2.5
+    assert case.ratio(absent) is None
+
+
+def fail(error):
+    raise error
+
+
+def test_failures_leave_out_what_may_be_left_out():
+    runs = [
+        Run('full', dict(p=partial(fail, torch.OutOfMemoryError('x')))),
+        Run('odd', dict(p=partial(fail, KeyError('a'))), optional=True),
+        Run('off', dict(p=partial(fail, KeyError('a'))), note='not here'),
+    ]
+    results = benchmark.measure('case', runs, 1, CPU)
+    assert [r.note for r in results] == [
+        'out of memory',
+        "failed: KeyError: 'a'",
+        'not here',
+    ]
+    assert not any(r.seconds for r in results)
+    runs[1].optional = False
+    with pytest.raises(KeyError):
+        benchmark.measure('case', runs, 1, CPU)
+
+
+def test_peak_counts_what_is_alive_at_once():
+    given = torch.ones(1 << 20)
+
+    def call():
+        a = given + 1  # 4 MiB
+        b = a + 1  # 8 MiB
+        del a
+        c = b[:10] + 1
+        del b
+        return given * c[0]  # 4 MiB and crumbs
+
+    assert benchmark.peak_bytes(call, CPU) == pytest.approx(8 << 20, rel=1e-3)
+    assert benchmark.peak_bytes(lambda: given[3:], CPU) == 0
+
+
+@pytest.mark.parametrize(
+    'name, threads, message',
+    [
+        ('tpu', None, "cpu, cuda or cuda:N, got 'tpu'"),
+        ('cuda:99', None, 'device cuda:99 was asked for, but PyTorch finds'),
+        ('cpu', 0, 'at least one thread is needed, got 0'),
+    ],
+)
+def test_bad_device_or_threads(name, threads, message):
+    with pytest.raises(ValueError, match=message):
+        benchmark.prepare(name, threads)
+
+
+def test_machine_names_what_times_depend_on():
+    line = benchmark.machine(benchmark.prepare('cpu', torch.get_num_threads()))
+    assert f'{torch.get_num_threads()} threads' in line
+    assert torch.__version__ in line
+
+
+def test_no_rounds():
+    with pytest.raises(ValueError, match='at least one round'):
+        benchmark.measure('case', [], 0, CPU)

@@ -1,69 +1,151 @@
-"""Time the native ops beside their references, in interleaved rounds."""
+"""Measure time and memory side by side, in interleaved rounds.
+
+`op` holds the native routed scan against everything else that computes it,
+`model` backbones against each other.
+"""
 
 import argparse
-import json
+import shlex
+import sys
 
 import torch
 
-from mmssm.analysis.benchmark import machine, time_scan
+from mmssm.analysis.benchmark import prepare
+from mmssm.analysis.benchmark_model import BESIDE, backbones, bench_model
+from mmssm.analysis.benchmark_op import bench_op
+from mmssm.analysis.benchmark_report import check_plot, plot
+from mmssm.engine.errors import run_tool
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('what', choices=['op'], help='what to time')
-    parser.add_argument('--batch', type=int, default=1, help='images')
-    parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument(
-        '--backward', action='store_true', help='time forward and backward'
+    modes = parser.add_subparsers(dest='mode', required=True)
+    op = modes.add_parser(
+        'op',
+        help='the routed scan beside its alternatives',
+        description="The routed scan at VMamba's sizes: mmssm's native op, "
+        'its PyTorch reference, and what the originals do, a 1-D scan between '
+        "a gather and a merge, with mmssm's scan and, on a GPU and if "
+        "installed, mamba-ssm's and VMamba's.",
     )
-    parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1')
-    parser.add_argument(
+    op.add_argument(
+        '--backward',
+        action='store_true',
+        help='measure forward + backward (default: forward in inference mode)',
+    )
+    op.add_argument(
+        '--compile',
+        action='store_true',
+        help='also what torch.compile makes of each; compiling takes minutes',
+    )
+    op.add_argument(
         '--dtype',
         default='float32',
         choices=['float32', 'bfloat16', 'float16'],
+        help='of the tokens (default: %(default)s)',
+    )
+    model = modes.add_parser(
+        'model',
+        help='backbones beside each other',
+        description='Backbones, image in, feature maps out: no neck, no head.',
+    )
+    model.add_argument(
+        '--arch',
+        nargs='+',
+        default=[],
+        help='VMamba archs, or TYPE:ARCH for other backbones of mmssm '
+        '(default: tiny-s1l8 unless --config is given)',
+    )
+    model.add_argument(
+        '--config',
+        nargs='+',
+        default=[],
+        metavar='FILE',
+        help='configs whose backbones join, with the outputs they ask for',
+    )
+    model.add_argument(
+        '--beside',
+        nargs='+',
+        default=[],
+        choices=BESIDE,
+        metavar='NAME',
+        help=f'well-known backbones that join, of timm if installed, else of '
+        f'mmpretrain: {", ".join(BESIDE)}',
+    )
+    model.add_argument(
+        '--size',
+        nargs='+',
+        type=int,
+        default=[224],
+        metavar='PIXELS',
+        help='height and width of the images, one or more (default: 224)',
+    )
+    model.add_argument(
+        '--train',
+        action='store_true',
+        help='forward + backward in training mode (default: inference)',
+    )
+    model.add_argument('--amp', action='store_true', help='bfloat16 autocast')
+    for mode in (op, model):
+        add_common_options(mode)
+    return parser.parse_args()
+
+
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--batch', type=int, default=1, help='images (default: 1)'
     )
     parser.add_argument(
-        '--threads', type=int, default=2, help='CPU threads (default: 2)'
+        '--rounds', type=int, default=5, help='timed rounds (default: 5)'
     )
-    parser.add_argument('--json', metavar='FILE', help='also write the times')
-    return parser.parse_args()
+    parser.add_argument(
+        '--device',
+        help='cpu, cuda or cuda:N (default: a GPU if there is one)',
+    )
+    parser.add_argument(
+        '--threads', type=int, help="CPU threads (default: PyTorch's choice)"
+    )
+    parser.add_argument(
+        '--json', metavar='FILE', help='write every round of the measurement'
+    )
+    parser.add_argument(
+        '--markdown', metavar='FILE', help='append the tables to this page'
+    )
+    parser.add_argument(
+        '--plot', metavar='FILE', help='draw the times: .png, .pdf or .svg'
+    )
 
 
 def main() -> None:
     args = parse_args()
-    torch.set_num_threads(args.threads)
-    step = 'forward + backward' if args.backward else 'forward'
-    print(machine(args.device))
-    print(f'routed_selective_scan, {step}, batch {args.batch}, {args.dtype}')
-    print(
-        f'{"case":20}{"native":>12}{"reference":>12}{"ratio":>9}', flush=True
-    )
-    rows = []
-    for native, reference in time_scan(
-        args.batch,
-        args.rounds,
-        args.backward,
-        args.device,
-        getattr(torch, args.dtype),
-    ):
-        ratio = reference.median / native.median
-        print(
-            f'{native.case:20}{native.median * 1e3:9.2f} ms'
-            f'{reference.median * 1e3:9.1f} ms{ratio:8.1f}x',
-            flush=True,
+    if args.plot:
+        check_plot(args.plot)
+    device = prepare(args.device, args.threads)
+    common = dict(batch=args.batch, rounds=args.rounds, device=device)
+    if args.mode == 'op':
+        report = bench_op(
+            backward=args.backward,
+            compiled=args.compile,
+            dtype=getattr(torch, args.dtype),
+            **common,
         )
-        rows.append(
-            dict(
-                case=native.case,
-                native_s=native.median,
-                reference_s=reference.median,
-                ratio=ratio,
-            )
+    else:
+        archs = args.arch or ([] if args.config else ['tiny-s1l8'])
+        report = bench_model(
+            backbones(archs, args.config, args.beside),
+            args.size,
+            train=args.train,
+            amp=args.amp,
+            **common,
         )
+    command = shlex.join(['python', *sys.argv])
     if args.json:
-        with open(args.json, 'w') as file:
-            json.dump(dict(machine=machine(args.device), rows=rows), file)
+        report.write_json(args.json, command)
+    if args.markdown:
+        report.write_markdown(args.markdown, command)
+    if args.plot:
+        plot(report, args.plot)
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)
