@@ -7,6 +7,8 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .slices import by_slices
+
 
 class VSSBlock(BaseModule):
     """x + mixer(norm1(x)), then x + ffn(norm2(x)) if there is an FFN.
@@ -46,10 +48,18 @@ class VSSBlock(BaseModule):
             self.ffn = None
 
     def _forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.mixer(self.norm1(x)))
-        if self.ffn is not None:
-            x = self.ffn(self.norm2(x), identity=x)
-        return x
+        mixed = self.drop_path(self.mixer(self.norm1(x)))
+        if self.ffn is None:
+            return x + mixed
+        if self.training:
+            # Stochastic depth drops samples, which slices do not show.
+            return self._feed_forward(x, mixed)
+        width = self.ffn.feedforward_channels
+        return by_slices(self._feed_forward, x, mixed, width=width)
+
+    def _feed_forward(self, x: Tensor, mixed: Tensor) -> Tensor:
+        x = x + mixed
+        return self.ffn(self.norm2(x), identity=x)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""

@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from .map_conv import MapConv2d
+
 
 class PatchMerging(BaseModule):
     """Swin's patch merging: 2 x 2 tokens, norm, linear (VMamba's "v1").
@@ -39,11 +41,11 @@ class ConvDownsample(BaseModule):
 
     def __init__(self, in_channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
+        self.conv = MapConv2d(
             in_channels, 2 * in_channels, 3, stride=2, padding=1
         )
         self.norm = nn.LayerNorm(2 * in_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, ceil(H / 2), ceil(W / 2), 2 C)."""
-        return self.norm(self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        return self.norm(self.conv(x))

@@ -4,12 +4,14 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from mmcv.cnn import build_activation_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..ops import routed_selective_scan
 from ..scans import CROSS, parse_routes, routes
+from .slices import by_slices
 from .ssm_init import linear_init, s4d_log_rates, step_bias, step_weight
 
 
@@ -92,16 +94,24 @@ class SS2D(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
-        height, width = x.shape[1:3]
-        x = self.in_proj(x)
+        inner = self.x_proj_weight.shape[-1]
+        # Rebound at each step, so that no map outlives its use.
         if self.gate:
-            x, z = x.chunk(2, -1)
-        x = self.act(self.conv2d(x.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
-        y = self.scan(x.flatten(1, 2), height, width)
+            tokens = F.linear(x, self.in_proj.weight[:inner])
+        else:
+            tokens = self.in_proj(x)
+        tokens = self.conv2d(tokens.permute(0, 3, 1, 2))
+        tokens = self.act(tokens).permute(0, 2, 3, 1).flatten(1, 2)
+        y = self.scan(tokens, *x.shape[1:3]).unflatten(1, x.shape[1:3])
+        del tokens
+        # The gate is projected only now: it need not live through the scan.
+        return by_slices(self._gate_and_project, y, x, width=inner)
+
+    def _gate_and_project(self, y: Tensor, x: Tensor) -> Tensor:
+        inner = y.shape[-1]
         y = self.out_norm(y.to(self.out_norm.weight.dtype))
-        y = y.unflatten(1, (height, width))
         if self.gate:
-            y = y * self.act(z)
+            y = y * self.act(F.linear(x, self.in_proj.weight[inner:]))
         return self.out_proj(y)
 
     def scan(self, x: Tensor, height: int, width: int) -> Tensor:
@@ -109,7 +119,7 @@ class SS2D(BaseModule):
         num_routes, rows, inner = self.x_proj_weight.shape
         # A projection acts on single tokens, so it needs no route order: one
         # matrix product serves all routes.
-        projected = nn.functional.linear(x, self.x_proj_weight.flatten(0, 1))
+        projected = F.linear(x, self.x_proj_weight.flatten(0, 1))
         dt, B, C = projected.unflatten(-1, (num_routes, rows)).split(
             [self.dt_rank, self.d_state, self.d_state], -1
         )

@@ -3,6 +3,9 @@
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from .map_conv import MapConv2d
+from .slices import by_slices
+
 
 def _check_image(x: Tensor, smallest: int) -> None:
     if x.dim() != 4:
@@ -27,7 +30,7 @@ class PatchStem(BaseModule):
 
     def __init__(self, in_channels: int, embed_dims: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, embed_dims, 4, stride=4)
+        self.conv = MapConv2d(in_channels, embed_dims, 4, stride=4)
         self.norm = nn.LayerNorm(embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,7 +40,7 @@ class PatchStem(BaseModule):
             ValueError: If the image is smaller than one patch.
         """
         _check_image(x, 4)
-        return self.norm(self.conv(x).permute(0, 2, 3, 1))
+        return self.norm(self.conv(x.permute(0, 2, 3, 1)))
 
 
 class ConvStem(BaseModule):
@@ -51,10 +54,10 @@ class ConvStem(BaseModule):
     def __init__(self, in_channels: int, embed_dims: int) -> None:
         super().__init__()
         half = embed_dims // 2
-        self.conv1 = nn.Conv2d(in_channels, half, 3, stride=2, padding=1)
+        self.conv1 = MapConv2d(in_channels, half, 3, stride=2, padding=1)
         self.norm1 = nn.LayerNorm(half)
         self.act = nn.GELU()
-        self.conv2 = nn.Conv2d(half, embed_dims, 3, stride=2, padding=1)
+        self.conv2 = MapConv2d(half, embed_dims, 3, stride=2, padding=1)
         self.norm2 = nn.LayerNorm(embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,7 +67,8 @@ class ConvStem(BaseModule):
             ValueError: If the image is smaller than one patch.
         """
         _check_image(x, 4)
-        x = self.act(self.norm1(self.conv1(x).permute(0, 2, 3, 1)))
-        return self.norm2(
-            self.conv2(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        x = self.conv1(x.permute(0, 2, 3, 1))
+        x = by_slices(
+            lambda tokens: self.act(self.norm1(tokens)), x, width=x.shape[-1]
         )
+        return self.norm2(self.conv2(x))

@@ -185,6 +185,28 @@ def test_with_cp_changes_nothing_but_memory():
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize(
+    'fields', [dict(), dict(gate=True, ssm_ratio=2.0), SSD]
+)
+@pytest.mark.parametrize('autocast', [False, True])
+def test_inference_equals_training_forward(monkeypatch, fields, autocast):
+    """Without gradients large maps are worked on in slices."""
+    monkeypatch.setattr('mmssm.layers.slices.SLICE_BYTES', 2**12)
+    torch.manual_seed(0)
+    model = VMamba({**MINI, **fields}, out_indices=(0, 1, 2, 3)).eval()
+    x = torch.randn(2, 3, 72, 50)
+    with torch.autocast('cpu', enabled=autocast):
+        want = model(x)
+        with torch.no_grad():
+            got = model(x)
+    tolerance = 0.1 if autocast else 1e-4
+    for a, b in zip(got, want):
+        assert a.dtype == b.dtype
+        torch.testing.assert_close(
+            a.float(), b.detach().float(), rtol=tolerance, atol=tolerance
+        )
+
+
 @pytest.mark.parametrize('fields', [dict(), SSD])
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_autocast_and_16_bit_weights(dtype, fields):

@@ -1,10 +1,14 @@
 """The mixers against their definition on explicit route copies."""
 
+import json
+from contextlib import contextmanager
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.profiler import ProfilerActivity, profile
 
-from mmssm.layers import SS2D, SSD2D
+from mmssm.layers import SS2D, SSD2D, slices
 from mmssm.ops import selective_scan_reference
 from mmssm.scans import CROSS, routes
 
@@ -78,3 +82,55 @@ def test_float16_sums_stay_finite(mixer):
     layer.Ds.data.fill_(3e5)
     with torch.autocast('cpu', dtype=torch.float16), torch.no_grad():
         assert layer(torch.randn(1, 4, 4, 32)).isfinite().all()
+
+
+@contextmanager
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def peak_bytes(function, path):
+    """Most bytes that were allocated at once while ``function`` ran."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as p:
+        function()
+    p.export_chrome_trace(str(path))
+    events = [
+        (event['ts'], event['args']['Bytes'])
+        for event in json.loads(path.read_text())['traceEvents']
+        if event['name'] == '[memory]'
+    ]
+    live = peak = 0
+    for _, change in sorted(events, key=lambda event: event[0]):
+        live += change
+        peak = max(peak, live)
+    return peak
+
+
+@pytest.mark.parametrize(
+    'fields',
+    [
+        dict(),
+        dict(ssm_ratio=2.0),
+        dict(d_state=16, ssm_ratio=2.0, gate=True, conv_bias=True),
+    ],
+)
+def test_memory_of_a_forward(monkeypatch, tmp_path, fields):
+    """Never more than two maps (B, L, inner) beside the projected weights.
+
+    Those hold K * (R + 2 N) numbers per token. On one thread: a small scan
+    may give each idle thread a result of its own.
+    """
+    monkeypatch.setattr(slices, 'SLICE_BYTES', 2**16)
+    mixer = SS2D(96, **fields).eval()
+    x = torch.randn(2, 48, 40, 96)
+    num_routes, rows, inner = mixer.x_proj_weight.shape
+    map_bytes = 4 * 2 * 48 * 40 * inner
+    projected_bytes = 4 * 2 * 48 * 40 * num_routes * rows
+    with torch.inference_mode(), one_thread():
+        mixer(x)  # caches the routes
+        peak = peak_bytes(lambda: mixer(x), tmp_path / 'trace.json')
+    assert 2 * map_bytes <= peak
+    assert peak <= 2.1 * map_bytes + projected_bytes

@@ -1,0 +1,62 @@
+"""A convolution of channels-last maps."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .slices import runs_eagerly_on_cpu
+
+
+class MapConv2d(nn.Conv2d):
+    """``nn.Conv2d`` from (B, H, W, C) to (B, H', W', C').
+
+    Parameters have Conv2d's names and shapes. The weight lies channels-last
+    in memory, as the maps do: otherwise each call would copy it, which for a
+    small map costs more than the convolution.
+
+    Args:
+        in_channels (int): Channels in.
+        out_channels (int): Channels out.
+        kernel_size (int): Side of the window.
+        stride (int): Step of the window.
+        padding (int): Zeros added on every side. Defaults to 0.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        padding: int = 0,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding
+        )
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H', W', C')."""
+        if self._is_cheaper_as_product(x):
+            return self._product(x)
+        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+    def _is_cheaper_as_product(self, x: Tensor) -> bool:
+        """Whether there are fewer windows than filters.
+
+        A matrix product copies the windows (tokens out, k * k * C), while
+        oneDNN's convolution reorders the weight (C', k * k * C) in each call.
+        """
+        if not runs_eagerly_on_cpu(x):
+            return False
+        area = self.stride[0] * self.stride[1]
+        return x.shape[:3].numel() < self.out_channels * area
+
+    def _product(self, x: Tensor) -> Tensor:
+        rows, columns = self.padding
+        x = F.pad(x, (0, 0, columns, columns, rows, rows))
+        for axis in (1, 2):
+            x = x.unfold(axis, self.kernel_size[0], self.stride[0])
+        windows = x.permute(0, 1, 2, 4, 5, 3).flatten(3)
+        weight = self.weight.permute(0, 2, 3, 1).flatten(1)
+        return F.linear(windows, weight, self.bias)

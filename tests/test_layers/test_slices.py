@@ -1,0 +1,80 @@
+"""Slices of tokens give what the whole map gives, in less memory."""
+
+import pytest
+import torch
+from torch import nn
+
+from mmssm.layers import VSSBlock, slices
+from mmssm.layers.slices import by_slices
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Shapes a function of two maps saw, with slices of about 7 tokens."""
+    monkeypatch.setattr(slices, 'SLICE_BYTES', 7 * 16 * 8)
+    shapes = []
+
+    def function(x, y):
+        shapes.append(tuple(map(int, x.shape)))
+        return torch.cat([x, y], -1).float()
+
+    return shapes, function
+
+
+def maps():
+    x = torch.randn(2, 3, 5, 4, dtype=torch.float64)
+    # The second is not contiguous.
+    return x, torch.randn(2, 5, 3, 6, dtype=torch.float64).transpose(1, 2)
+
+
+@pytest.mark.parametrize('mode', [torch.no_grad, torch.inference_mode])
+def test_slices_give_the_whole_in_new_memory(seen, mode):
+    shapes, function = seen
+    x, y = maps()
+    want, before = function(x, y), x.clone()
+    with mode():
+        got = by_slices(function, x, y, width=16)
+    assert torch.equal(got, want) and got.dtype == want.dtype
+    assert torch.equal(x, before)
+    assert shapes[1:] == [(6, 4)] * 5  # evenly, none over 7 tokens
+
+
+def test_whole_maps_where_gradients_or_graphs_are_recorded(seen):
+    shapes, function = seen
+    x, y = maps()
+    by_slices(function, x, y, width=16)
+    with torch.no_grad():
+        by_slices(function, x[:, :1, :3], y[:, :1, :3], width=16)
+        by_slices(function, x[:0], y[:0], width=16)
+        torch.jit.trace(
+            lambda x, y: by_slices(function, x, y, width=16),
+            (x, y),
+            check_trace=False,
+        )
+    assert set(shapes) == {(2, 3, 5, 4), (2, 1, 3, 4), (0, 3, 5, 4)}
+
+
+@pytest.mark.parametrize('autocast', [False, True])
+def test_block_in_slices(monkeypatch, autocast):
+    torch.manual_seed(0)
+    block = VSSBlock(8, nn.Linear(8, 8), drop_path_rate=0.5).eval()
+    x = torch.randn(2, 5, 7, 8)
+    with torch.no_grad(), torch.autocast('cpu', enabled=autocast):
+        want = block(x)
+        monkeypatch.setattr(slices, 'SLICE_BYTES', 1000)
+        got = block(x)
+    assert got.dtype == want.dtype
+    torch.testing.assert_close(got, want)
+
+
+def test_stochastic_depth_drops_samples_not_slices(monkeypatch):
+    """In training mode without gradients too."""
+    monkeypatch.setattr(slices, 'SLICE_BYTES', 1000)
+    torch.manual_seed(0)
+    block = VSSBlock(8, nn.Identity(), drop_path_rate=0.5).train()
+    nn.init.constant_(block.norm1.weight, 0)  # leaves the FFN's branch
+    x = torch.randn(32, 5, 7, 8)
+    with torch.no_grad():
+        kept = (block(x) != x).flatten(1)
+    assert (kept.any(1) == kept.all(1)).all()
+    assert 0 < kept.any(1).sum() < 32
