@@ -90,7 +90,7 @@ ScanInputs prepare_inputs(const Tensor& x, const Tensor& dt, const Tensor& A,
                           const optional<Tensor>& dt_weight,
                           const optional<Tensor>& dt_bias, const Tensor& routes,
                           std::string_view output,
-                          optional<at::ScalarType> out_dtype) {
+                          optional<at::ScalarType> out_dtype, bool keep_half) {
   ScanInputs in;
   ScanSizes& s = in.size;
   in.output = parse_output(output);
@@ -176,10 +176,17 @@ ScanInputs prepare_inputs(const Tensor& x, const Tensor& dt, const Tensor& A,
     check_routes<int64_t>(routes, s.tokens);
 
   const auto dtype = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  in.x = x.to(dtype).contiguous();
-  in.dt = as_tokens(dt, dtype);
-  in.b = as_tokens(B.dim() == 5 ? B : B.unsqueeze(3), dtype);
-  if (has_c) in.c = as_tokens(C->dim() == 5 ? *C : C->unsqueeze(3), dtype);
+  const auto like_x = [&](const Tensor& t) {
+    return t.scalar_type() == x.scalar_type();
+  };
+  const bool keep = keep_half && at::isReducedFloatingType(x.scalar_type()) &&
+                    like_x(dt) && like_x(B) && (!has_c || like_x(*C));
+  const auto token_dtype = keep ? x.scalar_type() : dtype;
+  in.x = x.to(token_dtype).contiguous();
+  in.dt = as_tokens(dt, token_dtype);
+  in.b = as_tokens(B.dim() == 5 ? B : B.unsqueeze(3), token_dtype);
+  if (has_c)
+    in.c = as_tokens(C->dim() == 5 ? *C : C->unsqueeze(3), token_dtype);
   in.a = as_parameter(A, dtype);
   in.d = as_parameter(D, dtype);
   in.dt_weight = as_parameter(dt_weight, dtype);

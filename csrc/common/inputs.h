@@ -11,7 +11,9 @@
 namespace mmssm {
 
 // The tensors as a kernel reads them: one dtype (float32, or float64 for
-// float64 tokens), parameters contiguous, B and C with a group axis.
+// float64 tokens), parameters contiguous, B and C with a group axis. Tokens
+// that are all of one 16-bit dtype stay so if `keep_half` asks for it; `a` has
+// the dtype of the maths.
 struct ScanInputs {
   ScanSizes size;
   ScanOutput output;
@@ -27,7 +29,8 @@ ScanInputs prepare_inputs(const at::Tensor& x, const at::Tensor& dt,
                           const std::optional<at::Tensor>& dt_weight,
                           const std::optional<at::Tensor>& dt_bias,
                           const at::Tensor& routes, std::string_view output,
-                          std::optional<at::ScalarType> out_dtype);
+                          std::optional<at::ScalarType> out_dtype,
+                          bool keep_half = false);
 
 void check_backward_inputs(const ScanInputs& in, const at::Tensor& grad,
                            const at::Tensor& checkpoints);
@@ -38,10 +41,10 @@ std::vector<int64_t> checkpoint_shape(const ScanSizes& size);
 // Shape of the result: (B, L, C), (B, K, L, C) or (B, K, L, C, N).
 std::vector<int64_t> output_shape(const ScanInputs& in);
 
-template <typename T>
-ScanArgs<T> make_args(const ScanInputs& in, bool delta_softplus,
-                      const at::Tensor& checkpoints) {
-  ScanArgs<T> p;
+template <typename T, typename Token = T>
+ScanArgs<T, Token> make_args(const ScanInputs& in, bool delta_softplus,
+                             const at::Tensor& checkpoints) {
+  ScanArgs<T, Token> p;
   p.size = in.size;
   p.output = in.output;
   p.softplus = delta_softplus;
@@ -49,16 +52,16 @@ ScanArgs<T> make_args(const ScanInputs& in, bool delta_softplus,
     return t.defined() ? t.const_data_ptr<T>() : nullptr;
   };
   const auto view = [&](const at::Tensor& t) {
-    TokenView<T> v;
+    TokenView<Token> v;
     if (!t.defined()) return v;
-    v.data = data(t);
+    v.data = t.const_data_ptr<Token>();
     v.batch = t.stride(0);
     v.token = t.stride(1);
     v.route = t.stride(2);
     v.group = t.dim() == 5 ? t.stride(3) : 0;
     return v;
   };
-  p.x = data(in.x);
+  p.x = in.x.const_data_ptr<Token>();
   p.dt = view(in.dt);
   p.b = view(in.b);
   p.c = view(in.c);

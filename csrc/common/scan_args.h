@@ -31,20 +31,21 @@ struct ScanSizes {
   int64_t rank;  // of the step-size projection; 0: dt holds all channels
 };
 
-template <typename T>
+// Tokens may be of fewer bits than the maths, which is in T.
+template <typename T, typename Token = T>
 struct ScanArgs {
   ScanSizes size;
   ScanOutput output;
   bool softplus;
-  const T* x;            // (B, L, C) contiguous
-  TokenView<T> dt;       // (B, L, K, rank or C)
-  TokenView<T> b, c;     // (B, L, K, G, N); c.data null for kStates
-  const T* a;            // (K, C, N)
-  const T* d;            // (K, C) or null
-  const T* dt_weight;    // (K, C, rank) or null
-  const T* dt_bias;      // (K, C) or null
-  const int32_t* route;  // (K, steps); -1 is a zero token
-  T* checkpoints;        // (B, K, checkpoints, N, C) or null
+  const Token* x;         // (B, L, C) contiguous
+  TokenView<Token> dt;    // (B, L, K, rank or C)
+  TokenView<Token> b, c;  // (B, L, K, G, N); c.data null for kStates
+  const T* a;             // (K, C, N)
+  const T* d;             // (K, C) or null
+  const T* dt_weight;     // (K, C, rank) or null
+  const T* dt_bias;       // (K, C) or null
+  const int32_t* route;   // (K, steps); -1 is a zero token
+  T* checkpoints;         // (B, K, checkpoints, N, C) or null
 };
 
 MMSSM_INLINE int64_t checkpoint_count(const ScanSizes& s) {
@@ -57,22 +58,22 @@ MMSSM_INLINE int64_t checkpoint_offset(const ScanSizes& s, int64_t b, int64_t k,
 }
 
 // Sum: (B, L, C). Routes: (B, K, L, C). States: (B, K, L, C, N).
-template <typename T>
-MMSSM_INLINE int64_t output_offset(const ScanArgs<T>& p, int64_t b, int64_t k,
-                                   int64_t l, int64_t c) {
+template <typename T, typename Token>
+MMSSM_INLINE int64_t output_offset(const ScanArgs<T, Token>& p, int64_t b,
+                                   int64_t k, int64_t l, int64_t c) {
   const ScanSizes& s = p.size;
   if (p.output == ScanOutput::kSum) return (b * s.tokens + l) * s.channels + c;
   const int64_t at = ((b * s.routes + k) * s.tokens + l) * s.channels + c;
   return p.output == ScanOutput::kRoutes ? at : at * s.states;
 }
 
-// Gradients. Where work that may run at one time would add to one place, each
-// share S of the routes or part P of the channels has a partial sum of its own:
-// no two threads meet, and every run adds in the same order.
+// Gradients. Those that channels share have a partial sum for each part P of
+// the channels, so that no two threads meet and every run adds in the same
+// order.
 template <typename T>
 struct ScanGrads {
   const T* out;  // like the output
-  T* x;          // (S, B, L, C), zeroed
+  T* x;          // (B, L, C), zeroed
   T* dt;         // (P, B, L, K, rank), or (B, L, K, C), zeroed
   T *b, *c;      // (P, B, L, K, G, N), zeroed
   T* a;          // (B, K, C, N)

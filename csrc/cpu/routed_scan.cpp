@@ -2,6 +2,9 @@
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
+#include <atomic>
+#include <thread>
+
 #include "../common/inputs.h"
 #include "scan_kernels.h"
 
@@ -11,60 +14,81 @@ namespace {
 using at::Tensor;
 using std::optional;
 
-// How the work of one call is shared out: the routes of each batch item into
-// `shares`, its channel blocks into `parts`.
+// How the work of one call is shared out: batch items, each item's channel
+// blocks into `parts`, and, if that is too little for all threads, its routes
+// into `shares`. As few tasks as keep every thread busy: a task with all of a
+// token's channels reads each row of memory once.
 struct Split {
-  int64_t batch, shares, parts, blocks, routes;
-  int64_t tasks() const { return batch * shares * parts; }
-  int64_t share_of(int64_t task) const { return task % shares; }
-  int64_t part_of(int64_t task) const { return task / shares % parts; }
+  int64_t batch, parts, shares, blocks, routes;
+
+  explicit Split(const ScanSizes& s)
+      : batch(s.batch),
+        parts(1),
+        shares(1),
+        blocks(channel_blocks(s)),
+        routes(s.routes) {
+    const int64_t threads = at::get_num_threads();
+    while (!balanced(threads) && parts < blocks) ++parts;
+    if (!balanced(threads) && routes > 1) shares = 2;
+  }
+  bool balanced(int64_t threads) const {
+    return (tasks() % threads == 0 && blocks % parts == 0) ||
+           tasks() >= 4 * threads;
+  }
+  int64_t tasks() const { return batch * parts * shares; }
+  int64_t largest_part() const { return (blocks + parts - 1) / parts; }
+  int64_t part_of(int64_t task) const { return task % parts; }
   ScanWork work(int64_t task) const {
-    const int64_t share = share_of(task), part = part_of(task);
-    return {task / shares / parts, part * blocks / parts,
+    const int64_t part = part_of(task), share = task / (batch * parts);
+    return {task / parts % batch, part * blocks / parts,
             (part + 1) * blocks / parts, share * routes / shares,
             (share + 1) * routes / shares};
   }
 };
 
-// With fewer blocks than several per thread, the last ones would leave threads
-// idle: then routes are shared out too. Into two shares, not more: a sum over
-// routes needs a map for each.
-int64_t route_shares(const ScanSizes& s) {
-  const int64_t blocks = std::max<int64_t>(1, s.batch * channel_blocks(s));
-  const int64_t threads = at::get_num_threads();
-  return s.routes < 2 || threads == 1 || blocks >= 4 * threads ? 1 : 2;
+// Calls run(work, part, scratch) for every task on all threads. The shares of
+// one part add to the same map, so they run one after another, in order: no map
+// for each is needed, and the sum is the same every time.
+template <typename T, typename Run>
+void run_tasks(const Split& split, int64_t scratch_size, const Run& run) {
+  const int64_t places = split.batch * split.parts;
+  std::atomic<int64_t> next{0};
+  std::vector<std::atomic<int64_t>> done(places);
+  at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
+    std::vector<T> scratch(scratch_size);
+    for (int64_t i; (i = next++) < split.tasks();) {
+      std::atomic<int64_t>& before = done[i % places];
+      // The task before it is under way on another thread, if not done.
+      while (before.load(std::memory_order_acquire) < i / places)
+        std::this_thread::yield();
+      run(split.work(i), split.part_of(i), scratch.data());
+      before.fetch_add(1, std::memory_order_release);
+    }
+  });
 }
 
 template <typename T>
-void run_forward(const ScanArgs<T>& p, Tensor& out, const Split& split) {
+void run_forward(const ScanArgs<T>& p, Tensor& out) {
   const ScanKernels<T>& kernels = scan_kernels<T>();
-  const int64_t map = p.output == ScanOutput::kSum ? out.numel() : 0;
+  const Split split(p.size);
   T* result = out.mutable_data_ptr<T>();
-  at::parallel_for(0, split.tasks(), 1, [&](int64_t begin, int64_t end) {
-    std::vector<T> scratch(kernels.forward_scratch(p.size));
-    for (int64_t i = begin; i < end; ++i)
-      kernels.forward(p, result + split.share_of(i) * (map / split.shares),
-                      split.work(i), scratch.data());
-  });
+  run_tasks<T>(split, kernels.forward_scratch(p.size, split.largest_part()),
+               [&](const ScanWork& work, int64_t, T* scratch) {
+                 kernels.forward(p, result, work, scratch);
+               });
 }
 
 // The result and, if asked for, the checkpoints.
 std::pair<Tensor, Tensor> run(const ScanInputs& in, bool delta_softplus,
                               at::ScalarType out_dtype, bool with_checkpoints) {
   const ScanSizes& s = in.size;
-  const int64_t blocks = channel_blocks(s), shares = route_shares(s);
-  const Split split{s.batch, shares, blocks, blocks, s.routes};
-  std::vector<int64_t> shape = output_shape(in);
-  const bool split_sum = in.output == ScanOutput::kSum && shares > 1;
-  if (split_sum) shape.insert(shape.begin(), shares);
-  Tensor out = at::zeros(shape, in.x.options()), checkpoints;
+  Tensor out = at::zeros(output_shape(in), in.x.options()), checkpoints;
   if (with_checkpoints)
-    checkpoints = at::empty(checkpoint_shape(s), in.x.options());
+    checkpoints = at::empty(checkpoint_shape(in.size), in.x.options());
   if (in.x.scalar_type() == at::kDouble)
-    run_forward(make_args<double>(in, delta_softplus, checkpoints), out, split);
+    run_forward(make_args<double>(in, delta_softplus, checkpoints), out);
   else
-    run_forward(make_args<float>(in, delta_softplus, checkpoints), out, split);
-  if (split_sum) out = out[0].add_(out[1]);
+    run_forward(make_args<float>(in, delta_softplus, checkpoints), out);
   return {out.to(out_dtype), checkpoints};
 }
 
@@ -107,16 +131,16 @@ void run_backward(const ScanArgs<T>& p, const Tensor& grad,
                            data(g[5]),
                            data(g[6]),
                            data(g[7])};
-  at::parallel_for(0, split.tasks(), 1, [&](int64_t begin, int64_t end) {
-    std::vector<T> scratch(kernels.backward_scratch(p.size));
-    for (int64_t i = begin; i < end; ++i)
-      kernels.backward(p, grads, split.work(i), split.share_of(i),
-                       split.part_of(i), scratch.data());
-  });
+  run_tasks<T>(split, kernels.backward_scratch(p.size, split.largest_part()),
+               [&](const ScanWork& work, int64_t part, T* scratch) {
+                 kernels.backward(p, grads, work, part, scratch);
+               });
 }
 
-Tensor give_back(const Tensor& grad, const optional<Tensor>& like) {
-  if (!like.has_value() || !like->defined()) return at::empty({0});
+// As the input was; of one that was not given, empty.
+Tensor give_back(const Tensor& grad, const optional<Tensor>& like,
+                 const Tensor& x) {
+  if (!like.has_value() || !like->defined()) return at::empty({0}, x.options());
   return grad.reshape(like->sizes()).to(like->scalar_type());
 }
 
@@ -131,20 +155,16 @@ backward(const Tensor& grad, const Tensor& checkpoints, const Tensor& x,
   const ScanSizes& s = in.size;
   check_backward_inputs(in, grad, checkpoints);
   const auto options = in.x.options();
-  const int64_t threads = at::get_num_threads(), shares = route_shares(s);
-  const int64_t items = std::max<int64_t>(1, s.batch * shares);
-  const int64_t parts = std::max<int64_t>(
-      1, std::min(channel_blocks(s), (threads + items - 1) / items));
-  const Split split{s.batch, shares, parts, channel_blocks(s), s.routes};
+  const Split split(s);
   const auto shared = [&](int64_t last) {
-    return at::zeros({parts, s.batch, s.tokens, s.routes, last}, options);
+    return at::zeros({split.parts, s.batch, s.tokens, s.routes, last}, options);
   };
   const auto per_channel = [&](int64_t last) {
     return at::zeros({s.batch, s.routes, s.channels, last}, options);
   };
   const bool low_rank = in.dt_weight.defined();
   std::vector<Tensor> g(8);
-  g[0] = at::zeros({shares, s.batch, s.tokens, s.channels}, options);
+  g[0] = at::zeros({1, s.batch, s.tokens, s.channels}, options);
   g[1] = low_rank
              ? shared(s.rank)
              : at::zeros({1, s.batch, s.tokens, s.routes, s.channels}, options);
@@ -164,10 +184,10 @@ backward(const Tensor& grad, const Tensor& checkpoints, const Tensor& x,
                  split);
   for (Tensor& sums : g)
     if (sums.defined()) sums = sums.size(0) == 1 ? sums[0] : sums.sum(0);
-  return {give_back(g[0], x),         give_back(g[1], dt),
-          give_back(g[2], A),         give_back(g[3], B),
-          give_back(g[4], C),         give_back(g[5], D),
-          give_back(g[6], dt_weight), give_back(g[7], dt_bias)};
+  return {give_back(g[0], x, x),         give_back(g[1], dt, x),
+          give_back(g[2], A, x),         give_back(g[3], B, x),
+          give_back(g[4], C, x),         give_back(g[5], D, x),
+          give_back(g[6], dt_weight, x), give_back(g[7], dt_bias, x)};
 }
 
 }  // namespace

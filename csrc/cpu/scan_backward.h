@@ -46,23 +46,29 @@ struct Tape {
   T *decays, *states;        // (kChunk, kWidth), one state's
   T *parts_b, *parts_c;      // (kChunk, kWidth), sums over packs
   T *sums_b, *sums_c;        // (N, kChunk)
-  T *grad_h, *d_a;           // (N, lanes)
-  T* d_weight;               // (rank, lanes)
-  T *d_bias, *d_skip;        // (lanes)
-  T *weight_rows, *d_dt;     // (lanes, padded rank), (kMaxRows, same)
-  int64_t padded_rank;
+  T* d_dt;                   // (kMaxRows, padded rank)
+  T* sums;                   // what follows, of all blocks
+  // Of the selected block:
+  T *grad_h, *d_a;     // (N, lanes)
+  T* d_weight;         // (rank, lanes)
+  T *d_bias, *d_skip;  // (lanes)
+  T* weight_rows;      // (lanes, padded rank)
+  int64_t padded_rank, sums_size;
 
   static int64_t pad(int64_t rank) {
     return (rank + Pack<T>::kWidth - 1) / Pack<T>::kWidth * Pack<T>::kWidth;
   }
-  static int64_t size(const ScanSizes& s) {
+  static int64_t size_of_sums(const ScanSizes& s) {
+    return (2 * s.states + s.rank + 2 + pad(s.rank)) * kLanes;
+  }
+  static int64_t size(const ScanSizes& s, int64_t blocks) {
     return Rows<T>::size() + (3 * kChunk + kMaxRows) * kLanes +
            4 * kChunk * Pack<T>::kWidth + 2 * kChunk * s.states +
-           (2 * s.states + s.rank + 2) * kLanes +
-           (kLanes + kMaxRows) * pad(s.rank) + Arena<T>::slack(18);
+           kMaxRows * pad(s.rank) + blocks * size_of_sums(s) +
+           Arena<T>::slack(12);
   }
-  Tape(const ScanSizes& s, Arena<T>& arena)
-      : grad_y(arena), padded_rank(pad(s.rank)) {
+  Tape(const ScanSizes& s, int64_t blocks, Arena<T>& arena)
+      : grad_y(arena), padded_rank(pad(s.rank)), sums_size(size_of_sums(s)) {
     slope = arena.take(kChunk * kLanes);
     d_u = arena.take(kChunk * kLanes);
     d_delta = arena.take((kChunk + kMaxRows) * kLanes);
@@ -72,26 +78,29 @@ struct Tape {
     parts_c = arena.take(kChunk * Pack<T>::kWidth);
     sums_b = arena.take(s.states * kChunk);
     sums_c = arena.take(s.states * kChunk);
-    grad_h = arena.take(s.states * kLanes);
-    d_a = arena.take(s.states * kLanes);
-    d_weight = arena.take(s.rank * kLanes);
-    d_bias = arena.take(kLanes);
-    d_skip = arena.take(kLanes);
-    weight_rows = arena.take(kLanes * padded_rank);
     d_dt = arena.take(kMaxRows * padded_rank);
+    sums = arena.take(blocks * sums_size);
   }
 
-  void start(const Chunk<T>& chunk) {
+  void point_at(const Chunk<T>& chunk, int64_t index) {
     const ScanSizes& s = chunk.p.size;
-    fill_zero(grad_h, s.states * kLanes);
-    fill_zero(d_a, s.states * kLanes);
-    fill_zero(d_weight, s.rank * kLanes);
-    fill_zero(d_bias, kLanes);
-    fill_zero(d_skip, kLanes);
-    fill_zero(weight_rows, kLanes * padded_rank);
-    for (int64_t r = 0; r < s.rank; ++r)
-      for (int v = 0; v < kLanes; ++v)
-        weight_rows[v * padded_rank + r] = chunk.weight[r * kLanes + v];
+    grad_h = chunk.of_block(sums, sums_size, index);
+    d_a = grad_h + s.states * kLanes;
+    d_weight = d_a + s.states * kLanes;
+    d_bias = d_weight + s.rank * kLanes;
+    d_skip = d_bias + kLanes;
+    weight_rows = d_skip + kLanes;
+  }
+
+  void start(Chunk<T>& chunk) {
+    fill_zero(sums, chunk.work.blocks() * sums_size);
+    for (int64_t i = chunk.work.first_block; i < chunk.work.last_block; ++i) {
+      chunk.point_at(i);
+      point_at(chunk, i);
+      for (int64_t r = 0; r < chunk.p.size.rank; ++r)
+        for (int v = 0; v < kLanes; ++v)
+          weight_rows[v * padded_rank + r] = chunk.weight[r * kLanes + v];
+    }
   }
 };
 
@@ -134,9 +143,10 @@ MMSSM_INLINE Pack<T> replay(const Chunk<T>& chunk, Tape<T>& tape, int64_t n,
   typedef Pack<T> V;
   const V a = V::load(chunk.a + n * kLanes + lane);
   T first[V::kWidth];
-  const T* saved = chunk.p.checkpoints +
-                   checkpoint_offset(chunk.p.size, chunk.batch, chunk.route,
-                                     number, n, chunk.block.first + lane);
+  const T* saved =
+      chunk.p.checkpoints + checkpoint_offset(chunk.p.size, chunk.work.batch,
+                                              chunk.route, number, n,
+                                              chunk.block.first + lane);
   for (int v = 0; v < V::kWidth; ++v)
     first[v] = lane + v < chunk.block.width ? saved[v] : T(0);
   V state = V::load(first);
@@ -212,7 +222,7 @@ static void backward_states(const Chunk<T>& chunk, const ScanGrads<T>& g,
     if (!to_states)
       sum_rows(tape.sums_c + n * kChunk, tape.parts_c, chunk.count);
   }
-  const int64_t item = (part * s.batch + chunk.batch) * s.tokens;
+  const int64_t item = (part * s.batch + chunk.work.batch) * s.tokens;
   for (int i = 0; i < chunk.count; ++i) {
     if (chunk.token[i] < 0) continue;
     const int64_t token = (item + chunk.token[i]) * s.routes + chunk.route;
@@ -302,20 +312,19 @@ static void add_rank_grads(const Chunk<T>& chunk, Tape<T>& tape, T* d_dt,
 
 template <typename T>
 static void close_chunk(const Chunk<T>& chunk, const ScanGrads<T>& g,
-                        Tape<T>& tape, int64_t share, int64_t part) {
+                        Tape<T>& tape, int64_t part) {
   const ScanSizes& s = chunk.p.size;
   pass_softplus(chunk, tape);
   const int64_t row = chunk.p.dt_weight ? s.rank : s.channels;
   const int64_t item =
-      chunk.p.dt_weight ? part * s.batch + chunk.batch : chunk.batch;
+      chunk.p.dt_weight ? part * s.batch + chunk.work.batch : chunk.work.batch;
   T* d_dt = g.dt + (item * s.tokens * s.routes + chunk.route) * row;
   if (chunk.p.dt_weight) {
     add_weight_grads<T, Shape<T>::kRows>(chunk, tape, 0);
     for (int i = 0; i < chunk.count; i += kMaxRows)
       add_rank_grads(chunk, tape, d_dt, s.routes * row, i);
   }
-  T* d_x = g.x + (share * s.batch + chunk.batch) * s.tokens * s.channels +
-           chunk.block.first;
+  T* d_x = g.x + chunk.work.batch * s.tokens * s.channels + chunk.block.first;
   for (int i = 0; i < chunk.count; ++i) {
     const int64_t l = chunk.token[i];
     if (l < 0) continue;
@@ -326,38 +335,49 @@ static void close_chunk(const Chunk<T>& chunk, const ScanGrads<T>& g,
   }
 }
 
+// The sums over a route and a batch item.
 template <typename T>
-static int64_t backward_scratch(const ScanSizes& s) {
-  return Chunk<T>::size(s) + Tape<T>::size(s);
+static void write_route_sums(const Chunk<T>& chunk, const ScanGrads<T>& g,
+                             const Tape<T>& tape) {
+  const ScanSizes& s = chunk.p.size;
+  const int width = chunk.block.width;
+  const int64_t at = (chunk.work.batch * s.routes + chunk.route) * s.channels +
+                     chunk.block.first;
+  add_columns(g.a + at * s.states, tape.d_a, s.states, width);
+  if (chunk.p.dt_weight)
+    add_columns(g.dt_weight + at * s.rank, tape.d_weight, s.rank, width);
+  if (chunk.p.dt_bias) add_columns(g.dt_bias + at, tape.d_bias, 1, width);
+  if (chunk.p.d) add_columns(g.d + at, tape.d_skip, 1, width);
+}
+
+template <typename T>
+static int64_t backward_scratch(const ScanSizes& s, int64_t blocks) {
+  return Chunk<T>::size(s, blocks) + Tape<T>::size(s, blocks);
 }
 
 template <typename T>
 static void backward(const ScanArgs<T>& p, const ScanGrads<T>& g,
-                     const ScanWork& work, int64_t share, int64_t part,
-                     T* scratch) {
-  const ScanSizes& s = p.size;
-  for (int64_t index = work.first_block; index < work.last_block; ++index) {
-    Arena<T> arena(scratch);
-    Chunk<T> chunk(p, work.batch, index, arena);
-    Tape<T> tape(s, arena);
-    const int width = chunk.block.width;
-    for (int64_t k = work.first_route; k < work.last_route; ++k) {
-      chunk.start(k);
-      tape.start(chunk);
-      for (int64_t j = checkpoint_count(s) - 1; j >= 0; --j) {
-        chunk.read(j);
-        chunk.prefetch(j - 1, g.out);
+                     const ScanWork& work, int64_t part, T* scratch) {
+  Arena<T> arena(scratch);
+  Chunk<T> chunk(p, work, arena);
+  Tape<T> tape(p.size, work.blocks(), arena);
+  for (int64_t k = work.first_route; k < work.last_route; ++k) {
+    chunk.start(k);
+    tape.start(chunk);
+    for (int64_t j = checkpoint_count(p.size) - 1; j >= 0; --j) {
+      chunk.read(j);
+      for (int64_t i = work.first_block; i < work.last_block; ++i) {
+        chunk.select(i);
+        tape.point_at(chunk, i);
         open_chunk(chunk, g, tape);
         backward_states(chunk, g, tape, j, part);
-        close_chunk(chunk, g, tape, share, part);
+        close_chunk(chunk, g, tape, part);
       }
-      const int64_t at =
-          (work.batch * s.routes + k) * s.channels + chunk.block.first;
-      add_columns(g.a + at * s.states, tape.d_a, s.states, width);
-      if (p.dt_weight)
-        add_columns(g.dt_weight + at * s.rank, tape.d_weight, s.rank, width);
-      if (p.dt_bias) add_columns(g.dt_bias + at, tape.d_bias, 1, width);
-      if (p.d) add_columns(g.d + at, tape.d_skip, 1, width);
+    }
+    for (int64_t i = work.first_block; i < work.last_block; ++i) {
+      chunk.point_at(i);
+      tape.point_at(chunk, i);
+      write_route_sums(chunk, g, tape);
     }
   }
 }

@@ -83,6 +83,7 @@ static void add_columns(T* __restrict to, const T* from, int64_t count,
 struct Block {
   int64_t group, first;
   int width;
+  Block() = default;
   Block(const ScanSizes& s, int64_t index) {
     const int64_t per_group = blocks_per_group(s), size = s.channels / s.groups;
     group = index / per_group;
@@ -110,99 +111,114 @@ struct Rows {
   static int64_t size() { return kChunk * kLanes; }
 };
 
-// One route's constants for one block, and the chunk of it that is worked on.
+// A chunk of a route for the channel blocks of one piece of work, one of which
+// is selected at a time: a token's row is used whole while it is near.
 template <typename T>
 struct Chunk {
   const ScanArgs<T>& p;
-  const Block block;
-  const int64_t batch;
+  const ScanWork& work;
   int64_t route = 0;
-  int count = 0;          // steps in the chunk
-  int64_t token[kChunk];  // -1 is a zero token
+  int count = 0;                   // steps in the chunk
+  int64_t token[kChunk];           // -1 is a zero token
+  const T* dt[kChunk + kMaxRows];  // the token's row
+  Block block;                     // the selected one, and what follows of it
+  int64_t group;
+  int64_t output_base, output_stride;  // of token 0, per token
   Rows<T> x;
-  const T *x_base, *dt_base, *b_base, *c_base;  // of token 0
-  int64_t output_base, output_stride;           // per token
-  const T* dt[kChunk + kMaxRows];
-  T *a, *weight, *bias, *skip, *zeros;  // (N, lanes), (rank, lanes), (lanes)
-  T *b, *c;                             // (N, kChunk)
-  T *raw, *delta;                       // (kChunk, lanes)
+  T *a, *weight, *bias, *skip;  // (N, lanes), (rank, lanes), (lanes)
+  T *b, *c;                     // (N, kChunk)
+  T *raw, *delta;               // (kChunk, lanes)
+  T *constants, *zeros;
 
-  static int64_t size(const ScanSizes& s) {
-    return kLanes * (s.states + s.rank + 2) + longest_row(s) +
-           2 * kChunk * s.states + Rows<T>::size() +
-           (2 * kChunk + kMaxRows) * kLanes + Arena<T>::slack(10);
+  static int64_t constants_size(const ScanSizes& s) {
+    return kLanes * (s.states + s.rank + 2);
   }
-  static int64_t longest_row(const ScanSizes& s) {
+  static int64_t zeros_size(const ScanSizes& s) {
     return s.states + s.rank + kLanes;
   }
+  static int64_t size(const ScanSizes& s, int64_t blocks) {
+    return blocks * constants_size(s) + zeros_size(s) + 2 * kChunk * s.states +
+           Rows<T>::size() + (2 * kChunk + kMaxRows) * kLanes +
+           Arena<T>::slack(7);
+  }
 
-  Chunk(const ScanArgs<T>& args, int64_t b_index, int64_t block_index,
-        Arena<T>& arena)
-      : p(args), block(args.size, block_index), batch(b_index), x(arena) {
+  Chunk(const ScanArgs<T>& args, const ScanWork& what, Arena<T>& arena)
+      : p(args), work(what), x(arena) {
     const ScanSizes& s = p.size;
-    a = arena.take(s.states * kLanes);
-    weight = arena.take(s.rank * kLanes);
-    bias = arena.take(kLanes);
-    skip = arena.take(kLanes);
-    zeros = arena.take(longest_row(s));
+    constants = arena.take(work.blocks() * constants_size(s));
+    zeros = arena.take(zeros_size(s));
     b = arena.take(s.states * kChunk);
     c = arena.take(s.states * kChunk);
     raw = arena.take((kChunk + kMaxRows) * kLanes);
     delta = arena.take(kChunk * kLanes);
-    fill_zero(zeros, longest_row(s));
+    fill_zero(zeros, zeros_size(s));
+    output_stride =
+        p.output == ScanOutput::kStates ? s.channels * s.states : s.channels;
+  }
+
+  // Where a piece of scratch with `size` numbers a block has the selected one.
+  T* of_block(T* scratch, int64_t size, int64_t index) const {
+    return scratch + (index - work.first_block) * size;
   }
 
   void start(int64_t k) {
     const ScanSizes& s = p.size;
-    const int64_t channel = k * s.channels + block.first;
     route = k;
-    x_base = p.x + batch * s.tokens * s.channels + block.first;
-    dt_base = p.dt.at(batch, 0, k) + (p.dt_weight ? 0 : block.first);
-    b_base = p.b.at(batch, 0, k, block.group);
-    c_base = p.c.data ? p.c.at(batch, 0, k, block.group) : nullptr;
-    output_base = output_offset(p, batch, k, 0, block.first);
-    output_stride =
-        p.output == ScanOutput::kStates ? s.channels * s.states : s.channels;
-    load_columns(a, p.a + channel * s.states, s.states, block.width);
-    if (p.dt_weight)
-      load_columns(weight, p.dt_weight + channel * s.rank, s.rank, block.width);
-    copy_some(bias, p.dt_bias ? p.dt_bias + channel : zeros, block.width);
-    copy_some(skip, p.d ? p.d + channel : zeros, block.width);
+    for (int64_t i = work.first_block; i < work.last_block; ++i) {
+      point_at(i);
+      const int64_t channel = k * s.channels + block.first;
+      const int width = block.width;
+      load_columns(a, p.a + channel * s.states, s.states, width);
+      if (p.dt_weight)
+        load_columns(weight, p.dt_weight + channel * s.rank, s.rank, width);
+      copy_some(bias, p.dt_bias ? p.dt_bias + channel : zeros, width);
+      copy_some(skip, p.d ? p.d + channel : zeros, width);
+    }
   }
 
-  // Finds the tokens of the steps [number * kChunk, ...) and gathers B and C.
+  void point_at(int64_t index) {
+    block = Block(p.size, index);
+    a = of_block(constants, constants_size(p.size), index);
+    weight = a + p.size.states * kLanes;
+    bias = weight + p.size.rank * kLanes;
+    skip = bias + kLanes;
+  }
+
+  // Finds the tokens of the steps [number * kChunk, ...).
   void read(int64_t number) {
     const ScanSizes& s = p.size;
     const int64_t begin = number * kChunk;
     count = int(s.steps - begin < kChunk ? s.steps - begin : kChunk);
     const int32_t* tokens = p.route + route * s.steps + begin;
+    const T* base = p.dt.at(work.batch, 0, route);
     for (int i = 0; i < count; ++i) {
-      const int64_t l = token[i] = tokens[i];
-      x.set(i, l < 0 ? nullptr : x_base + l * s.channels, block.width, zeros);
-      dt[i] = l < 0 ? zeros : dt_base + l * p.dt.token;
-      gather_states(b, l < 0 ? zeros : b_base + l * p.b.token, i);
-      if (c_base) gather_states(c, l < 0 ? zeros : c_base + l * p.c.token, i);
+      token[i] = tokens[i];
+      dt[i] = tokens[i] < 0 ? zeros : base + tokens[i] * p.dt.token;
     }
     for (int i = count; i < count + kMaxRows; ++i) dt[i] = zeros;
+    group = -1;
   }
 
-  // Routes jump, so the processor cannot guess what the next chunk reads.
-  void prefetch(int64_t number, const T* map) const {
+  void select(int64_t index) {
     const ScanSizes& s = p.size;
-    const int64_t begin = number * kChunk;
-    if (begin < 0 || begin >= s.steps) return;
-    const int64_t end = begin + kChunk < s.steps ? begin + kChunk : s.steps;
-    for (int64_t t = begin; t < end; ++t) {
-      const int64_t l = p.route[route * s.steps + t];
-      if (l < 0) continue;
-      prefetch_row(x_base + l * s.channels, block.width);
-      prefetch_row(map + output_at(l), block.width);
-      prefetch_row(dt_base + l * p.dt.token, 1);
-    }
+    point_at(index);
+    output_base = output_offset(p, work.batch, route, 0, block.first);
+    const T* base = p.x + work.batch * s.tokens * s.channels + block.first;
+    for (int i = 0; i < count; ++i)
+      x.set(i, token[i] < 0 ? nullptr : base + token[i] * s.channels,
+            block.width, zeros);
+    if (group == block.group) return;
+    group = block.group;
+    gather(b, p.b);
+    if (p.c.data) gather(c, p.c);
   }
 
-  MMSSM_MEMBER void gather_states(T* to, const T* from, int i) {
-    for (int64_t n = 0; n < p.size.states; ++n) to[n * kChunk + i] = from[n];
+  void gather(T* to, const TokenView<T>& view) {
+    const T* base = view.at(work.batch, 0, route, group);
+    for (int i = 0; i < count; ++i) {
+      const T* from = token[i] < 0 ? zeros : base + token[i] * view.token;
+      for (int64_t n = 0; n < p.size.states; ++n) to[n * kChunk + i] = from[n];
+    }
   }
 
   // Where a map shaped like the output has token l.
@@ -215,8 +231,9 @@ struct Chunk {
     if (!p.dt_weight) {
       for (int i = 0; i < count; ++i)
         for (int v = 0; v < kLanes; ++v)
-          raw[i * kLanes + v] =
-              bias[v] + (v < block.width && token[i] >= 0 ? dt[i][v] : T(0));
+          raw[i * kLanes + v] = bias[v] + (v < block.width && token[i] >= 0
+                                               ? dt[i][block.first + v]
+                                               : T(0));
       return;
     }
     constexpr int rows = Shape<T>::kRows;

@@ -67,9 +67,9 @@ template <typename T>
 static void save_checkpoint(const Chunk<T>& chunk, int64_t number, const T* h) {
   const ScanSizes& s = chunk.p.size;
   for (int64_t n = 0; n < s.states; ++n) {
-    T* to =
-        chunk.p.checkpoints + checkpoint_offset(s, chunk.batch, chunk.route,
-                                                number, n, chunk.block.first);
+    T* to = chunk.p.checkpoints + checkpoint_offset(s, chunk.work.batch,
+                                                    chunk.route, number, n,
+                                                    chunk.block.first);
     for (int v = 0; v < chunk.block.width; ++v) to[v] = h[n * kLanes + v];
   }
 }
@@ -93,25 +93,27 @@ static void forward_chunk(Chunk<T>& chunk, T* out, T* h, T* y) {
 }
 
 template <typename T>
-static int64_t forward_scratch(const ScanSizes& s) {
-  return Chunk<T>::size(s) + (s.states + kChunk) * kLanes + Arena<T>::slack(2);
+static int64_t forward_scratch(const ScanSizes& s, int64_t blocks) {
+  return Chunk<T>::size(s, blocks) + (blocks * s.states + kChunk) * kLanes +
+         Arena<T>::slack(2);
 }
 
 template <typename T>
 static void forward(const ScanArgs<T>& p, T* out, const ScanWork& work,
                     T* scratch) {
-  const int64_t states = p.size.states;
-  for (int64_t index = work.first_block; index < work.last_block; ++index) {
-    Arena<T> arena(scratch);
-    Chunk<T> chunk(p, work.batch, index, arena);
-    T *h = arena.take(states * kLanes), *y = arena.take(kChunk * kLanes);
-    for (int64_t k = work.first_route; k < work.last_route; ++k) {
-      chunk.start(k);
-      fill_zero(h, states * kLanes);
-      for (int64_t j = 0; j < checkpoint_count(p.size); ++j) {
+  const int64_t row = p.size.states * kLanes;
+  Arena<T> arena(scratch);
+  Chunk<T> chunk(p, work, arena);
+  T *states = arena.take(work.blocks() * row), *y = arena.take(kChunk * kLanes);
+  for (int64_t k = work.first_route; k < work.last_route; ++k) {
+    chunk.start(k);
+    fill_zero(states, work.blocks() * row);
+    for (int64_t j = 0; j < checkpoint_count(p.size); ++j) {
+      chunk.read(j);
+      for (int64_t i = work.first_block; i < work.last_block; ++i) {
+        T* h = chunk.of_block(states, row, i);
+        chunk.select(i);
         if (p.checkpoints) save_checkpoint(chunk, j, h);
-        chunk.read(j);
-        chunk.prefetch(j + 1, out);
         forward_chunk(chunk, out, h, y);
       }
     }

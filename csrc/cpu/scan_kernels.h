@@ -23,17 +23,19 @@ MMSSM_INLINE int64_t channel_blocks(const ScanSizes& s) {
 // batch item, and the routes [first_route, last_route) of it.
 struct ScanWork {
   int64_t batch, first_block, last_block, first_route, last_route;
+  int64_t blocks() const { return last_block - first_block; }
 };
 
-// `forward` adds to the zeroed output. `backward` adds to the gradients, with
-// partial sums number `share` of the routes and `part` of the channels.
+// `forward` adds to the zeroed output, `backward` to the zeroed gradients, of
+// which those that channels share are sums of one `part` of the channels.
 template <typename T>
 struct ScanKernels {
-  int64_t (*forward_scratch)(const ScanSizes&);  // elements
-  int64_t (*backward_scratch)(const ScanSizes&);
+  // Elements of scratch memory that work on so many blocks needs.
+  int64_t (*forward_scratch)(const ScanSizes&, int64_t blocks);
+  int64_t (*backward_scratch)(const ScanSizes&, int64_t blocks);
   void (*forward)(const ScanArgs<T>&, T* out, const ScanWork&, T* scratch);
   void (*backward)(const ScanArgs<T>&, const ScanGrads<T>&, const ScanWork&,
-                   int64_t share, int64_t part, T* scratch);
+                   int64_t part, T* scratch);
 };
 
 // The fastest set this processor has, chosen when first asked for.

@@ -171,14 +171,5 @@ MMSSM_INLINE Pack<T> add_neighbours(const Pack<T>& a, const Pack<T>& b) {
 #endif
 }
 
-// Asks for a row of kLanes numbers that will be used soon.
-template <typename T>
-MMSSM_INLINE void prefetch_row(const T* row, int count) {
-#if defined(__GNUC__)
-  for (int at = 0; at < count; at += 64 / int(sizeof(T)))
-    __builtin_prefetch(row + at);
-#endif
-}
-
 }  // namespace MMSSM_SIMD
 }  // namespace mmssm

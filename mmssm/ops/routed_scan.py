@@ -304,7 +304,7 @@ def _fake_forward_with_checkpoints(x, dt, A, *inputs):
 
 def _fake_backward(grad, checkpoints, *inputs):
     return tuple(
-        grad.new_empty(0) if t is None else t.new_empty(t.shape)
+        inputs[0].new_empty(0) if t is None else t.new_empty(t.shape)
         for t in inputs[:8]
     )
 

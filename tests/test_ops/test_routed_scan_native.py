@@ -1,0 +1,123 @@
+"""What the native routed scan does beyond its reference."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from scan_inputs import differentiable, for_output, make_inputs
+from torch.profiler import ProfilerActivity, profile
+
+import mmssm
+from mmssm.ops import routed_selective_scan
+
+OPS = torch.ops.mmssm
+ORDER = 'x dt A B C D dt_weight dt_bias routes'.split()
+
+
+@pytest.fixture
+def with_threads():
+    """Set the number of threads, for this test only."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize('steps', [1, 63, 64, 65, 200])
+def test_checkpoints_are_the_states_before_each_64th_step(steps):
+    inputs = make_inputs(tokens=steps, num_routes=2, channels=35, states=3)
+    inputs['routes'] = torch.stack(
+        [torch.arange(steps), torch.arange(steps).flip(0)]
+    )
+    arguments = [inputs[name] for name in ORDER]
+    with torch.no_grad():
+        y, checkpoints = OPS._routed_selective_scan_forward(
+            *arguments, True, 'sum', None
+        )
+        states = routed_selective_scan(**for_output(inputs, 'states'))
+        torch.testing.assert_close(y, routed_selective_scan(**inputs))
+    # (B, K, L, C, N) in route order, the state after each step.
+    after = torch.stack(
+        [states[:, k, route] for k, route in enumerate(inputs['routes'])], 1
+    )
+    want = torch.zeros_like(checkpoints)
+    want[:, :, 1:] = after[:, :, 63:-1:64].transpose(3, 4)
+    torch.testing.assert_close(checkpoints, want)
+
+
+@pytest.mark.parametrize('output', ['sum', 'routes', 'states'])
+def test_opcheck_of_the_pair(output):
+    inputs = for_output(make_inputs(channels=4, tokens=70), output)
+    arguments = [
+        None if v is None else v.detach()
+        for v in (inputs[name] for name in ORDER)
+    ]
+    settings = (*arguments, True, output)
+    torch.library.opcheck(
+        OPS._routed_selective_scan_forward.default, (*settings, None)
+    )
+    y, checkpoints = OPS._routed_selective_scan_forward(*settings, None)
+    torch.library.opcheck(
+        OPS._routed_selective_scan_backward.default,
+        (torch.ones_like(y), checkpoints, *settings),
+    )
+
+
+@pytest.mark.parametrize('change', ['grad', 'checkpoints', 'dtype'])
+def test_backward_checks_what_it_is_given(change):
+    inputs = make_inputs()
+    settings = (*(inputs[name] for name in ORDER), True, 'sum')
+    with torch.no_grad():
+        grad, checkpoints = OPS._routed_selective_scan_forward(*settings, None)
+        if change == 'grad':
+            grad = grad[:, 1:]
+        elif change == 'checkpoints':
+            checkpoints = checkpoints[:, 1:]
+        else:
+            checkpoints = checkpoints.float()
+        with pytest.raises(RuntimeError, match='must (have shape|be)'):
+            OPS._routed_selective_scan_backward(grad, checkpoints, *settings)
+
+
+def test_no_checkpoints_where_no_gradient_can_come():
+    def called(context, inputs):
+        with profile(activities=[ProfilerActivity.CPU]) as record, context:
+            routed_selective_scan(**inputs)
+        return {event.key for event in record.key_averages()}
+
+    kept = 'mmssm::_routed_selective_scan_forward'
+    inputs = make_inputs()
+    constant = {
+        k: v.detach() if torch.is_tensor(v) else v for k, v in inputs.items()
+    }
+    assert kept in called(torch.enable_grad(), inputs)
+    assert kept not in called(torch.no_grad(), inputs)
+    assert kept not in called(torch.inference_mode(), constant)
+    assert kept not in called(torch.enable_grad(), constant)
+
+
+@pytest.mark.parametrize('batch, channels', [(1, 20), (1, 96), (3, 70)])
+def test_any_number_of_threads_gives_the_same(batch, channels, with_threads):
+    """Forward to the last bit; backward adds up in another order."""
+    inputs = make_inputs(batch, 150, channels, 4, dtype=torch.float32)
+    leaves = list(differentiable(inputs).values())
+    results = []
+    for count in (1, 2, 3, 5):
+        with_threads(count)
+        y = routed_selective_scan(**inputs)
+        results.append((y, torch.autograd.grad(y.square().sum(), leaves)))
+    first, gradients = results[0]
+    for y, others in results[1:]:
+        assert torch.equal(y, first)
+        for a, b in zip(gradients, others):
+            torch.testing.assert_close(
+                a, b, rtol=1e-4, atol=1e-5 * float(b.abs().max())
+            )
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='OpenMP flag of Linux')
+def test_threads_are_compiled_in():
+    """Without OpenMP at::parallel_for, a header, silently runs one thread."""
+    (library,) = Path(mmssm.__file__).parent.glob('_ext*.so')
+    code = library.read_bytes()
+    assert b'GOMP_parallel' in code or b'__kmpc_fork_call' in code
