@@ -76,10 +76,9 @@ struct ScanGrads {
   T* x;          // (B, L, C), zeroed
   T* dt;         // (P, B, L, K, rank), or (B, L, K, C), zeroed
   T *b, *c;      // (P, B, L, K, G, N), zeroed
-  T* a;          // (B, K, C, N)
-  T* d;          // (B, K, C)
-  T* dt_weight;  // (B, K, C, rank)
-  T* dt_bias;    // (B, K, C)
+  // Like the parameters, with the batch items in front (CPU) or the segments
+  // (CUDA).
+  T *a, *d, *dt_weight, *dt_bias;
 };
 
 }  // namespace mmssm

@@ -3,6 +3,7 @@
 #include <torch/library.h>
 
 #include <atomic>
+#include <memory>
 #include <thread>
 
 #include "../common/inputs.h"
@@ -55,13 +56,13 @@ void run_tasks(const Split& split, int64_t scratch_size, const Run& run) {
   std::atomic<int64_t> next{0};
   std::vector<std::atomic<int64_t>> done(places);
   at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
-    std::vector<T> scratch(scratch_size);
+    const std::unique_ptr<T[]> scratch(new T[scratch_size]);
     for (int64_t i; (i = next++) < split.tasks();) {
       std::atomic<int64_t>& before = done[i % places];
       // The task before it is under way on another thread, if not done.
       while (before.load(std::memory_order_acquire) < i / places)
         std::this_thread::yield();
-      run(split.work(i), split.part_of(i), scratch.data());
+      run(split.work(i), split.part_of(i), scratch.get());
       before.fetch_add(1, std::memory_order_release);
     }
   });
@@ -160,7 +161,7 @@ backward(const Tensor& grad, const Tensor& checkpoints, const Tensor& x,
     return at::zeros({split.parts, s.batch, s.tokens, s.routes, last}, options);
   };
   const auto per_channel = [&](int64_t last) {
-    return at::zeros({s.batch, s.routes, s.channels, last}, options);
+    return at::empty({s.batch, s.routes, s.channels, last}, options);
   };
   const bool low_rank = in.dt_weight.defined();
   std::vector<Tensor> g(8);

@@ -93,13 +93,20 @@ struct Tape {
   }
 
   void start(Chunk<T>& chunk) {
-    fill_zero(sums, chunk.work.blocks() * sums_size);
+    const ScanSizes& s = chunk.p.size;
     for (int64_t i = chunk.work.first_block; i < chunk.work.last_block; ++i) {
       chunk.point_at(i);
       point_at(chunk, i);
-      for (int64_t r = 0; r < chunk.p.size.rank; ++r)
-        for (int v = 0; v < kLanes; ++v)
-          weight_rows[v * padded_rank + r] = chunk.weight[r * kLanes + v];
+      fill_zero(grad_h, weight_rows - grad_h);
+      const int64_t row = chunk.route * s.channels + chunk.block.first;
+      for (int v = 0; v < kLanes && s.rank; ++v) {
+        const bool inside = v < chunk.block.width;
+        const T* from =
+            inside ? chunk.p.dt_weight + (row + v) * s.rank : nullptr;
+        T* to = weight_rows + v * padded_rank;
+        for (int64_t r = 0; r < padded_rank; ++r)
+          to[r] = inside && r < s.rank ? from[r] : T(0);
+      }
     }
   }
 };
@@ -284,29 +291,51 @@ static void add_weight_grads(const Chunk<T>& chunk, Tape<T>& tape, int64_t r) {
     add_weight_grads<T, (kCount > 1 ? kCount / 2 : 1)>(chunk, tape, r);
 }
 
-// d_dt = d_raw weight: for kMaxRows steps from i on, in vectors over the rank.
+// d_raw weight for kMaxRows steps from i on and kCount vectors over the rank.
+template <typename T, int kCount>
+MMSSM_INLINE void multiply_rows(Tape<T>& tape, int i, int64_t r) {
+  typedef Pack<T> V;
+  V sum[kMaxRows][kCount];
+  for (int j = 0; j < kMaxRows; ++j)
+    for (int q = 0; q < kCount; ++q) sum[j][q] = V(0);
+  for (int v = 0; v < kLanes; ++v) {
+    const T* d_raw = tape.d_delta + i * kLanes + v;
+    V w[kCount];
+    for (int q = 0; q < kCount; ++q)
+      w[q] =
+          V::load(tape.weight_rows + v * tape.padded_rank + r + q * V::kWidth);
+    for (int j = 0; j < kMaxRows; ++j) {
+      const V scale(d_raw[j * kLanes]);
+      for (int q = 0; q < kCount; ++q) sum[j][q] = sum[j][q] + scale * w[q];
+    }
+  }
+  for (int j = 0; j < kMaxRows; ++j)
+    for (int q = 0; q < kCount; ++q)
+      sum[j][q].store(tape.d_dt + j * tape.padded_rank + r + q * V::kWidth);
+}
+
+template <typename T, int kCount>
+static void multiply_all_rows(Tape<T>& tape, int i, int64_t r) {
+  constexpr int width = kCount * Pack<T>::kWidth;
+  for (; r + width <= tape.padded_rank; r += width)
+    multiply_rows<T, kCount>(tape, i, r);
+  if (kCount > 1 && r < tape.padded_rank)
+    multiply_all_rows<T, (kCount > 1 ? kCount - 1 : 1)>(tape, i, r);
+}
+
+// d_dt = d_raw weight.
 template <typename T>
 static void add_rank_grads(const Chunk<T>& chunk, Tape<T>& tape, T* d_dt,
-                           int64_t stride, int i) {
-  typedef Pack<T> V;
+                           int64_t stride) {
   const int64_t rank = chunk.p.size.rank;
-  for (int64_t r = 0; r < tape.padded_rank; r += V::kWidth) {
-    V sum[kMaxRows];
-    for (int j = 0; j < kMaxRows; ++j) sum[j] = V(0);
-    for (int v = 0; v < kLanes; ++v) {
-      const V w = V::load(tape.weight_rows + v * tape.padded_rank + r);
-      const T* d_raw = tape.d_delta + i * kLanes + v;
-      for (int j = 0; j < kMaxRows; ++j)
-        sum[j] = sum[j] + V(d_raw[j * kLanes]) * w;
+  for (int i = 0; i < chunk.count; i += kMaxRows) {
+    multiply_all_rows<T, Shape<T>::kSums / kMaxRows>(tape, i, 0);
+    for (int j = 0; j < kMaxRows && i + j < chunk.count; ++j) {
+      if (chunk.token[i + j] < 0) continue;
+      T* __restrict to = d_dt + chunk.token[i + j] * stride;
+      const T* from = tape.d_dt + j * tape.padded_rank;
+      for (int64_t r = 0; r < rank; ++r) to[r] += from[r];
     }
-    for (int j = 0; j < kMaxRows; ++j)
-      sum[j].store(tape.d_dt + j * tape.padded_rank + r);
-  }
-  for (int j = 0; j < kMaxRows && i + j < chunk.count; ++j) {
-    if (chunk.token[i + j] < 0) continue;
-    T* __restrict to = d_dt + chunk.token[i + j] * stride;
-    const T* from = tape.d_dt + j * tape.padded_rank;
-    for (int64_t r = 0; r < rank; ++r) to[r] += from[r];
   }
 }
 
@@ -321,8 +350,7 @@ static void close_chunk(const Chunk<T>& chunk, const ScanGrads<T>& g,
   T* d_dt = g.dt + (item * s.tokens * s.routes + chunk.route) * row;
   if (chunk.p.dt_weight) {
     add_weight_grads<T, Shape<T>::kRows>(chunk, tape, 0);
-    for (int i = 0; i < chunk.count; i += kMaxRows)
-      add_rank_grads(chunk, tape, d_dt, s.routes * row, i);
+    add_rank_grads(chunk, tape, d_dt, s.routes * row);
   }
   T* d_x = g.x + chunk.work.batch * s.tokens * s.channels + chunk.block.first;
   for (int i = 0; i < chunk.count; ++i) {
@@ -340,14 +368,15 @@ template <typename T>
 static void write_route_sums(const Chunk<T>& chunk, const ScanGrads<T>& g,
                              const Tape<T>& tape) {
   const ScanSizes& s = chunk.p.size;
-  const int width = chunk.block.width;
   const int64_t at = (chunk.work.batch * s.routes + chunk.route) * s.channels +
                      chunk.block.first;
-  add_columns(g.a + at * s.states, tape.d_a, s.states, width);
-  if (chunk.p.dt_weight)
-    add_columns(g.dt_weight + at * s.rank, tape.d_weight, s.rank, width);
-  if (chunk.p.dt_bias) add_columns(g.dt_bias + at, tape.d_bias, 1, width);
-  if (chunk.p.d) add_columns(g.d + at, tape.d_skip, 1, width);
+  const auto store = [&](T* to, const T* from, int64_t count) {
+    if (to) store_columns(to + at * count, from, count, chunk.block.width);
+  };
+  store(g.a, tape.d_a, s.states);
+  store(g.dt_weight, tape.d_weight, s.rank);
+  store(g.dt_bias, tape.d_bias, 1);
+  store(g.d, tape.d_skip, 1);
 }
 
 template <typename T>

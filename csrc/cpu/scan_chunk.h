@@ -18,8 +18,10 @@ struct Shape {
   static constexpr int kWidth = Pack<T>::kWidth;
   static constexpr int kPacks = kLanes / kWidth;  // per block
   // AVX-512 has 32 registers of 64 bytes, the others 16.
-  static constexpr int kSums = MMSSM_VECTOR_BYTES == 64 ? 16 : 8;
-  static constexpr int kRows = kPacks >= kSums ? 1 : kSums / kPacks;
+  static constexpr int kSums = MMSSM_VECTOR_BYTES == 64 ? 24 : 8;
+  static constexpr int kMost =
+      kSums / kPacks < kMaxRows ? kSums / kPacks : kMaxRows;
+  static constexpr int kRows = kMost < 1 ? 1 : kMost;
 };
 
 // Hands out scratch memory. What it hands out starts a cache line: a vector
@@ -72,11 +74,11 @@ static void load_columns(T* __restrict to, const T* from, int64_t count,
 }
 
 template <typename T>
-static void add_columns(T* __restrict to, const T* from, int64_t count,
-                        int width) {
+static void store_columns(T* to, const T* __restrict from, int64_t count,
+                          int width) {
   for (int v = 0; v < width; ++v)
     for (int64_t n = 0; n < count; ++n)
-      to[v * count + n] += from[n * kLanes + v];
+      to[v * count + n] = from[n * kLanes + v];
 }
 
 // A block of up to kLanes neighbouring channels within one group.
