@@ -76,8 +76,8 @@ struct ScanGrads {
   T* x;          // (B, L, C), zeroed
   T* dt;         // (P, B, L, K, rank), or (B, L, K, C), zeroed
   T *b, *c;      // (P, B, L, K, G, N), zeroed
-  // Like the parameters, with the batch items in front (CPU) or the segments
-  // (CUDA).
+  // Like the parameters, with groups of batch items (CPU) or segments (CUDA) in
+  // front.
   T *a, *d, *dt_weight, *dt_bias;
 };
 

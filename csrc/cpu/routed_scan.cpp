@@ -15,44 +15,46 @@ namespace {
 using at::Tensor;
 using std::optional;
 
-// How the work of one call is shared out: batch items, each item's channel
-// blocks into `parts`, and, if that is too little for all threads, its routes
-// into `shares`. As few tasks as keep every thread busy: a task with all of a
-// token's channels reads each row of memory once.
+// How the work of one call is shared out: the batch into `groups` of items,
+// channel blocks into `parts`, and, if that is too little for all threads,
+// routes into `shares`. As few tasks as keep every thread busy: a task with all
+// of a token's channels reads each row of memory once, one with several items
+// reads parameters once.
 struct Split {
-  int64_t batch, parts, shares, blocks, routes;
+  int64_t batch, blocks, routes, groups = 1, parts = 1, shares = 1;
 
   explicit Split(const ScanSizes& s)
-      : batch(s.batch),
-        parts(1),
-        shares(1),
-        blocks(channel_blocks(s)),
-        routes(s.routes) {
+      : batch(s.batch), blocks(channel_blocks(s)), routes(s.routes) {
     const int64_t threads = at::get_num_threads();
+    while (!balanced(threads) && groups < batch) ++groups;
     while (!balanced(threads) && parts < blocks) ++parts;
     if (!balanced(threads) && routes > 1) shares = 2;
   }
   bool balanced(int64_t threads) const {
-    return (tasks() % threads == 0 && blocks % parts == 0) ||
+    return (tasks() % threads == 0 && batch % groups == 0 &&
+            blocks % parts == 0) ||
            tasks() >= 4 * threads;
   }
-  int64_t tasks() const { return batch * parts * shares; }
+  int64_t places() const { return groups * parts; }
+  int64_t tasks() const { return places() * shares; }
   int64_t largest_part() const { return (blocks + parts - 1) / parts; }
+  int64_t group_of(int64_t task) const { return task / parts % groups; }
   int64_t part_of(int64_t task) const { return task % parts; }
   ScanWork work(int64_t task) const {
-    const int64_t part = part_of(task), share = task / (batch * parts);
-    return {task / parts % batch, part * blocks / parts,
-            (part + 1) * blocks / parts, share * routes / shares,
-            (share + 1) * routes / shares};
+    const int64_t group = group_of(task), part = part_of(task),
+                  share = task / places();
+    return {group * batch / groups,  (group + 1) * batch / groups,
+            part * blocks / parts,   (part + 1) * blocks / parts,
+            share * routes / shares, (share + 1) * routes / shares};
   }
 };
 
-// Calls run(work, part, scratch) for every task on all threads. The shares of
-// one part add to the same map, so they run one after another, in order: no map
+// Calls run(task, scratch) for every task on all threads. The shares of one
+// place add to the same map, so they run one after another, in order: no map
 // for each is needed, and the sum is the same every time.
 template <typename T, typename Run>
 void run_tasks(const Split& split, int64_t scratch_size, const Run& run) {
-  const int64_t places = split.batch * split.parts;
+  const int64_t places = split.places();
   std::atomic<int64_t> next{0};
   std::vector<std::atomic<int64_t>> done(places);
   at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
@@ -62,7 +64,7 @@ void run_tasks(const Split& split, int64_t scratch_size, const Run& run) {
       // The task before it is under way on another thread, if not done.
       while (before.load(std::memory_order_acquire) < i / places)
         std::this_thread::yield();
-      run(split.work(i), split.part_of(i), scratch.get());
+      run(i, scratch.get());
       before.fetch_add(1, std::memory_order_release);
     }
   });
@@ -74,8 +76,8 @@ void run_forward(const ScanArgs<T>& p, Tensor& out) {
   const Split split(p.size);
   T* result = out.mutable_data_ptr<T>();
   run_tasks<T>(split, kernels.forward_scratch(p.size, split.largest_part()),
-               [&](const ScanWork& work, int64_t, T* scratch) {
-                 kernels.forward(p, result, work, scratch);
+               [&](int64_t task, T* scratch) {
+                 kernels.forward(p, result, split.work(task), scratch);
                });
 }
 
@@ -133,8 +135,10 @@ void run_backward(const ScanArgs<T>& p, const Tensor& grad,
                            data(g[6]),
                            data(g[7])};
   run_tasks<T>(split, kernels.backward_scratch(p.size, split.largest_part()),
-               [&](const ScanWork& work, int64_t part, T* scratch) {
-                 kernels.backward(p, grads, work, part, scratch);
+               [&](int64_t task, T* scratch) {
+                 kernels.backward(p, grads, split.work(task),
+                                  split.group_of(task), split.part_of(task),
+                                  scratch);
                });
 }
 
@@ -161,7 +165,7 @@ backward(const Tensor& grad, const Tensor& checkpoints, const Tensor& x,
     return at::zeros({split.parts, s.batch, s.tokens, s.routes, last}, options);
   };
   const auto per_channel = [&](int64_t last) {
-    return at::empty({s.batch, s.routes, s.channels, last}, options);
+    return at::empty({split.groups, s.routes, s.channels, last}, options);
   };
   const bool low_rank = in.dt_weight.defined();
   std::vector<Tensor> g(8);

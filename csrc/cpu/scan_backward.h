@@ -150,10 +150,9 @@ MMSSM_INLINE Pack<T> replay(const Chunk<T>& chunk, Tape<T>& tape, int64_t n,
   typedef Pack<T> V;
   const V a = V::load(chunk.a + n * kLanes + lane);
   T first[V::kWidth];
-  const T* saved =
-      chunk.p.checkpoints + checkpoint_offset(chunk.p.size, chunk.work.batch,
-                                              chunk.route, number, n,
-                                              chunk.block.first + lane);
+  const T* saved = chunk.p.checkpoints +
+                   checkpoint_offset(chunk.p.size, chunk.batch, chunk.route,
+                                     number, n, chunk.block.first + lane);
   for (int v = 0; v < V::kWidth; ++v)
     first[v] = lane + v < chunk.block.width ? saved[v] : T(0);
   V state = V::load(first);
@@ -229,7 +228,7 @@ static void backward_states(const Chunk<T>& chunk, const ScanGrads<T>& g,
     if (!to_states)
       sum_rows(tape.sums_c + n * kChunk, tape.parts_c, chunk.count);
   }
-  const int64_t item = (part * s.batch + chunk.work.batch) * s.tokens;
+  const int64_t item = (part * s.batch + chunk.batch) * s.tokens;
   for (int i = 0; i < chunk.count; ++i) {
     if (chunk.token[i] < 0) continue;
     const int64_t token = (item + chunk.token[i]) * s.routes + chunk.route;
@@ -346,13 +345,13 @@ static void close_chunk(const Chunk<T>& chunk, const ScanGrads<T>& g,
   pass_softplus(chunk, tape);
   const int64_t row = chunk.p.dt_weight ? s.rank : s.channels;
   const int64_t item =
-      chunk.p.dt_weight ? part * s.batch + chunk.work.batch : chunk.work.batch;
+      chunk.p.dt_weight ? part * s.batch + chunk.batch : chunk.batch;
   T* d_dt = g.dt + (item * s.tokens * s.routes + chunk.route) * row;
   if (chunk.p.dt_weight) {
     add_weight_grads<T, Shape<T>::kRows>(chunk, tape, 0);
     add_rank_grads(chunk, tape, d_dt, s.routes * row);
   }
-  T* d_x = g.x + chunk.work.batch * s.tokens * s.channels + chunk.block.first;
+  T* d_x = g.x + chunk.batch * s.tokens * s.channels + chunk.block.first;
   for (int i = 0; i < chunk.count; ++i) {
     const int64_t l = chunk.token[i];
     if (l < 0) continue;
@@ -363,13 +362,13 @@ static void close_chunk(const Chunk<T>& chunk, const ScanGrads<T>& g,
   }
 }
 
-// The sums over a route and a batch item.
+// The sums over a route and a group of batch items.
 template <typename T>
 static void write_route_sums(const Chunk<T>& chunk, const ScanGrads<T>& g,
-                             const Tape<T>& tape) {
+                             const Tape<T>& tape, int64_t group) {
   const ScanSizes& s = chunk.p.size;
-  const int64_t at = (chunk.work.batch * s.routes + chunk.route) * s.channels +
-                     chunk.block.first;
+  const int64_t at =
+      (group * s.routes + chunk.route) * s.channels + chunk.block.first;
   const auto store = [&](T* to, const T* from, int64_t count) {
     if (to) store_columns(to + at * count, from, count, chunk.block.width);
   };
@@ -385,28 +384,43 @@ static int64_t backward_scratch(const ScanSizes& s, int64_t blocks) {
 }
 
 template <typename T>
+static void backward_route(Chunk<T>& chunk, const ScanGrads<T>& g,
+                           Tape<T>& tape, int64_t part) {
+  const ScanWork& work = chunk.work;
+  for (int64_t j = checkpoint_count(chunk.p.size) - 1; j >= 0; --j) {
+    chunk.read(j);
+    for (int64_t i = work.first_block; i < work.last_block; ++i) {
+      chunk.select(i);
+      tape.point_at(chunk, i);
+      open_chunk(chunk, g, tape);
+      backward_states(chunk, g, tape, j, part);
+      close_chunk(chunk, g, tape, part);
+    }
+  }
+}
+
+template <typename T>
 static void backward(const ScanArgs<T>& p, const ScanGrads<T>& g,
-                     const ScanWork& work, int64_t part, T* scratch) {
+                     const ScanWork& work, int64_t group, int64_t part,
+                     T* scratch) {
   Arena<T> arena(scratch);
   Chunk<T> chunk(p, work, arena);
   Tape<T> tape(p.size, work.blocks(), arena);
   for (int64_t k = work.first_route; k < work.last_route; ++k) {
     chunk.start(k);
     tape.start(chunk);
-    for (int64_t j = checkpoint_count(p.size) - 1; j >= 0; --j) {
-      chunk.read(j);
+    for (chunk.batch = work.first_batch; chunk.batch < work.last_batch;
+         ++chunk.batch) {
       for (int64_t i = work.first_block; i < work.last_block; ++i) {
-        chunk.select(i);
         tape.point_at(chunk, i);
-        open_chunk(chunk, g, tape);
-        backward_states(chunk, g, tape, j, part);
-        close_chunk(chunk, g, tape, part);
+        fill_zero(tape.grad_h, p.size.states * kLanes);
       }
+      backward_route(chunk, g, tape, part);
     }
     for (int64_t i = work.first_block; i < work.last_block; ++i) {
       chunk.point_at(i);
       tape.point_at(chunk, i);
-      write_route_sums(chunk, g, tape);
+      write_route_sums(chunk, g, tape, group);
     }
   }
 }

@@ -119,7 +119,7 @@ template <typename T>
 struct Chunk {
   const ScanArgs<T>& p;
   const ScanWork& work;
-  int64_t route = 0;
+  int64_t route = 0, batch = 0;
   int count = 0;                   // steps in the chunk
   int64_t token[kChunk];           // -1 is a zero token
   const T* dt[kChunk + kMaxRows];  // the token's row
@@ -192,7 +192,7 @@ struct Chunk {
     const int64_t begin = number * kChunk;
     count = int(s.steps - begin < kChunk ? s.steps - begin : kChunk);
     const int32_t* tokens = p.route + route * s.steps + begin;
-    const T* base = p.dt.at(work.batch, 0, route);
+    const T* base = p.dt.at(batch, 0, route);
     for (int i = 0; i < count; ++i) {
       token[i] = tokens[i];
       dt[i] = tokens[i] < 0 ? zeros : base + tokens[i] * p.dt.token;
@@ -204,8 +204,8 @@ struct Chunk {
   void select(int64_t index) {
     const ScanSizes& s = p.size;
     point_at(index);
-    output_base = output_offset(p, work.batch, route, 0, block.first);
-    const T* base = p.x + work.batch * s.tokens * s.channels + block.first;
+    output_base = output_offset(p, batch, route, 0, block.first);
+    const T* base = p.x + batch * s.tokens * s.channels + block.first;
     for (int i = 0; i < count; ++i)
       x.set(i, token[i] < 0 ? nullptr : base + token[i] * s.channels,
             block.width, zeros);
@@ -216,7 +216,7 @@ struct Chunk {
   }
 
   void gather(T* to, const TokenView<T>& view) {
-    const T* base = view.at(work.batch, 0, route, group);
+    const T* base = view.at(batch, 0, route, group);
     for (int i = 0; i < count; ++i) {
       const T* from = token[i] < 0 ? zeros : base + token[i] * view.token;
       for (int64_t n = 0; n < p.size.states; ++n) to[n * kChunk + i] = from[n];

@@ -67,9 +67,9 @@ template <typename T>
 static void save_checkpoint(const Chunk<T>& chunk, int64_t number, const T* h) {
   const ScanSizes& s = chunk.p.size;
   for (int64_t n = 0; n < s.states; ++n) {
-    T* to = chunk.p.checkpoints + checkpoint_offset(s, chunk.work.batch,
-                                                    chunk.route, number, n,
-                                                    chunk.block.first);
+    T* to =
+        chunk.p.checkpoints + checkpoint_offset(s, chunk.batch, chunk.route,
+                                                number, n, chunk.block.first);
     for (int v = 0; v < chunk.block.width; ++v) to[v] = h[n * kLanes + v];
   }
 }
@@ -107,14 +107,17 @@ static void forward(const ScanArgs<T>& p, T* out, const ScanWork& work,
   T *states = arena.take(work.blocks() * row), *y = arena.take(kChunk * kLanes);
   for (int64_t k = work.first_route; k < work.last_route; ++k) {
     chunk.start(k);
-    fill_zero(states, work.blocks() * row);
-    for (int64_t j = 0; j < checkpoint_count(p.size); ++j) {
-      chunk.read(j);
-      for (int64_t i = work.first_block; i < work.last_block; ++i) {
-        T* h = chunk.of_block(states, row, i);
-        chunk.select(i);
-        if (p.checkpoints) save_checkpoint(chunk, j, h);
-        forward_chunk(chunk, out, h, y);
+    for (chunk.batch = work.first_batch; chunk.batch < work.last_batch;
+         ++chunk.batch) {
+      fill_zero(states, work.blocks() * row);
+      for (int64_t j = 0; j < checkpoint_count(p.size); ++j) {
+        chunk.read(j);
+        for (int64_t i = work.first_block; i < work.last_block; ++i) {
+          T* h = chunk.of_block(states, row, i);
+          chunk.select(i);
+          if (p.checkpoints) save_checkpoint(chunk, j, h);
+          forward_chunk(chunk, out, h, y);
+        }
       }
     }
   }

@@ -19,15 +19,17 @@ MMSSM_INLINE int64_t channel_blocks(const ScanSizes& s) {
   return s.groups * blocks_per_group(s);
 }
 
-// What one call works on: blocks [first_block, last_block) of channels of one
-// batch item, and the routes [first_route, last_route) of it.
+// What one call works on: batch items, blocks of channels, and routes, each
+// from a first to before a last.
 struct ScanWork {
-  int64_t batch, first_block, last_block, first_route, last_route;
+  int64_t first_batch, last_batch, first_block, last_block, first_route,
+      last_route;
   int64_t blocks() const { return last_block - first_block; }
 };
 
-// `forward` adds to the zeroed output, `backward` to the zeroed gradients, of
-// which those that channels share are sums of one `part` of the channels.
+// `forward` adds to the zeroed output, `backward` to the zeroed gradients of
+// the tokens; those that channels share are sums of one `part` of the channels.
+// Gradients of parameters are stored, as sums of one `group` of batch items.
 template <typename T>
 struct ScanKernels {
   // Elements of scratch memory that work on so many blocks needs.
@@ -35,7 +37,7 @@ struct ScanKernels {
   int64_t (*backward_scratch)(const ScanSizes&, int64_t blocks);
   void (*forward)(const ScanArgs<T>&, T* out, const ScanWork&, T* scratch);
   void (*backward)(const ScanArgs<T>&, const ScanGrads<T>&, const ScanWork&,
-                   int64_t part, T* scratch);
+                   int64_t group, int64_t part, T* scratch);
 };
 
 // The fastest set this processor has, chosen when first asked for.
