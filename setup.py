@@ -7,10 +7,14 @@ The native op is built with the package. What is built, and how:
 - ``MMSSM_WITH_OPS=0``: no native code, the PyTorch references serve.
 
 ``MAX_JOBS`` sets the number of compiler processes (default: 2),
-``TORCH_CUDA_ARCH_LIST`` the GPU architectures.
+``TORCH_CUDA_ARCH_LIST`` the GPU architectures (default: that of the GPU here;
+without one, all that the toolkit knows), ``CUDA_HOME`` the toolkit's folder.
 """
 
 import os
+import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -30,12 +34,79 @@ def read_requirements(name: str) -> list:
     return [x for x in lines if x and not x.startswith('#')]
 
 
+def find_toolkit() -> str:
+    """The CUDA toolkit's own folder, '' if there is none."""
+    given = os.getenv('CUDA_HOME') or os.getenv('CUDA_PATH')
+    places = [given] if given else ['/usr/local/cuda']
+    nvcc = shutil.which('nvcc')
+    if nvcc and not given:
+        # A wrapper may stand elsewhere; nvcc itself knows where it lies.
+        steps = subprocess.run(
+            [nvcc, '--dryrun', 'x.cu'], capture_output=True, text=True
+        )
+        places[:0] = [
+            str(Path(found).parent)
+            for found in re.findall(r'_HERE_=(.+)', steps.stderr)
+        ]
+    for place in places:
+        if Path(place, 'include', 'cuda_runtime.h').exists():
+            return place
+    if given:
+        raise SystemExit(
+            f'mmssm: CUDA_HOME={given} holds no include/cuda_runtime.h; set '
+            'it to the folder of a whole CUDA toolkit, or unset it'
+        )
+    return ''
+
+
+def use_cuda(torch) -> bool:
+    """Whether to build CUDA kernels; points torch to the toolkit if so."""
+    forced = os.getenv('FORCE_CUDA') == '1'
+    if not forced and not torch.cuda.is_available():
+        return False
+    if torch.version.cuda is None:
+        raise SystemExit(
+            f'mmssm: FORCE_CUDA=1, but torch {torch.__version__} is built '
+            'without CUDA; install a CUDA build of torch'
+        )
+    home = find_toolkit()
+    if not home and forced:
+        raise SystemExit(
+            'mmssm: FORCE_CUDA=1, but no CUDA toolkit is found (nvcc and '
+            'include/cuda_runtime.h); install it and set CUDA_HOME'
+        )
+    if not home:
+        print('mmssm: no CUDA toolkit found, building for the CPU only')
+        return False
+    os.environ['CUDA_HOME'] = home
+    if not torch.cuda.is_available():
+        os.environ.setdefault('TORCH_CUDA_ARCH_LIST', architectures(home))
+    return True
+
+
+def architectures(home: str) -> str:
+    """From 7.5 on, the first of each generation: it serves the others."""
+    nvcc = Path(home, 'bin', 'nvcc')
+    listed = subprocess.run(
+        [nvcc, '--list-gpu-arch'], capture_output=True, text=True, check=True
+    )
+    first = {}
+    for number in sorted(map(int, re.findall(r'_(\d+)', listed.stdout))):
+        if number >= 75:
+            first.setdefault(number // 10, number % 10)
+    names = [f'{major}.{minor}' for major, minor in first.items()]
+    return ';'.join(names) + '+PTX'
+
+
 def native_extension() -> dict:
     """setup()'s arguments for the native op; empty for pure Python."""
     if os.getenv('MMSSM_WITH_OPS', '1') == '0':
         return {}
     try:
         import torch
+
+        with_cuda = use_cuda(torch)
+        # Reads CUDA_HOME when it is imported.
         from torch.utils import cpp_extension
     except ImportError as error:
         raise SystemExit(
@@ -46,15 +117,11 @@ def native_extension() -> dict:
         ) from error
 
     os.environ.setdefault('MAX_JOBS', '2')
-    cuda_sources = sorted(ROOT.glob('csrc/cuda/*.cu'))
-    with_cuda = cpp_extension.CUDA_HOME is not None and (
-        torch.cuda.is_available() or os.getenv('FORCE_CUDA') == '1'
-    )
-    if with_cuda and not cuda_sources:
-        print('mmssm: no CUDA kernels in csrc/cuda, building for the CPU only')
-        with_cuda = False
     sources = sorted(ROOT.glob('csrc/*.cpp')) + sorted(
-        p for p in ROOT.glob('csrc/*/*.cpp') if p.parent.name != 'cuda'
+        p
+        for p in ROOT.glob('csrc/*/*.c*')
+        if p.suffix in ('.cpp', '.cu')
+        and (with_cuda or p.parent.name != 'cuda')
     )
     host_flags = (
         ['/O2']
@@ -75,7 +142,6 @@ def native_extension() -> dict:
     extension = cpp_extension.CppExtension
     if with_cuda:
         extension = cpp_extension.CUDAExtension
-        sources += cuda_sources
         options['extra_compile_args']['nvcc'] = ['-O3']
     return dict(
         ext_modules=[

@@ -1,0 +1,33 @@
+// Starts kernels through the runtime's plain function, so that the kernels'
+// files need no compiler's launch syntax.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <type_traits>
+
+namespace mmssm {
+namespace cuda {
+
+// Returns the first error, of the call itself or of the kernel's set-up.
+template <typename... Parameters, typename... Arguments>
+cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads,
+                   size_t shared_bytes, void* stream,
+                   const Arguments&... arguments) {
+  // A conversion would leave an address of a temporary.
+  static_assert((std::is_same_v<Parameters, Arguments> && ...));
+  constexpr size_t kWithoutAsking = 48 * 1024;
+  if (shared_bytes > kWithoutAsking) {
+    const cudaError_t error = cudaFuncSetAttribute(
+        reinterpret_cast<const void*>(kernel),
+        cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
+    if (error != cudaSuccess) return error;
+  }
+  const void* list[] = {&arguments...};
+  return cudaLaunchKernel(kernel, dim3(unsigned(blocks)),
+                          dim3(unsigned(threads)), const_cast<void**>(list),
+                          shared_bytes, static_cast<cudaStream_t>(stream));
+}
+
+}  // namespace cuda
+}  // namespace mmssm

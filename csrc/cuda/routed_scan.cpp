@@ -1,0 +1,243 @@
+// The routed selective scan on a CUDA device: memory and launches.
+#include "routed_scan.h"
+
+#include <ATen/Context.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include "scan_plan.h"
+
+namespace mmssm {
+namespace cuda {
+namespace {
+
+using at::Tensor;
+using std::optional;
+
+void check(int error) { C10_CUDA_CHECK(static_cast<cudaError_t>(error)); }
+
+void* current_stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
+
+bool is_empty(const ScanSizes& s) {
+  return s.batch == 0 || s.routes == 0 || s.steps == 0 || s.channels == 0;
+}
+
+template <typename T>
+T* data(const Tensor& t) {
+  return t.defined() ? t.mutable_data_ptr<T>() : nullptr;
+}
+
+// Calls `run.operator()<T, Token>()` for the dtypes of the maths and of tokens.
+template <typename Run>
+void dispatch(const ScanInputs& in, const Run& run) {
+  const auto token = in.x.scalar_type();
+  if (token == at::kDouble)
+    run(double(), double());
+  else if (token == at::kHalf)
+    run(float(), at::Half());
+  else if (token == at::kBFloat16)
+    run(float(), at::BFloat16());
+  else
+    run(float(), float());
+}
+
+// Memory for what goes between segments; nothing for one.
+struct CarryTensors {
+  Tensor state, steps;
+
+  CarryTensors(const ScanSizes& s, const ScanPlan& plan,
+               const at::TensorOptions& options) {
+    if (plan.segments == 1) return;
+    state = at::empty({s.batch, s.routes, plan.segments, s.states, s.channels},
+                      options);
+    steps = at::empty({s.batch, s.routes, plan.segments, s.channels}, options);
+  }
+  template <typename T>
+  Carry<T> pointers() const {
+    return {data<T>(state), data<T>(steps)};
+  }
+};
+
+// One launch for all routes, or one after the other for each: routes that pass
+// the same token then add to it in a fixed order.
+template <typename Launch>
+void launch_routes(ScanPlan plan, const Launch& launch) {
+  if (!plan.ordered) return check(launch(plan));
+  const int64_t routes = plan.routes;
+  plan.routes = 1;
+  for (plan.first_route = 0; plan.first_route < routes; ++plan.first_route)
+    check(launch(plan));
+}
+
+template <typename T, typename Token>
+void run_forward(const ScanArgs<T, Token>& p, const Tensor& out,
+                 const at::TensorOptions& options) {
+  const ScanPlan plan =
+      make_plan(p.size, &forward_memory<T>,
+                at::globalContext().deterministicAlgorithms());
+  const CarryTensors tensors(p.size, plan, options);
+  const Carry<T> carry = tensors.pointers<T>();
+  void* stream = current_stream();
+  if (plan.segments > 1) {
+    check(launch_forward<T, Token>(p, plan, carry, nullptr, ForwardKind::kCarry,
+                                   stream));
+    check(launch_combine<T>(p.size, plan.segments, p.a, carry, false, stream));
+  }
+  const auto kind = p.output == ScanOutput::kStates ? ForwardKind::kStates
+                                                    : ForwardKind::kSum;
+  launch_routes(plan, [&](const ScanPlan& part) {
+    return launch_forward<T, Token>(p, part, carry, data<T>(out), kind, stream);
+  });
+}
+
+// The result and, if asked for, the checkpoints.
+std::pair<Tensor, Tensor> run(const ScanInputs& in, bool delta_softplus,
+                              at::ScalarType out_dtype, bool with_checkpoints) {
+  const c10::cuda::CUDAGuard guard(in.x.device());
+  const auto options = in.a.options();
+  Tensor out = at::zeros(output_shape(in), options), checkpoints;
+  if (with_checkpoints)
+    checkpoints = at::empty(checkpoint_shape(in.size), options);
+  if (!is_empty(in.size))
+    dispatch(in, [&](auto t, auto token) {
+      using T = decltype(t);
+      using Token = decltype(token);
+      run_forward(make_args<T, Token>(in, delta_softplus, checkpoints), out,
+                  options);
+    });
+  return {out.to(out_dtype), checkpoints};
+}
+
+}  // namespace
+
+Tensor forward(const Tensor& x, const Tensor& dt, const Tensor& A,
+               const Tensor& B, const OptionalTensor& C,
+               const OptionalTensor& D, const OptionalTensor& dt_weight,
+               const OptionalTensor& dt_bias, const Tensor& routes,
+               bool delta_softplus, std::string_view output,
+               optional<at::ScalarType> out_dtype) {
+  const ScanInputs in = prepare_inputs(x, dt, A, B, C, D, dt_weight, dt_bias,
+                                       routes, output, out_dtype, true);
+  return run(in, delta_softplus, out_dtype.value_or(x.scalar_type()), false)
+      .first;
+}
+
+std::tuple<Tensor, Tensor> forward_with_checkpoints(
+    const Tensor& x, const Tensor& dt, const Tensor& A, const Tensor& B,
+    const OptionalTensor& C, const OptionalTensor& D,
+    const OptionalTensor& dt_weight, const OptionalTensor& dt_bias,
+    const Tensor& routes, bool delta_softplus, std::string_view output,
+    optional<at::ScalarType> out_dtype) {
+  const ScanInputs in = prepare_inputs(x, dt, A, B, C, D, dt_weight, dt_bias,
+                                       routes, output, out_dtype, true);
+  return run(in, delta_softplus, out_dtype.value_or(x.scalar_type()), true);
+}
+
+namespace {
+
+// Gradients with an axis of partial sums before all others: of channel blocks
+// for what channels share, of segments and shares of the batch for parameters.
+struct GradTensors {
+  Tensor x, dt, a, b, c, d, dt_weight, dt_bias;
+
+  GradTensors(const ScanInputs& in, const ScanPlan& plan) {
+    const ScanSizes& s = in.size;
+    const auto options = in.a.options();
+    const auto tokens = [&](int64_t parts, int64_t last) {
+      return at::zeros({parts, s.batch, s.tokens, s.routes, last}, options);
+    };
+    const int64_t parts = plan.shares * plan.segments;
+    const auto parameter = [&](int64_t last) {
+      return at::empty({parts, s.routes, s.channels, last}, options);
+    };
+    x = at::zeros({1, s.batch, s.tokens, s.channels}, options);
+    dt = in.dt_weight.defined() ? tokens(plan.blocks_per_group, s.rank)
+                                : tokens(1, s.channels);
+    b = tokens(plan.blocks_per_group, s.groups * s.states);
+    if (in.c.defined()) c = tokens(plan.blocks_per_group, s.groups * s.states);
+    a = parameter(s.states);
+    if (in.d.defined()) d = parameter(1);
+    if (in.dt_weight.defined()) dt_weight = parameter(s.rank);
+    if (in.dt_bias.defined()) dt_bias = parameter(1);
+  }
+  template <typename T>
+  ScanGrads<T> pointers(const Tensor& out) const {
+    return {out.const_data_ptr<T>(),
+            data<T>(x),
+            data<T>(dt),
+            data<T>(b),
+            data<T>(c),
+            data<T>(a),
+            data<T>(d),
+            data<T>(dt_weight),
+            data<T>(dt_bias)};
+  }
+};
+
+template <typename T, typename Token>
+void run_backward(const ScanArgs<T, Token>& p, const ScanPlan& plan,
+                  const ScanGrads<T>& grads, const at::TensorOptions& options) {
+  const CarryTensors tensors(p.size, plan, options);
+  const Carry<T> carry = tensors.pointers<T>();
+  void* stream = current_stream();
+  if (plan.segments > 1) {
+    check(launch_backward_carry<T, Token>(p, plan, carry, grads.out, stream));
+    check(launch_combine<T>(p.size, plan.segments, p.a, carry, true, stream));
+  }
+  launch_routes(plan, [&](const ScanPlan& part) {
+    return launch_backward<T, Token>(p, part, carry, grads, stream);
+  });
+}
+
+// The sum of the parts, like the input; empty for one that was not given, zero
+// where there was nothing to run.
+Tensor give_back(const Tensor& parts, const optional<Tensor>& like,
+                 const Tensor& x) {
+  if (!like.has_value() || !like->defined()) return at::empty({0}, x.options());
+  if (!parts.defined()) return at::zeros_like(*like);
+  const Tensor sum = parts.size(0) == 1 ? parts[0] : parts.sum(0);
+  return sum.reshape(like->sizes()).to(like->scalar_type());
+}
+
+}  // namespace
+
+EightTensors backward(const Tensor& grad, const Tensor& checkpoints,
+                      const Tensor& x, const Tensor& dt, const Tensor& A,
+                      const Tensor& B, const OptionalTensor& C,
+                      const OptionalTensor& D, const OptionalTensor& dt_weight,
+                      const OptionalTensor& dt_bias, const Tensor& routes,
+                      bool delta_softplus, std::string_view output) {
+  const ScanInputs in = prepare_inputs(x, dt, A, B, C, D, dt_weight, dt_bias,
+                                       routes, output, {}, true);
+  check_backward_inputs(in, grad, checkpoints);
+  const c10::cuda::CUDAGuard guard(x.device());
+  optional<GradTensors> g;
+  const Tensor grad_out = grad.to(in.a.scalar_type()).contiguous();
+  const Tensor saved = checkpoints.contiguous();
+  if (!is_empty(in.size))
+    dispatch(in, [&](auto t, auto token) {
+      using T = decltype(t);
+      using Token = decltype(token);
+      const ScanPlan plan =
+          make_plan(in.size, &backward_memory<T>,
+                    at::globalContext().deterministicAlgorithms());
+      g.emplace(in, plan);
+      run_backward(make_args<T, Token>(in, delta_softplus, saved), plan,
+                   g->pointers<T>(grad_out), in.a.options());
+    });
+  const auto parts = [&](Tensor GradTensors::* of) {
+    return g.has_value() ? (*g).*of : Tensor();
+  };
+  return {give_back(parts(&GradTensors::x), x, x),
+          give_back(parts(&GradTensors::dt), dt, x),
+          give_back(parts(&GradTensors::a), A, x),
+          give_back(parts(&GradTensors::b), B, x),
+          give_back(parts(&GradTensors::c), C, x),
+          give_back(parts(&GradTensors::d), D, x),
+          give_back(parts(&GradTensors::dt_weight), dt_weight, x),
+          give_back(parts(&GradTensors::dt_bias), dt_bias, x)};
+}
+
+}  // namespace cuda
+}  // namespace mmssm

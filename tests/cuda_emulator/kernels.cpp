@@ -1,0 +1,9 @@
+// The CUDA kernels' own sources, compiled as C++.
+#include "../../csrc/cuda/scan_backward.cu"
+#include "../../csrc/cuda/scan_forward.cu"
+
+namespace mmssm {
+namespace cuda {
+alignas(16) unsigned char shared_bytes[kEmulatedSharedBytes];
+}
+}  // namespace mmssm

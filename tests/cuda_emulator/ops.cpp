@@ -1,0 +1,43 @@
+// The CUDA ops on the emulator, as ops of their own on CPU tensors.
+#include <Python.h>
+#include <torch/library.h>
+
+#include "../../csrc/cuda/routed_scan.cpp"
+#include "../../csrc/cuda/scan_plan.cpp"
+#include "broken_kernels.h"
+
+namespace {
+
+void set_plan(int64_t threads, int64_t segments, int64_t shares) {
+  mmssm::cuda::plan_limits() = {threads, segments, shares};
+}
+
+void set_order(int64_t order, bool blocks_reversed) {
+  emulator::settings = {emulator::Order(order), blocks_reversed};
+}
+
+}  // namespace
+
+TORCH_LIBRARY(mmssm_emulated, m) {
+  const std::string inputs =
+      "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor? C, Tensor? D, "
+      "Tensor? dt_weight, Tensor? dt_bias, Tensor routes, "
+      "bool delta_softplus, str output";
+  const auto define = [&](const std::string& before, const std::string& after) {
+    m.def((before + inputs + after).c_str());
+  };
+  define("scan(", ", ScalarType? out_dtype) -> Tensor");
+  define("forward(", ", ScalarType? out_dtype) -> (Tensor, Tensor)");
+  define("backward(Tensor grad, Tensor checkpoints, ",
+         ") -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, "
+         "Tensor)");
+  m.def("set_plan(int threads, int segments, int shares) -> ()", &set_plan);
+  m.def("set_order(int order, bool blocks_reversed) -> ()", &set_order);
+  m.def("broken(str fault) -> Tensor", &run_broken_kernel);
+}
+
+TORCH_LIBRARY_IMPL(mmssm_emulated, CPU, m) {
+  m.impl("scan", &mmssm::cuda::forward);
+  m.impl("forward", &mmssm::cuda::forward_with_checkpoints);
+  m.impl("backward", &mmssm::cuda::backward);
+}
