@@ -191,7 +191,11 @@ ScanInputs prepare_inputs(const Tensor& x, const Tensor& dt, const Tensor& A,
   in.d = as_parameter(D, dtype);
   in.dt_weight = as_parameter(dt_weight, dtype);
   in.dt_bias = as_parameter(dt_bias, dtype);
-  in.routes = routes.to(at::kInt).contiguous();
+  // Narrowed without wrapping: on a device only the kernel sees a wrong index.
+  const bool may_wrap = !routes.is_cpu() && routes.scalar_type() == at::kLong;
+  in.routes = (may_wrap ? routes.clamp(-2, s.tokens) : routes)
+                  .to(at::kInt)
+                  .contiguous();
   return in;
 }
 

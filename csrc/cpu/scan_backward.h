@@ -98,15 +98,13 @@ struct Tape {
       chunk.point_at(i);
       point_at(chunk, i);
       fill_zero(grad_h, weight_rows - grad_h);
+      if (!s.rank) continue;
       const int64_t row = chunk.route * s.channels + chunk.block.first;
-      for (int v = 0; v < kLanes && s.rank; ++v) {
-        const bool inside = v < chunk.block.width;
-        const T* from =
-            inside ? chunk.p.dt_weight + (row + v) * s.rank : nullptr;
-        T* to = weight_rows + v * padded_rank;
-        for (int64_t r = 0; r < padded_rank; ++r)
-          to[r] = inside && r < s.rank ? from[r] : T(0);
-      }
+      const T* from = chunk.p.dt_weight + row * s.rank;
+      fill_zero(weight_rows, kLanes * padded_rank);
+      for (int v = 0; v < chunk.block.width; ++v)
+        memcpy(weight_rows + v * padded_rank, from + v * s.rank,
+               s.rank * sizeof(T));
     }
   }
 };
