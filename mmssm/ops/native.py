@@ -45,7 +45,11 @@ def _warn_slow(device_type: str) -> None:
         cause, remedy = _PROBLEM, HOW_TO_BUILD
     else:
         cause = f'the extension has no {device_type} kernels'
-        remedy = 'run on the CPU, where it is native, if that is too slow'
+        remedy = (
+            'build mmssm again where nvcc is, with FORCE_CUDA=1'
+            if device_type == 'cuda'
+            else 'run on the CPU, where it is native, if that is too slow'
+        )
     warnings.warn(
         f'mmssm: no native op for {device_type} ({cause}); the slow PyTorch '
         f'references serve instead: {remedy}.',

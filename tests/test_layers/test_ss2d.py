@@ -1,7 +1,6 @@
 """The mixers against their definition on explicit route copies."""
 
 import json
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -84,14 +83,6 @@ def test_float16_sums_stay_finite(mixer):
         assert layer(torch.randn(1, 4, 4, 32)).isfinite().all()
 
 
-@contextmanager
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def peak_bytes(function, path):
     """Most bytes that were allocated at once while ``function`` ran."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as p:
@@ -120,8 +111,7 @@ def peak_bytes(function, path):
 def test_memory_of_a_forward(monkeypatch, tmp_path, fields):
     """Never more than two maps (B, L, inner) beside the projected weights.
 
-    Those hold K * (R + 2 N) numbers per token. On one thread: a small scan
-    may give each idle thread a result of its own.
+    Those hold K * (R + 2 N) numbers per token.
     """
     monkeypatch.setattr(slices, 'SLICE_BYTES', 2**16)
     mixer = SS2D(96, **fields).eval()
@@ -129,7 +119,7 @@ def test_memory_of_a_forward(monkeypatch, tmp_path, fields):
     num_routes, rows, inner = mixer.x_proj_weight.shape
     map_bytes = 4 * 2 * 48 * 40 * inner
     projected_bytes = 4 * 2 * 48 * 40 * num_routes * rows
-    with torch.inference_mode(), one_thread():
+    with torch.inference_mode():
         mixer(x)  # caches the routes
         peak = peak_bytes(lambda: mixer(x), tmp_path / 'trace.json')
     assert 2 * map_bytes <= peak
