@@ -65,6 +65,8 @@ def use_cuda(torch) -> bool:
     if not forced and not torch.cuda.is_available():
         return False
     if torch.version.cuda is None:
+        if not forced:
+            return False  # a GPU of another maker
         raise SystemExit(
             f'mmssm: FORCE_CUDA=1, but torch {torch.__version__} is built '
             'without CUDA; install a CUDA build of torch'
@@ -134,9 +136,10 @@ def native_extension() -> dict:
             '-fno-trapping-math',
         ]
     )
-    if sys.platform == 'linux':
+    if sys.platform == 'linux' and 'clang' not in os.getenv('CXX', ''):
         # at::parallel_for is a header: without the flag it runs one thread,
-        # silently. Not a link flag: torch's own OpenMP library must serve.
+        # silently. Not a link flag: torch's own OpenMP library must serve,
+        # which is GCC's; what Clang compiles would ask for another one.
         host_flags.append('-fopenmp')
     options = dict(extra_compile_args=dict(cxx=host_flags))
     extension = cpp_extension.CppExtension

@@ -14,6 +14,20 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
+bool has_tangent(const Tensor& t) {
+  return t.defined() && t._fw_grad(/*level=*/0).defined();
+}
+bool has_tangent(const OptionalTensor& t) {
+  return t.has_value() && has_tangent(*t);
+}
+// Without this, forward mode would silently find no derivative.
+template <typename... Tensors>
+void refuse_tangents(const Tensors&... tensors) {
+  TORCH_CHECK(!(has_tangent(tensors) || ...),
+              "routed_selective_scan has no forward-mode derivative; use "
+              "routed_selective_scan_reference if you need one");
+}
+
 bool requires_grad(const Tensor& t) { return t.requires_grad(); }
 bool requires_grad(const OptionalTensor& t) {
   return t.has_value() && t->requires_grad();
@@ -83,6 +97,7 @@ Tensor routed_selective_scan(const Tensor& x, const Tensor& dt, const Tensor& A,
                              const Tensor& routes, bool delta_softplus,
                              std::string_view output,
                              std::optional<at::ScalarType> out_dtype) {
+  refuse_tangents(x, dt, A, B, C, D, dt_weight, dt_bias);
   // Without a gradient to come, no checkpoints are kept.
   if (!needs_gradient(x, dt, A, B, C, D, dt_weight, dt_bias)) {
     at::AutoDispatchBelowADInplaceOrView below;

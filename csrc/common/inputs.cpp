@@ -108,9 +108,12 @@ ScanInputs prepare_inputs(const Tensor& x, const Tensor& dt, const Tensor& A,
       routes.scalar_type() == at::kInt || routes.scalar_type() == at::kLong,
       "routed_selective_scan: routes must be int32 or int64, got ",
       routes.scalar_type());
-  TORCH_CHECK(at::isFloatingType(x.scalar_type()),
-              "routed_selective_scan: x must be floating-point, got ",
-              x.scalar_type());
+  const auto type = x.scalar_type();
+  TORCH_CHECK(type == at::kDouble || type == at::kFloat || type == at::kHalf ||
+                  type == at::kBFloat16,
+              "routed_selective_scan: x must be float64, float32, float16 or "
+              "bfloat16, got ",
+              type);
   TORCH_CHECK(A.dim() == 3, "routed_selective_scan: A must be (K, C, N), got ",
               A.sizes());
   TORCH_CHECK(B.dim() == 4 || B.dim() == 5,

@@ -19,15 +19,27 @@ using std::optional;
 // routes into `shares`. As few tasks as keep every thread busy: a task with all
 // of a token's channels reads each row of memory once, one with several items
 // reads parameters once.
+//
+// Shares of one group and part add to the same tokens. With enough groups and
+// parts for all threads they take turns on one map; else each share has a map
+// of its own, and the maps are added up.
 struct Split {
-  int64_t batch, blocks, routes, groups = 1, parts = 1, shares = 1;
+  int64_t batch, blocks, routes, groups = 1, parts = 1, shares = 1, maps = 1;
 
   explicit Split(const ScanSizes& s)
       : batch(s.batch), blocks(channel_blocks(s)), routes(s.routes) {
     const int64_t threads = at::get_num_threads();
     while (!balanced(threads) && groups < batch) ++groups;
     while (!balanced(threads) && parts < blocks) ++parts;
-    if (!balanced(threads) && routes > 1) shares = 2;
+    if (balanced(threads) || places() == 0) return;
+    if (places() > threads) {
+      shares = std::min<int64_t>(routes, 2);
+    } else {
+      shares = std::min(routes, (threads + places() - 1) / places());
+      maps = shares;
+    }
+    shares = std::max<int64_t>(shares, 1);
+    maps = std::max<int64_t>(maps, 1);
   }
   bool balanced(int64_t threads) const {
     return (tasks() % threads == 0 && batch % groups == 0 &&
@@ -39,6 +51,7 @@ struct Split {
   int64_t largest_part() const { return (blocks + parts - 1) / parts; }
   int64_t group_of(int64_t task) const { return task / parts % groups; }
   int64_t part_of(int64_t task) const { return task % parts; }
+  int64_t map_of(int64_t task) const { return task / places() % maps; }
   ScanWork work(int64_t task) const {
     const int64_t group = group_of(task), part = part_of(task),
                   share = task / places();
@@ -57,20 +70,20 @@ T* scratch_of_thread(int64_t size) {
   return memory.data();
 }
 
-// Calls run(task, scratch) for every task on all threads. The shares of one
-// place add to the same map, so they run one after another, in order: no map
-// for each is needed, and the sum is the same every time.
+// Calls run(task, scratch) for every task on all threads. Tasks that add to the
+// same tokens of the same map run one after another, in order, so that the sum
+// is the same every time.
 template <typename T, typename Run>
 void run_tasks(const Split& split, int64_t scratch_size, const Run& run) {
-  const int64_t places = split.places();
+  const int64_t lines = split.places() * split.maps;
   std::atomic<int64_t> next{0};
-  std::vector<std::atomic<int64_t>> done(places);
+  std::vector<std::atomic<int64_t>> done(lines);
   at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
     T* scratch = scratch_of_thread<T>(scratch_size);
     for (int64_t i; (i = next++) < split.tasks();) {
-      std::atomic<int64_t>& before = done[i % places];
+      std::atomic<int64_t>& before = done[i % lines];
       // The task before it is under way on another thread, if not done.
-      while (before.load(std::memory_order_acquire) < i / places)
+      while (before.load(std::memory_order_acquire) < i / lines)
         std::this_thread::yield();
       run(i, scratch);
       before.fetch_add(1, std::memory_order_release);
@@ -78,29 +91,40 @@ void run_tasks(const Split& split, int64_t scratch_size, const Run& run) {
   });
 }
 
+// Adds to `out`, (maps, like the result).
 template <typename T>
-void run_forward(const ScanArgs<T>& p, Tensor& out) {
+void run_forward(const ScanArgs<T>& p, Tensor& out, const Split& split) {
   const ScanKernels<T>& kernels = scan_kernels<T>();
-  const Split split(p.size);
   T* result = out.mutable_data_ptr<T>();
+  const int64_t map_size = out.numel() / out.size(0);
   run_tasks<T>(split, kernels.forward_scratch(p.size, split.largest_part()),
                [&](int64_t task, T* scratch) {
-                 kernels.forward(p, result, split.work(task), scratch);
+                 T* map = result + split.map_of(task) % out.size(0) * map_size;
+                 kernels.forward(p, map, split.work(task), scratch);
                });
+}
+
+// The sum over the first axis.
+Tensor add_up(const Tensor& parts) {
+  return parts.size(0) == 1 ? parts.squeeze(0) : parts.sum(0);
 }
 
 // The result and, if asked for, the checkpoints.
 std::pair<Tensor, Tensor> run(const ScanInputs& in, bool delta_softplus,
                               at::ScalarType out_dtype, bool with_checkpoints) {
   const ScanSizes& s = in.size;
-  Tensor out = at::zeros(output_shape(in), in.x.options()), checkpoints;
+  const Split split(in.size);
+  // Only in a sum do routes meet.
+  std::vector<int64_t> shape = output_shape(in);
+  shape.insert(shape.begin(), in.output == ScanOutput::kSum ? split.maps : 1);
+  Tensor out = at::zeros(shape, in.x.options()), checkpoints;
   if (with_checkpoints)
     checkpoints = at::empty(checkpoint_shape(in.size), in.x.options());
   if (in.x.scalar_type() == at::kDouble)
-    run_forward(make_args<double>(in, delta_softplus, checkpoints), out);
+    run_forward(make_args<double>(in, delta_softplus, checkpoints), out, split);
   else
-    run_forward(make_args<float>(in, delta_softplus, checkpoints), out);
-  return {out.to(out_dtype), checkpoints};
+    run_forward(make_args<float>(in, delta_softplus, checkpoints), out, split);
+  return {add_up(out).to(out_dtype), checkpoints};
 }
 
 Tensor forward(const Tensor& x, const Tensor& dt, const Tensor& A,
@@ -142,9 +166,12 @@ void run_backward(const ScanArgs<T>& p, const Tensor& grad,
                            data(g[5]),
                            data(g[6]),
                            data(g[7])};
+  const int64_t map_size = g[0].numel() / g[0].size(0);
   run_tasks<T>(split, kernels.backward_scratch(p.size, split.largest_part()),
                [&](int64_t task, T* scratch) {
-                 kernels.backward(p, grads, split.work(task),
+                 ScanGrads<T> own = grads;
+                 own.x += split.map_of(task) * map_size;
+                 kernels.backward(p, own, split.work(task),
                                   split.group_of(task), split.part_of(task),
                                   scratch);
                });
@@ -177,7 +204,7 @@ backward(const Tensor& grad, const Tensor& checkpoints, const Tensor& x,
   };
   const bool low_rank = in.dt_weight.defined();
   std::vector<Tensor> g(8);
-  g[0] = at::zeros({1, s.batch, s.tokens, s.channels}, options);
+  g[0] = at::zeros({split.maps, s.batch, s.tokens, s.channels}, options);
   g[1] = low_rank
              ? shared(s.rank)
              : at::zeros({1, s.batch, s.tokens, s.routes, s.channels}, options);
@@ -196,7 +223,7 @@ backward(const Tensor& grad, const Tensor& checkpoints, const Tensor& x,
     run_backward(make_args<float>(in, delta_softplus, saved), grad_out, g,
                  split);
   for (Tensor& sums : g)
-    if (sums.defined()) sums = sums.size(0) == 1 ? sums[0] : sums.sum(0);
+    if (sums.defined()) sums = add_up(sums);
   return {give_back(g[0], x, x),         give_back(g[1], dt, x),
           give_back(g[2], A, x),         give_back(g[3], B, x),
           give_back(g[4], C, x),         give_back(g[5], D, x),

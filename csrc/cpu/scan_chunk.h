@@ -212,7 +212,7 @@ struct Chunk {
     if (group == block.group) return;
     group = block.group;
     gather(b, p.b);
-    if (p.c.data) gather(c, p.c);
+    if (p.output != ScanOutput::kStates) gather(c, p.c);
   }
 
   void gather(T* to, const TokenView<T>& view) {

@@ -195,7 +195,7 @@ void run_backward(const ScanArgs<T, Token>& p, const ScanPlan& plan,
 Tensor give_back(const Tensor& parts, const optional<Tensor>& like,
                  const Tensor& x) {
   if (!like.has_value() || !like->defined()) return at::empty({0}, x.options());
-  if (!parts.defined()) return at::zeros_like(*like);
+  if (!parts.defined()) return at::zeros(like->sizes(), like->options());
   const Tensor sum = parts.size(0) == 1 ? parts[0] : parts.sum(0);
   return sum.reshape(like->sizes()).to(like->scalar_type());
 }

@@ -10,7 +10,8 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -140,23 +141,16 @@ def measure(
         for turn in range(rounds):
             for run, result, times in zip(runs, results, repeats):
                 if not result.note and turn < (run.rounds or rounds):
-                    for phase, call in run.phases.items():
-                        seconds = _seconds(call, times[phase], device)
-                        result.seconds.setdefault(phase, []).append(seconds)
+                    _take_turn(run, result, times, device)
                 progress.update(task, advance=1, refresh=True)
     return results
 
 
-def _prepare(run: Run, result: Result, device: torch.device) -> dict[str, int]:
-    """Warm up, note the peak; returns calls per turn by phase."""
-    repeats = {}
-    if result.note:
-        return repeats
+@contextmanager
+def _noting_failure(run: Run, result: Result) -> Iterator[None]:
+    """Leave a run out that needs too much memory, or fails and may."""
     try:
-        for phase, call in run.phases.items():
-            _seconds(call, 1, device)  # May load, choose or compile kernels.
-            repeats[phase] = int(MIN_SECONDS / _seconds(call, 1, device)) or 1
-        result.peak = peak_bytes(call, device)
+        yield
     except torch.OutOfMemoryError:
         result.note = 'out of memory'
     except Exception as error:
@@ -164,6 +158,27 @@ def _prepare(run: Run, result: Result, device: torch.device) -> dict[str, int]:
             raise
         first_line = (str(error).splitlines() or [''])[0]
         result.note = f'failed: {type(error).__name__}: {first_line}'
+
+
+def _take_turn(
+    run: Run, result: Result, repeats: dict[str, int], device: torch.device
+) -> None:
+    with _noting_failure(run, result):
+        for phase, call in run.phases.items():
+            seconds = _seconds(call, repeats[phase], device)
+            result.seconds.setdefault(phase, []).append(seconds)
+
+
+def _prepare(run: Run, result: Result, device: torch.device) -> dict[str, int]:
+    """Warm up, note the peak; returns calls per turn by phase."""
+    repeats = {}
+    if result.note:
+        return repeats
+    with _noting_failure(run, result):
+        for phase, call in run.phases.items():
+            _seconds(call, 1, device)  # May load, choose or compile kernels.
+            repeats[phase] = int(MIN_SECONDS / _seconds(call, 1, device)) or 1
+        result.peak = peak_bytes(call, device)
     return repeats
 
 

@@ -12,7 +12,8 @@ class MapConv2d(nn.Conv2d):
 
     Parameters have Conv2d's names and shapes. The weight lies channels-last
     in memory, as the maps do: otherwise each call would copy it, which for a
-    small map costs more than the convolution.
+    small map costs more than the convolution. (What saves state dicts only
+    of contiguous tensors, as safetensors does, needs ``.contiguous()``.)
 
     Args:
         in_channels (int): Channels in.

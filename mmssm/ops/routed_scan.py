@@ -63,7 +63,10 @@ def routed_selective_scan(
         Tensor: See ``output``.
 
     Raises:
-        RuntimeError: On shapes, dtypes, devices or indices that do not fit.
+        RuntimeError: On shapes, dtypes, devices or indices that do not fit,
+            and where a second or a forward-mode derivative is asked for:
+            :func:`routed_selective_scan_reference` has those, and works with
+            ``torch.func``.
     """
     if not native.use_native(x):
         return routed_selective_scan_reference(
@@ -149,8 +152,11 @@ def _scan_step_by_step(
 
     def along_routes(values: Tensor) -> Tensor:
         """(B, L, K, ...) -> (T, B, K, ...), zeros where an index is -1."""
-        padded = torch.cat([values, torch.zeros_like(values[:, :1])], 1)
+        zero = values.new_zeros(batch, 1, *values.shape[2:])
+        padded = torch.cat([values, zero], 1)
         index = torch.where(routes < 0, tokens, routes)
+        if not num_routes:
+            return padded.new_zeros(steps, *padded[:, 0].shape)
         picked = [padded[:, index[k], k] for k in range(num_routes)]
         return torch.stack(picked, 2).transpose(0, 1)
 

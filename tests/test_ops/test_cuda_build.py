@@ -97,11 +97,12 @@ def test_cpu_results_are_those_of_the_normal_build(extension, tmp_path):
     if not native.is_available():
         pytest.skip('no native CPU op')
     run_with(extension, 'results', str(tmp_path / 'results.pt'))
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         want = results()
     finally:
-        torch.set_num_threads(2)
+        torch.set_num_threads(threads)
     got = torch.load(tmp_path / 'results.pt')
     assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
 

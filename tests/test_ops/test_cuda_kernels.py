@@ -347,7 +347,7 @@ def test_too_much_shared_memory_is_refused(ops):
 
 
 def test_fewer_threads_where_memory_is_short(ops):
-    """Rank 200 in float64 leaves room for a block of 96 or 64 channels."""
+    """Rank 100 in float64 leaves room for a block of 96 or 64 channels."""
     compare(ops, make_inputs(tokens=17, channels=128, rank=100), 1e-9)
 
 
