@@ -10,7 +10,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..ops import routed_selective_scan
-from ..scans import CROSS, parse_routes, routes
+from ..scans import CROSS, cached_routes, parse_routes
 from .slices import by_slices
 from .ssm_init import linear_init, s4d_log_rates, step_bias, step_weight
 
@@ -130,7 +130,7 @@ class SS2D(BaseModule):
             B,
             C,
             self.Ds.view(num_routes, inner),
-            routes=routes(self.route_names, height, width, x.device),
+            routes=cached_routes(self.route_names, height, width, x.device),
             dt_weight=self.dt_projs_weight,
             dt_bias=self.dt_projs_bias,
             # The sum over routes can pass float16's largest number.

@@ -3,6 +3,7 @@
 from . import cross  # noqa: F401  (registers its routes)
 from .route import (
     CROSS,
+    cached_routes,
     parse_routes,
     register_route,
     route_indices,
@@ -11,6 +12,7 @@ from .route import (
 
 __all__ = [
     'CROSS',
+    'cached_routes',
     'parse_routes',
     'register_route',
     'route_indices',

@@ -6,6 +6,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 Route = Callable[[int, int], np.ndarray]
 
@@ -116,11 +117,13 @@ def _stacked(names: str, height: int, width: int) -> np.ndarray:
 def _on_device(
     names: str, height: int, width: int, device: torch.device
 ) -> Tensor:
-    return torch.from_numpy(_stacked(names, height, width)).to(device)
+    # Inference mode's tensors could not be used outside of it.
+    with torch.inference_mode(False):
+        return torch.from_numpy(_stacked(names, height, width)).to(device)
 
 
 # An op, so that tracing and export see one node instead of running the route
-# functions on fake tensors; the copy keeps callers from sharing the cache.
+# functions on fake tensors; an op must not return what it keeps, so it copies.
 @torch.library.custom_op('mmssm::routes', mutates_args=())
 def _routes_op(
     names: str, height: int, width: int, device: torch.device
@@ -164,3 +167,16 @@ def routes(
         indices = _stacked(names, int(height), int(width))
         return torch.tensor(indices, device=device)
     return _routes_op(names, height, width, torch.device(device))
+
+
+def cached_routes(
+    names: tuple[str, ...], height: int, width: int, device: torch.device
+) -> Tensor:
+    """:func:`routes` without a copy where that is possible: not to be changed.
+
+    An op's call takes longer than a small map's scan.
+    """
+    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if recorded or _get_current_dispatch_mode():
+        return routes(names, height, width, device)
+    return _on_device(' '.join(names), height, width, device)

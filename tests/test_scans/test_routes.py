@@ -5,9 +5,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from mmssm.scans import (
     CROSS,
+    cached_routes,
     parse_routes,
     register_route,
     route_indices,
@@ -122,3 +124,15 @@ def test_names_are_single_words():
     with pytest.raises(ValueError, match='no routes given'):
         routes((), 2, 2)
     assert parse_routes('h v_flip') == parse_routes(['h', 'v_flip'])
+
+
+def test_cached_routes_are_shared_and_work_everywhere():
+    device = torch.device('cpu')
+    with torch.inference_mode():
+        first = cached_routes(CROSS, 5, 11, device)
+    assert cached_routes(CROSS, 5, 11, device) is first
+    assert not first.is_inference()  # or autograd could not keep it
+    assert torch.equal(first, routes(CROSS, 5, 11))
+    with FakeTensorMode():
+        assert isinstance(cached_routes(CROSS, 6, 11, device), FakeTensor)
+    assert type(cached_routes(CROSS, 6, 11, device)) is torch.Tensor
