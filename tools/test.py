@@ -2,8 +2,15 @@
 
 import argparse
 
+import torch
+
 from mmssm.checkpoint import allow_unsafe_loading
-from mmssm.engine import add_common_options, evaluate, run_tool
+from mmssm.engine import (
+    add_common_options,
+    evaluate,
+    keep_freed_memory,
+    run_tool,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,6 +41,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     allow_unsafe_loading(args.unsafe_load)
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     evaluate(
         args.config,
         args.checkpoint,

@@ -19,6 +19,8 @@ from rich.console import Console
 from rich.progress import Progress
 from torch.profiler import ProfilerActivity, profile
 
+from mmssm.engine import keep_freed_memory
+
 # A turn repeats a quicker call until it lasts this long, for the clock's and
 # the launches' sake.
 MIN_SECONDS = 0.02
@@ -227,6 +229,9 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
 def prepare(name: str | None, threads: int | None) -> torch.device:
     """The device to measure on, by default a GPU if there is one.
 
+    On a CPU the process keeps freed memory from here on, as programs that
+    run models on CPUs do (:func:`mmssm.engine.keep_freed_memory`).
+
     Args:
         name (str | None): 'cpu', 'cuda' or 'cuda:N'.
         threads (int | None): CPU threads of all that follows; by default
@@ -251,6 +256,8 @@ def prepare(name: str | None, threads: int | None) -> torch.device:
                 'or one that is there'
             )
         torch.cuda.set_device(device)
+    else:
+        keep_freed_memory()
     return device
 
 

@@ -4,6 +4,7 @@ from .checkpoint_hook import AtomicCheckpointHook
 from .cli import add_common_options, add_unsafe_load
 from .errors import ConfigError, run_tool
 from .evaluate import evaluate
+from .memory import keep_freed_memory
 from .preflight import check_data
 from .resume import find_latest
 from .strict_load import StrictLoadHook
@@ -18,6 +19,7 @@ __all__ = [
     'check_data',
     'evaluate',
     'find_latest',
+    'keep_freed_memory',
     'run_tool',
     'train',
 ]
