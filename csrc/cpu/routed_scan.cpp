@@ -5,7 +5,7 @@
 #include <atomic>
 #include <thread>
 
-#include "../common/inputs.h"
+#include "../common/grads.h"
 #include "scan_kernels.h"
 
 namespace mmssm {
@@ -104,15 +104,9 @@ void run_forward(const ScanArgs<T>& p, Tensor& out, const Split& split) {
                });
 }
 
-// The sum over the first axis.
-Tensor add_up(const Tensor& parts) {
-  return parts.size(0) == 1 ? parts.squeeze(0) : parts.sum(0);
-}
-
 // The result and, if asked for, the checkpoints.
 std::pair<Tensor, Tensor> run(const ScanInputs& in, bool delta_softplus,
                               at::ScalarType out_dtype, bool with_checkpoints) {
-  const ScanSizes& s = in.size;
   const Split split(in.size);
   // Only in a sum do routes meet.
   std::vector<int64_t> shape = output_shape(in);
@@ -124,7 +118,7 @@ std::pair<Tensor, Tensor> run(const ScanInputs& in, bool delta_softplus,
     run_forward(make_args<double>(in, delta_softplus, checkpoints), out, split);
   else
     run_forward(make_args<float>(in, delta_softplus, checkpoints), out, split);
-  return {add_up(out).to(out_dtype), checkpoints};
+  return {sum_of_parts(out).to(out_dtype), checkpoints};
 }
 
 Tensor forward(const Tensor& x, const Tensor& dt, const Tensor& A,
@@ -152,21 +146,10 @@ std::tuple<Tensor, Tensor> forward_with_checkpoints(
 
 template <typename T>
 void run_backward(const ScanArgs<T>& p, const Tensor& grad,
-                  std::vector<Tensor>& g, const Split& split) {
+                  const GradTensors& g, const Split& split) {
   const ScanKernels<T>& kernels = scan_kernels<T>();
-  const auto data = [](const Tensor& t) -> T* {
-    return t.defined() ? t.mutable_data_ptr<T>() : nullptr;
-  };
-  const ScanGrads<T> grads{grad.const_data_ptr<T>(),
-                           data(g[0]),
-                           data(g[1]),
-                           data(g[3]),
-                           data(g[4]),
-                           data(g[2]),
-                           data(g[5]),
-                           data(g[6]),
-                           data(g[7])};
-  const int64_t map_size = g[0].numel() / g[0].size(0);
+  const ScanGrads<T> grads = g.pointers<T>(grad);
+  const int64_t map_size = g.x.numel() / g.x.size(0);
   run_tasks<T>(split, kernels.backward_scratch(p.size, split.largest_part()),
                [&](int64_t task, T* scratch) {
                  ScanGrads<T> own = grads;
@@ -177,43 +160,18 @@ void run_backward(const ScanArgs<T>& p, const Tensor& grad,
                });
 }
 
-// As the input was; of one that was not given, empty.
-Tensor give_back(const Tensor& grad, const optional<Tensor>& like,
-                 const Tensor& x) {
-  if (!like.has_value() || !like->defined()) return at::empty({0}, x.options());
-  return grad.reshape(like->sizes()).to(like->scalar_type());
-}
-
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>
-backward(const Tensor& grad, const Tensor& checkpoints, const Tensor& x,
-         const Tensor& dt, const Tensor& A, const Tensor& B,
-         const optional<Tensor>& C, const optional<Tensor>& D,
-         const optional<Tensor>& dt_weight, const optional<Tensor>& dt_bias,
-         const Tensor& routes, bool delta_softplus, std::string_view output) {
+EightTensors backward(const Tensor& grad, const Tensor& checkpoints,
+                      const Tensor& x, const Tensor& dt, const Tensor& A,
+                      const Tensor& B, const optional<Tensor>& C,
+                      const optional<Tensor>& D,
+                      const optional<Tensor>& dt_weight,
+                      const optional<Tensor>& dt_bias, const Tensor& routes,
+                      bool delta_softplus, std::string_view output) {
   const ScanInputs in =
       prepare_inputs(x, dt, A, B, C, D, dt_weight, dt_bias, routes, output, {});
-  const ScanSizes& s = in.size;
   check_backward_inputs(in, grad, checkpoints);
-  const auto options = in.x.options();
-  const Split split(s);
-  const auto shared = [&](int64_t last) {
-    return at::zeros({split.parts, s.batch, s.tokens, s.routes, last}, options);
-  };
-  const auto per_channel = [&](int64_t last) {
-    return at::empty({split.groups, s.routes, s.channels, last}, options);
-  };
-  const bool low_rank = in.dt_weight.defined();
-  std::vector<Tensor> g(8);
-  g[0] = at::zeros({split.maps, s.batch, s.tokens, s.channels}, options);
-  g[1] = low_rank
-             ? shared(s.rank)
-             : at::zeros({1, s.batch, s.tokens, s.routes, s.channels}, options);
-  g[2] = per_channel(s.states);
-  g[3] = shared(s.groups * s.states);
-  if (in.c.defined()) g[4] = shared(s.groups * s.states);
-  if (in.d.defined()) g[5] = per_channel(1);
-  if (low_rank) g[6] = per_channel(s.rank);
-  if (in.dt_bias.defined()) g[7] = per_channel(1);
+  const Split split(in.size);
+  const GradTensors g(in, {split.maps, split.parts, split.groups});
   const Tensor grad_out = grad.to(in.x.scalar_type()).contiguous();
   const Tensor saved = checkpoints.contiguous();
   if (in.x.scalar_type() == at::kDouble)
@@ -222,12 +180,7 @@ backward(const Tensor& grad, const Tensor& checkpoints, const Tensor& x,
   else
     run_backward(make_args<float>(in, delta_softplus, saved), grad_out, g,
                  split);
-  for (Tensor& sums : g)
-    if (sums.defined()) sums = add_up(sums);
-  return {give_back(g[0], x, x),         give_back(g[1], dt, x),
-          give_back(g[2], A, x),         give_back(g[3], B, x),
-          give_back(g[4], C, x),         give_back(g[5], D, x),
-          give_back(g[6], dt_weight, x), give_back(g[7], dt_bias, x)};
+  return add_up(g, x, dt, A, B, C, D, dt_weight, dt_bias);
 }
 
 }  // namespace

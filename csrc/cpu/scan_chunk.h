@@ -99,7 +99,7 @@ struct Block {
 // zeros for a zero token and beyond a narrow block.
 template <typename T>
 struct Rows {
-  const T* row[kChunk + kMaxRows];
+  const T* row[kChunk];
   T* padded;
 
   explicit Rows(Arena<T>& arena) : padded(arena.take(kChunk * kLanes)) {}

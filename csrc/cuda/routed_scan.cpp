@@ -6,6 +6,7 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include "../common/grads.h"
 #include "scan_plan.h"
 
 namespace mmssm {
@@ -136,45 +137,6 @@ std::tuple<Tensor, Tensor> forward_with_checkpoints(
 
 namespace {
 
-// Gradients with an axis of partial sums before all others: of channel blocks
-// for what channels share, of segments and shares of the batch for parameters.
-struct GradTensors {
-  Tensor x, dt, a, b, c, d, dt_weight, dt_bias;
-
-  GradTensors(const ScanInputs& in, const ScanPlan& plan) {
-    const ScanSizes& s = in.size;
-    const auto options = in.a.options();
-    const auto tokens = [&](int64_t parts, int64_t last) {
-      return at::zeros({parts, s.batch, s.tokens, s.routes, last}, options);
-    };
-    const int64_t parts = plan.shares * plan.segments;
-    const auto parameter = [&](int64_t last) {
-      return at::empty({parts, s.routes, s.channels, last}, options);
-    };
-    x = at::zeros({1, s.batch, s.tokens, s.channels}, options);
-    dt = in.dt_weight.defined() ? tokens(plan.blocks_per_group, s.rank)
-                                : tokens(1, s.channels);
-    b = tokens(plan.blocks_per_group, s.groups * s.states);
-    if (in.c.defined()) c = tokens(plan.blocks_per_group, s.groups * s.states);
-    a = parameter(s.states);
-    if (in.d.defined()) d = parameter(1);
-    if (in.dt_weight.defined()) dt_weight = parameter(s.rank);
-    if (in.dt_bias.defined()) dt_bias = parameter(1);
-  }
-  template <typename T>
-  ScanGrads<T> pointers(const Tensor& out) const {
-    return {out.const_data_ptr<T>(),
-            data<T>(x),
-            data<T>(dt),
-            data<T>(b),
-            data<T>(c),
-            data<T>(a),
-            data<T>(d),
-            data<T>(dt_weight),
-            data<T>(dt_bias)};
-  }
-};
-
 template <typename T, typename Token>
 void run_backward(const ScanArgs<T, Token>& p, const ScanPlan& plan,
                   const ScanGrads<T>& grads, const at::TensorOptions& options) {
@@ -188,16 +150,6 @@ void run_backward(const ScanArgs<T, Token>& p, const ScanPlan& plan,
   launch_routes(plan, [&](const ScanPlan& part) {
     return launch_backward<T, Token>(p, part, carry, grads, stream);
   });
-}
-
-// The sum of the parts, like the input; empty for one that was not given, zero
-// where there was nothing to run.
-Tensor give_back(const Tensor& parts, const optional<Tensor>& like,
-                 const Tensor& x) {
-  if (!like.has_value() || !like->defined()) return at::empty({0}, x.options());
-  if (!parts.defined()) return at::zeros(like->sizes(), like->options());
-  const Tensor sum = parts.size(0) == 1 ? parts[0] : parts.sum(0);
-  return sum.reshape(like->sizes()).to(like->scalar_type());
 }
 
 }  // namespace
@@ -222,21 +174,12 @@ EightTensors backward(const Tensor& grad, const Tensor& checkpoints,
       const ScanPlan plan =
           make_plan(in.size, &backward_memory<T>,
                     at::globalContext().deterministicAlgorithms());
-      g.emplace(in, plan);
+      g.emplace(
+          in, GradParts{1, plan.blocks_per_group, plan.shares * plan.segments});
       run_backward(make_args<T, Token>(in, delta_softplus, saved), plan,
                    g->pointers<T>(grad_out), in.a.options());
     });
-  const auto parts = [&](Tensor GradTensors::* of) {
-    return g.has_value() ? (*g).*of : Tensor();
-  };
-  return {give_back(parts(&GradTensors::x), x, x),
-          give_back(parts(&GradTensors::dt), dt, x),
-          give_back(parts(&GradTensors::a), A, x),
-          give_back(parts(&GradTensors::b), B, x),
-          give_back(parts(&GradTensors::c), C, x),
-          give_back(parts(&GradTensors::d), D, x),
-          give_back(parts(&GradTensors::dt_weight), dt_weight, x),
-          give_back(parts(&GradTensors::dt_bias), dt_bias, x)};
+  return add_up(g, x, dt, A, B, C, D, dt_weight, dt_bias);
 }
 
 }  // namespace cuda

@@ -6,6 +6,7 @@ from torch import Tensor
 from . import native
 
 OUTPUTS = ('sum', 'routes', 'states')
+CHECKPOINT_STEPS = 64  # kCheckpointSteps in csrc
 
 
 def routed_selective_scan(
@@ -300,7 +301,7 @@ def _fake_forward(
 def _fake_forward_with_checkpoints(x, dt, A, *inputs):
     compute = torch.float64 if x.dtype == torch.float64 else torch.float32
     routes = inputs[5]
-    chunks = (routes.shape[1] + 63) // 64
+    chunks = -(-routes.shape[1] // CHECKPOINT_STEPS)
     checkpoints = (len(x), len(routes), chunks, A.shape[2], x.shape[2])
     return (
         _fake_forward(x, dt, A, *inputs),

@@ -26,6 +26,7 @@ def build():
         [
             str(here / 'kernels.cpp'),
             str(here / 'ops.cpp'),
+            str(ROOT / 'csrc/common/grads.cpp'),
             str(ROOT / 'csrc/common/inputs.cpp'),
         ],
         extra_cflags=['-O2', '-g0', '-Wno-unknown-pragmas'],
