@@ -1,5 +1,5 @@
 """Datasets, registered in mmengine's root registry."""
 
-from .mini import MiniCocoDataset
+from .mini import MiniADE20KDataset, MiniCocoDataset, MiniImageNetDataset
 
-__all__ = ['MiniCocoDataset']
+__all__ = ['MiniADE20KDataset', 'MiniCocoDataset', 'MiniImageNetDataset']

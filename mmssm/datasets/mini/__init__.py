@@ -1,5 +1,17 @@
 """Small datasets of real handwritten digits, built where they are used."""
 
-from .dataset import MiniCocoDataset, build_mini_coco
+from .dataset import (
+    WRITERS,
+    MiniADE20KDataset,
+    MiniCocoDataset,
+    MiniImageNetDataset,
+    build_mini,
+)
 
-__all__ = ['MiniCocoDataset', 'build_mini_coco']
+__all__ = [
+    'WRITERS',
+    'MiniADE20KDataset',
+    'MiniCocoDataset',
+    'MiniImageNetDataset',
+    'build_mini',
+]

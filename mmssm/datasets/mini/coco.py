@@ -5,14 +5,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from rich.progress import track
 
-from .digits import CLASSES, SPLITS, load_digit_bank
-from .scenes import Instance, draw_scene
+from .digits import CLASSES, SPLITS
+from .images import write_image
+from .scenes import SCENES, Instance, draw_scenes
 
-SCENES = dict(train=600, test=150)
-SEED = 2024
-JPEG_QUALITY = 90
 # Contours are traced on an enlarged mask, so that they run between the pixels
 # and not through the middle of the outermost ones.
 TRACE_SCALE = 4
@@ -37,14 +34,10 @@ def write_coco(root: Path, scenes: dict[str, int] = SCENES) -> None:
 
 
 def _draw_split(folder: Path, split: str, count: int) -> dict:
-    bank = load_digit_bank(split)
     images, annotations = [], []
-    for number in track(range(count), f'drawing {split} scenes'):
-        # A generator of its own makes each scene independent of the others.
-        rng = np.random.default_rng([SEED, SPLITS.index(split), number])
-        scene = draw_scene(rng, bank)
+    for number, scene in enumerate(draw_scenes(split, count)):
         name = f'{number:04d}.jpg'
-        _write_jpeg(folder / name, scene.image)
+        write_image(folder / name, scene.image)
         height, width = scene.image.shape[:2]
         images.append(
             dict(id=number, file_name=name, width=width, height=height)
@@ -67,14 +60,6 @@ def _draw_split(folder: Path, split: str, count: int) -> dict:
         annotations=annotations,
         categories=categories,
     )
-
-
-def _write_jpeg(path: Path, image: np.ndarray) -> None:
-    # cv2.imwrite reports a full disk by returning False; Path does not.
-    _, data = cv2.imencode(
-        '.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    )
-    path.write_bytes(data.tobytes())
 
 
 def _annotate(instance: Instance) -> dict:

@@ -1,19 +1,52 @@
-"""The mini detection set as an mmdet dataset."""
+"""The mini sets as datasets of mmdet, mmseg and mmpretrain."""
 
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 from mmdet.datasets import CocoDataset
 from mmengine.registry import DATASETS
+from mmpretrain.datasets import CustomDataset
+from mmseg.datasets import BaseSegDataset
 
+from .ade20k import write_ade20k
 from .build import ensure_root
 from .coco import write_coco
 from .digits import CLASSES
+from .imagenet import write_imagenet
+
+# Folder under data/mini: what writes it.
+WRITERS: dict[str, Callable[[Path], None]] = dict(
+    coco=write_coco, ade20k=write_ade20k, imagenet=write_imagenet
+)
+
+# Colours of the digits.
+PALETTE = [
+    (230, 25, 75),
+    (60, 180, 75),
+    (255, 225, 25),
+    (0, 130, 200),
+    (245, 130, 48),
+    (145, 30, 180),
+    (70, 240, 240),
+    (240, 50, 230),
+    (210, 245, 60),
+    (250, 190, 212),
+]
 
 
-def build_mini_coco(root: str) -> None:
-    """Build the detection set in ``root`` unless it is there already."""
+def build_mini(name: str, root: str | Path) -> None:
+    """Build a mini set in ``root`` unless it is there already.
+
+    Args:
+        name (str): One of :data:`WRITERS`.
+        root (str | Path): The dataset's folder.
+
+    Raises:
+        ValueError: If ``root`` holds something else.
+    """
     start = time.monotonic()
-    if ensure_root(root, write_coco):
+    if ensure_root(root, WRITERS[name]):
         print(f'built {root} in {time.monotonic() - start:.0f} s', flush=True)
 
 
@@ -27,23 +60,50 @@ class MiniCocoDataset(CocoDataset):
     ``test/``). Takes the arguments of mmdet's ``CocoDataset``.
     """
 
-    METAINFO = dict(
-        classes=CLASSES,
-        palette=[
-            (230, 25, 75),
-            (60, 180, 75),
-            (255, 225, 25),
-            (0, 130, 200),
-            (245, 130, 48),
-            (145, 30, 180),
-            (70, 240, 240),
-            (240, 50, 230),
-            (210, 245, 60),
-            (250, 190, 212),
-        ],
-    )
+    METAINFO = dict(classes=CLASSES, palette=PALETTE)
 
     def load_data_list(self) -> list[dict]:
         """Build the data if need be, then load it."""
-        build_mini_coco(self.data_root)
+        build_mini('coco', self.data_root)
+        return super().load_data_list()
+
+
+@DATASETS.register_module()
+class MiniADE20KDataset(BaseSegDataset):
+    """The same scenes with the class of each pixel: the ground or a digit.
+
+    The folder ``data_root`` is built when it is first used (a few seconds). It
+    holds ``images/`` and ``annotations/`` with 600 scenes in ``training/`` and
+    150 with digits by other writers in ``validation/``. Takes the arguments
+    of mmseg's ``BaseSegDataset``.
+    """
+
+    METAINFO = dict(
+        classes=('ground', *CLASSES), palette=[(120, 120, 120), *PALETTE]
+    )
+
+    def __init__(self, reduce_zero_label: bool = True, **kwargs) -> None:
+        super().__init__(reduce_zero_label=reduce_zero_label, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Build the data if need be, then load it."""
+        build_mini('ade20k', self.data_root)
+        return super().load_data_list()
+
+
+@DATASETS.register_module()
+class MiniImageNetDataset(CustomDataset):
+    """Images of one handwritten digit each, in one folder per class.
+
+    The folder ``data_root`` is built when it is first used (a few seconds). It
+    holds 4,245 images of 1,415 digits in ``train/`` and 382 of digits by other
+    writers in ``val/``. Takes the arguments of mmpretrain's
+    ``CustomDataset``.
+    """
+
+    METAINFO = dict(classes=CLASSES)
+
+    def load_data_list(self) -> list[dict]:
+        """Build the data if need be, then load it."""
+        build_mini('imagenet', self.data_root)
         return super().load_data_list()

@@ -1,15 +1,23 @@
 """Scenes: several handwritten digits on textured ground."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from rich.progress import track
 
-from .digits import DigitBank
+from .digits import SPLITS, DigitBank, load_digit_bank
 
+SEED = 2024
+SCENES = dict(train=600, test=150)
 SCENE_SIZE = 160
 DIGITS = (3, 6)  # at least, at most
 GLYPH_SIZES = (36, 68)  # side of the digit's 8x8 field in the scene, pixels
+PORTRAIT_SIZE = 48  # an image of one digit
+PORTRAIT_GLYPH_SIZES = (30, 45)
+GROUND_TINTS = (20.0, 235.0)  # darkest and lightest, in each colour channel
+PAPER_TINTS = (170.0, 235.0)
 MAX_TILT = 8.0  # degrees
 MAX_HIDDEN = 0.05  # share of a digit that one laid over it may cover
 MIN_CONTRAST = 90.0  # between a digit and the ground, in grey levels
@@ -46,6 +54,23 @@ class Scene:
     instances: list[Instance]
 
 
+def draw_scenes(split: str, count: int) -> Iterator[Scene]:
+    """Draw the first scenes of a split, the same ones for every dataset.
+
+    Args:
+        split (str): ``'train'`` or ``'test'``.
+        count (int): How many.
+
+    Yields:
+        Scene: One after the other, under a progress bar.
+    """
+    bank = load_digit_bank(split)
+    for number in track(range(count), f'drawing {split} scenes'):
+        # A generator of its own makes each scene independent of the others.
+        rng = np.random.default_rng([SEED, SPLITS.index(split), number])
+        yield draw_scene(rng, bank)
+
+
 def draw_scene(rng: np.random.Generator, bank: DigitBank) -> Scene:
     """Draw one scene; equal generator states give equal scenes."""
     scene = Scene(draw_ground(rng), [])
@@ -70,8 +95,30 @@ def draw_scene(rng: np.random.Generator, bank: DigitBank) -> Scene:
     return scene
 
 
+def draw_portrait(rng: np.random.Generator, ink: np.ndarray) -> np.ndarray:
+    """Draw one digit in dark ink that fills most of a sheet of light paper.
+
+    Args:
+        rng (np.random.Generator): Equal states give equal images.
+        ink (np.ndarray): (8, 8) float32, the digit, see :class:`DigitBank`.
+
+    Returns:
+        np.ndarray: (48, 48, 3) uint8, blue-green-red.
+    """
+    image = draw_ground(rng, PORTRAIT_SIZE, PAPER_TINTS)
+    glyph = draw_glyph(rng, ink, PORTRAIT_GLYPH_SIZES)
+    colour = rng.uniform(0, 80, size=3).astype(np.float32)
+    corner = tuple(
+        int(rng.integers(0, PORTRAIT_SIZE - side + 1)) for side in glyph.shape
+    )
+    _paint(image, glyph, corner, colour)
+    return image
+
+
 def draw_ground(
-    rng: np.random.Generator, size: int = SCENE_SIZE
+    rng: np.random.Generator,
+    size: int = SCENE_SIZE,
+    tints: tuple[float, float] = GROUND_TINTS,
 ) -> np.ndarray:
     """Draw textured ground: clouds of two tints, with grain.
 
@@ -85,7 +132,7 @@ def draw_ground(
             noise, (size, size), interpolation=cv2.INTER_CUBIC
         )
     clouds = cv2.normalize(clouds, None, 0, 1, cv2.NORM_MINMAX)[..., None]
-    tint = rng.uniform(20, 235, size=3).astype(np.float32)
+    tint = rng.uniform(*tints, size=3).astype(np.float32)
     shift = rng.uniform(-70, 70, size=3).astype(np.float32)
     other_tint = np.clip(tint + shift, 0, 255)
     ground = tint + (other_tint - tint) * clouds
@@ -93,13 +140,22 @@ def draw_ground(
     return np.clip(ground, 0, 255).astype(np.uint8)
 
 
-def draw_glyph(rng: np.random.Generator, ink: np.ndarray) -> np.ndarray:
+def draw_glyph(
+    rng: np.random.Generator,
+    ink: np.ndarray,
+    sizes: tuple[int, int] = GLYPH_SIZES,
+) -> np.ndarray:
     """Enlarge an 8x8 digit smoothly, with a random size and tilt.
+
+    Args:
+        rng (np.random.Generator): Draws the size and the tilt.
+        ink (np.ndarray): (8, 8) float32, the digit.
+        sizes (tuple[int, int]): Least and largest side of its 8x8 field.
 
     Returns:
         np.ndarray: (h, w) float32 opacity in [0, 1], cropped to the digit.
     """
-    side = int(rng.integers(GLYPH_SIZES[0], GLYPH_SIZES[1] + 1))
+    side = int(rng.integers(sizes[0], sizes[1] + 1))
     tilt = rng.uniform(-MAX_TILT, MAX_TILT)
     centre = (ink.shape[0] - 1) / 2
     transform = cv2.getRotationMatrix2D(
