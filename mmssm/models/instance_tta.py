@@ -1,0 +1,192 @@
+"""Test-time augmentation of instance segmentation."""
+
+from collections.abc import Sequence
+
+import torch
+from mmcv.ops import batched_nms
+from mmdet.models import DetTTAModel
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import bbox_flip, bbox_overlaps
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+_FLIPPED_AXES = dict(horizontal=[-1], vertical=[-2], diagonal=[-2, -1])
+_SOFT_MAX = 255  # of a mask head's probabilities as 8-bit numbers
+
+
+@MODELS.register_module()
+class InstanceSegTTAModel(DetTTAModel):
+    """Merges boxes and masks that a detector finds in several views.
+
+    mmdet's ``DetTTAModel`` merges boxes only. Here the views' detections of
+    one class that overlap form one instance; its box and its mask are their
+    means, weighted by their scores (see :func:`fuse_instances`). Mask heads
+    that threshold their output are made to give probabilities, so that the
+    mean is taken before the threshold. A detector without masks is merged as
+    ``DetTTAModel`` does.
+
+    Args:
+        tta_cfg (dict): ``nms``, of type ``'nms'`` with an ``iou_threshold``,
+            and ``max_per_img``, the number of instances kept of an image.
+        module (dict or nn.Module): The detector.
+        data_preprocessor (dict, optional): Replaces that of ``module``, where
+            this is a dict.
+
+    Raises:
+        ValueError: ``tta_cfg`` lacks a field or asks for another NMS.
+    """
+
+    def __init__(
+        self,
+        tta_cfg: dict,
+        module: dict | nn.Module,
+        data_preprocessor: dict | None = None,
+    ) -> None:
+        _check(tta_cfg)
+        super().__init__(
+            tta_cfg=ConfigDict(tta_cfg),
+            module=module,
+            data_preprocessor=data_preprocessor,
+        )
+        self.mask_threshold = 0.5
+        head = getattr(self.module, 'roi_head', None)
+        config = getattr(head, 'test_cfg', None) or {}
+        if config.get('mask_thr_binary', -1) >= 0:
+            self.mask_threshold = config['mask_thr_binary']
+            # Negative: mmdet's mask heads give 8-bit probabilities.
+            head.test_cfg = ConfigDict(config, mask_thr_binary=-1)
+
+    def _merge_single_sample(
+        self, data_samples: Sequence[DetDataSample]
+    ) -> DetDataSample:
+        merged = data_samples[0]
+        if 'masks' not in merged.pred_instances:
+            return super()._merge_single_sample(data_samples)
+        merged.pred_instances = fuse_instances(
+            [_unflipped(sample) for sample in data_samples],
+            iou_threshold=self.tta_cfg.nms.iou_threshold,
+            max_per_img=self.tta_cfg.max_per_img,
+            mask_threshold=self.mask_threshold,
+        )
+        return merged
+
+
+def fuse_instances(
+    views: Sequence[InstanceData],
+    iou_threshold: float,
+    max_per_img: int,
+    mask_threshold: float = 0.5,
+) -> InstanceData:
+    """Merge what was found in several views of one image.
+
+    The best detections of each class lead, as in NMS; every other one joins
+    the leader that it overlaps most. The boxes and masks of a group are
+    averaged with the scores as weights. Its score is the mean over the views
+    of the best score that each gives it, 0 where a view has nothing (as in
+    weighted boxes fusion, https://arxiv.org/abs/1910.13302).
+
+    Args:
+        views (Sequence[InstanceData]): In the image's coordinates:
+            ``bboxes`` (n, 4), ``scores`` (n,), ``labels`` (n,) and ``masks``
+            (n, H, W), bool or probabilities from 0 to 255 as uint8.
+        iou_threshold (float): Overlap from which on two boxes are one
+            instance.
+        max_per_img (int): How many instances to keep, the best ones.
+        mask_threshold (float): Probability from which on a pixel belongs to
+            a mask.
+
+    Returns:
+        InstanceData: The same fields, with bool masks, best score first.
+    """
+    found = InstanceData.cat(list(views))
+    if not len(found):
+        return _with_masks(found, found.masks.bool())
+    _, leaders = batched_nms(
+        found.bboxes,
+        found.scores,
+        found.labels,
+        dict(type='nms', iou_threshold=iou_threshold),
+    )
+    overlaps = bbox_overlaps(found.bboxes[leaders], found.bboxes)
+    overlaps[found.labels[leaders][:, None] != found.labels] = -1
+    group = overlaps.argmax(0)  # (n,): the leader that each one joins
+
+    votes = found.scores.new_zeros(len(leaders), len(views))
+    view = torch.repeat_interleave(
+        torch.arange(len(views)), torch.tensor([len(v) for v in views])
+    ).to(group)
+    votes.view(-1).scatter_reduce_(
+        0, group * len(views) + view, found.scores, 'amax'
+    )
+    scores, kept = votes.mean(1).sort(descending=True, stable=True)
+    scores, kept = scores[:max_per_img], kept[:max_per_img]
+
+    shares = _shares(group, found.scores, kept)
+    fused = InstanceData(
+        bboxes=shares @ found.bboxes,
+        scores=scores,
+        labels=found.labels[leaders][kept],
+    )
+    return _with_masks(
+        fused, _mean_masks(found.masks, shares) >= mask_threshold
+    )
+
+
+def _shares(group: Tensor, scores: Tensor, kept: Tensor) -> Tensor:
+    """Each detection's weight (k, n) in the mean of the groups kept."""
+    weights = (group == kept[:, None]) * scores
+    return weights / weights.sum(1, keepdim=True)
+
+
+def _mean_masks(masks: Tensor, shares: Tensor) -> Tensor:
+    """Weighted means (k, H, W), as probabilities; one group at a time.
+
+    All masks at once would take four bytes for each of their pixels.
+    """
+    scale = 1 / _SOFT_MAX if masks.dtype == torch.uint8 else 1.0
+    means = [
+        torch.einsum('n,nhw->hw', share[members], masks[members].float())
+        for share in shares
+        for members in (share.nonzero()[:, 0],)
+    ]
+    return torch.stack(means) * scale
+
+
+def _unflipped(sample: DetDataSample) -> InstanceData:
+    """A view's predictions, turned back if the view was flipped."""
+    found = sample.pred_instances
+    if not sample.metainfo.get('flip'):
+        return found
+    direction = sample.metainfo['flip_direction']
+    turned = InstanceData(
+        bboxes=bbox_flip(found.bboxes, sample.ori_shape, direction),
+        scores=found.scores,
+        labels=found.labels,
+    )
+    return _with_masks(turned, found.masks.flip(_FLIPPED_AXES[direction]))
+
+
+def _with_masks(found: InstanceData, masks: Tensor) -> InstanceData:
+    """The same instances with other masks."""
+    return InstanceData(
+        bboxes=found.bboxes,
+        scores=found.scores,
+        labels=found.labels,
+        masks=masks,
+    )
+
+
+def _check(tta_cfg: dict) -> None:
+    nms = tta_cfg.get('nms') or {}
+    if nms.get('type') != 'nms' or 'iou_threshold' not in nms:
+        raise ValueError(
+            f'tta_cfg has nms={nms}, but nms=dict(type="nms", iou_threshold='
+            '...) is needed'
+        )
+    if 'max_per_img' not in tta_cfg:
+        raise ValueError(
+            'tta_cfg has no max_per_img, the number of instances to keep of '
+            'an image'
+        )
