@@ -3,7 +3,7 @@
 import os
 
 from mmengine.config import Config, ConfigDict
-from mmengine.dist import get_world_size
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.registry import METRICS
 
 from mmssm.checkpoint import check_file
@@ -12,6 +12,7 @@ from .config import innermost_dataset, load_config, require
 from .distributed import prepare_launch
 from .errors import ConfigError, warn
 from .preflight import check_data
+from .results import AUGMENTED, PLAIN, as_table, identify, keep_result
 from .strict_load import StrictLoadHook
 from .train import build_runner
 
@@ -36,7 +37,9 @@ def evaluate(
             config's own, else ``work_dirs/<config's name>``.
         out (str, optional): A ``.pkl`` file for the predictions.
         show_dir (str, optional): A folder for pictures of the predictions.
-        tta (bool): Use the config's ``tta_model`` and ``tta_pipeline``.
+        tta (bool): Use the config's ``tta_model`` and ``tta_pipeline``. The
+            table of results that is printed then shows those without, too,
+            if the work directory has some of the same model.
         options (dict, optional): Config values to overwrite.
         launcher (str): What started this process: ``'none'``, ``'pytorch'``,
             ``'slurm'`` or ``'mpi'``.
@@ -66,6 +69,7 @@ def evaluate(
     )
     cfg.load_from = checkpoint
     cfg.resume = False
+    identity = identify(cfg, checkpoint)
     if show_dir is not None:
         _draw_into(cfg, os.path.abspath(show_dir))
     if tta:
@@ -78,7 +82,12 @@ def evaluate(
     runner.register_hook(StrictLoadHook())
     if out is not None:
         runner.test_evaluator.metrics.append(_dump_metric(cfg, out))
-    return runner.test()
+    metrics = runner.test()
+    if is_main_process():
+        mode = AUGMENTED if tta else PLAIN
+        results = keep_result(cfg.work_dir, identity, mode, metrics)
+        print(f'results of {checkpoint}\n{as_table(results)}', flush=True)
+    return metrics
 
 
 def _dump_metric(cfg: Config, out: str):

@@ -10,6 +10,7 @@ from .distributed import prepare_launch
 from .errors import ConfigError
 from .preflight import check_data
 from .resume import prepare_resume
+from .runner import ScopedRunner
 
 _MMENGINE_HOOK = ('CheckpointHook', 'mmengine.CheckpointHook')
 
@@ -65,10 +66,10 @@ def train(
 
 
 def build_runner(cfg: Config) -> Runner:
-    """The config's runner: mmengine's, or the one ``runner_type`` names."""
+    """The config's runner: ours, or the one that ``runner_type`` names."""
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
-    return Runner.from_cfg(cfg)
+    return ScopedRunner.from_cfg(cfg)
 
 
 def _use_amp(cfg: Config) -> None:

@@ -1,0 +1,40 @@
+"""A runner that shares its process with other libraries' runners."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+from torch import nn
+
+
+class ScopedRunner(Runner):
+    """mmengine's Runner, with its own library's parts at any time.
+
+    mmengine looks names such as ``Resize`` up in the default scope, which is
+    that of the runner made last. Data loaders and evaluators are built when
+    they are first used, so a detector's runner finds no ``PackDetInputs``
+    after a segmentor's has been made. Here each runner brings its own scope
+    along when it runs.
+    """
+
+    def train(self) -> nn.Module:
+        """Train; see mmengine's Runner."""
+        with self._own_scope():
+            return super().train()
+
+    def val(self) -> dict:
+        """Validate; see mmengine's Runner."""
+        with self._own_scope():
+            return super().val()
+
+    def test(self) -> dict:
+        """Test; see mmengine's Runner."""
+        with self._own_scope():
+            return super().test()
+
+    @contextmanager
+    def _own_scope(self) -> Iterator[None]:
+        scope = self.cfg.get('default_scope', 'mmengine')
+        with DefaultScope.overwrite_default_scope(scope):
+            yield

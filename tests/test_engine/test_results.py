@@ -1,0 +1,89 @@
+import json
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from mmssm.engine import evaluate, train
+from mmssm.engine.results import (
+    AUGMENTED,
+    FILE_NAME,
+    PLAIN,
+    as_table,
+    identify,
+    keep_result,
+)
+
+MODEL = dict(checkpoint='/a.pth', modified=1.0, settings='x')
+
+
+def test_both_modes_of_a_model_meet(tmp_path):
+    first = keep_result(tmp_path, MODEL, PLAIN, dict(mIoU=80.0, note='text'))
+    assert first == {PLAIN: dict(mIoU=80.0)}
+    both = keep_result(tmp_path, MODEL, AUGMENTED, dict(mIoU=82.0))
+    assert both == {PLAIN: dict(mIoU=80.0), AUGMENTED: dict(mIoU=82.0)}
+    # A later test of the same kind takes the place of the earlier one.
+    again = keep_result(tmp_path, MODEL, PLAIN, dict(mIoU=81.0))
+    assert again[PLAIN] == dict(mIoU=81.0)
+    assert len(json.loads((tmp_path / FILE_NAME).read_text())) == 3
+
+
+@pytest.mark.parametrize(
+    'other',
+    [dict(checkpoint='/b.pth'), dict(modified=2.0), dict(settings='y')],
+)
+def test_another_models_result_is_not_shown(tmp_path, other):
+    keep_result(tmp_path, MODEL, PLAIN, dict(mIoU=80.0))
+    shown = keep_result(tmp_path, MODEL | other, AUGMENTED, dict(mIoU=82.0))
+    assert shown == {AUGMENTED: dict(mIoU=82.0)}
+
+
+@pytest.mark.parametrize('content', ['not json', '{"a": 1}'])
+def test_a_foreign_file_is_left_alone(tmp_path, content, capsys):
+    (tmp_path / FILE_NAME).write_text(content)
+    shown = keep_result(tmp_path, MODEL, PLAIN, dict(mIoU=80.0))
+    assert shown == {PLAIN: dict(mIoU=80.0)}
+    assert (tmp_path / FILE_NAME).read_text() == content
+    assert 'is left alone' in capsys.readouterr().err
+
+
+def test_identity(tmp_path):
+    file = tmp_path / 'a.pth'
+    file.write_bytes(b'x')
+    cfg = Config(dict(model=dict(type='Net'), test_dataloader=dict(a=1)))
+    identity = identify(cfg, str(file))
+    assert identify(cfg, str(file)) == identity
+    assert identity['checkpoint'] == str(file)
+    cfg.work_dir = 'elsewhere'
+    assert identify(cfg, str(file)) == identity
+    cfg.test_dataloader.a = 2
+    assert identify(cfg, str(file)) != identity
+    assert identify(cfg, 'https://x/y.pth')['modified'] is None
+
+
+def test_table():
+    table = as_table(
+        {PLAIN: dict(mIoU=80.0, aAcc=90.5), AUGMENTED: dict(mIoU=82.0)}
+    )
+    assert [line.split() for line in table.splitlines()] == [
+        ['single', 'scale', '--tta'],
+        ['mIoU', '80.0000', '82.0000'],
+        ['aAcc', '90.5000', '-'],
+    ]
+    assert as_table({AUGMENTED: dict(mIoU=82.0)}).split() == [
+        '--tta',
+        'mIoU',
+        '82.0000',
+    ]
+
+
+def test_testing_prints_and_keeps_the_table(toy_config, capsys):
+    train(toy_config, work_dir='out', options={'train_cfg.max_epochs': 1})
+    capsys.readouterr()
+    evaluate(toy_config, 'out/epoch_1.pth', work_dir='out')
+    printed = capsys.readouterr().out
+    assert 'results of out/epoch_1.pth\n' in printed
+    assert 'single scale' in printed
+    (entry,) = json.loads(Path('out', FILE_NAME).read_text())
+    assert entry['mode'] == PLAIN
+    assert entry['metrics']['count'] == 6
