@@ -26,6 +26,18 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
         help="folder for logs and checkpoints (default: the config's own, "
         "else work_dirs/<config's name>)",
     )
+    add_config_options(parser)
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='what started this process (dist_*.sh and slurm_*.sh set it)',
+    )
+    add_unsafe_load(parser)
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``, for a tool that reads a config."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -34,13 +46,6 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
         help='overwrite config values, e.g. train_cfg.max_epochs=3 '
         'model.backbone.arch=small; lists as key="[a,b]"',
     )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='what started this process (dist_*.sh and slurm_*.sh set it)',
-    )
-    add_unsafe_load(parser)
 
 
 def add_unsafe_load(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,165 @@
+"""Finding and reading the images to predict for."""
+
+import io
+import os
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from mmssm.engine import ConfigError
+
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+
+
+class UnreadableImage(ValueError):
+    """An image file cannot be read; the message is the reason."""
+
+
+@dataclass
+class Found:
+    """The images of a folder.
+
+    Attributes:
+        images (dict[str, Path]): By the names of their results.
+        skipped (dict[str, str]): Why a subfolder could not be listed, by path.
+    """
+
+    images: dict[str, Path] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def find_images(inputs: Path, out_dir: Path) -> Found:
+    """Find the images and name their results.
+
+    Args:
+        inputs (Path): An image, or a folder to search.
+        out_dir (Path): Where the results will go.
+
+    Returns:
+        Found: The images, sorted by path, under names that are unique.
+
+    Raises:
+        ConfigError: There is no image, or it lies among the results.
+    """
+    found = Found()
+    if inputs.is_file():
+        folder, images = inputs.parent, [inputs]
+    else:
+        folder, images = inputs, _search(inputs, out_dir, found.skipped)
+    if not images and not found.skipped:
+        raise ConfigError(
+            f'no image in {inputs}; expected files ending in '
+            f'{" ".join(suffix[1:] for suffix in SUFFIXES)}'
+        )
+    place = folder.resolve()
+    if _results(out_dir) & {place, *place.parents}:
+        raise ConfigError(
+            f'{inputs} lies where the results would go; choose another '
+            '--out-dir'
+        )
+    stems = Counter(_key(path.with_suffix('')) for path in images)
+    taken = set()
+    for path in images:
+        alone = stems[_key(path.with_suffix(''))] == 1
+        name = path.with_suffix('') if alone else path
+        name = _free(str(name.relative_to(folder)), taken)
+        taken.add(name.lower())
+        found.images[name] = path
+    return found
+
+
+def _search(
+    folder: Path, out_dir: Path, skipped: dict[str, str]
+) -> list[Path]:
+    """The images below a folder, without hidden ones and own results."""
+    results = _results(out_dir)
+
+    def refuse(error: OSError) -> None:
+        skipped[str(error.filename)] = error.strerror or str(error)
+
+    images = []
+    for parent, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith('.')
+            and Path(parent, name).resolve() not in results
+        ]
+        images += [
+            Path(parent, name)
+            for name in files
+            if name.lower().endswith(SUFFIXES) and not name.startswith('.')
+        ]
+    return sorted(images)
+
+
+def _results(out_dir: Path) -> set[Path]:
+    """The folders with results, as :func:`_write` names them."""
+    return {(out_dir / part).resolve() for part in ('vis', 'preds')}
+
+
+def _key(path: Path) -> str:
+    """What names must not share: some file systems ignore their case."""
+    return str(path).lower()
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """The name, or the name with a number if another image has it."""
+    free, number = name, 1
+    while free.lower() in taken:
+        number += 1
+        free = f'{name}-{number}'
+    return free
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Decode an image file as the test pipelines do, or say why not.
+
+    Args:
+        path (str | Path): The file.
+
+    Returns:
+        np.ndarray: (H, W, 3) uint8, RGB, upright.
+
+    Raises:
+        UnreadableImage: The file is not a whole image, or may not be read.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UnreadableImage(error.strerror or str(error)) from error
+    if not content:
+        raise UnreadableImage('the file is empty (0 bytes)')
+    _check_whole(content)
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(0)  # or it prints lines of its own
+    try:
+        image = cv2.imdecode(np.frombuffer(content, 'u1'), cv2.IMREAD_COLOR)
+    except cv2.error:  # more pixels than it allows
+        image = None
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    if image is None:
+        raise UnreadableImage('not an image that OpenCV can decode')
+    return image[..., ::-1]
+
+
+def _check_whole(content: bytes) -> None:
+    """Refuse a file that was cut short; OpenCV 4 shows the rest as grey."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            Image.open(io.BytesIO(content)).load()
+    except (UnidentifiedImageError, Image.DecompressionBombError):
+        pass  # a format or a size that Pillow refuses: OpenCV decides
+    except MemoryError:
+        raise
+    except Exception as error:  # of many types, one for each format
+        raise UnreadableImage(
+            f'the image is damaged or cut short ({error})'
+        ) from error

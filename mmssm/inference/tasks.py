@@ -1,0 +1,244 @@
+"""The three tasks that inference knows, one for each scope.
+
+Models, pipelines and forward passes are those of the libraries' own
+inferencers. Not theirs are the loading (only what fits exactly), the classes
+(no guess) and the pictures (legible at any size, the same in every run).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import TRANSFORMS
+from PIL import Image
+from torch import nn
+
+from mmssm.engine import ConfigError
+
+from .model_setup import Classes, adapt_config, find_classes, load_exactly
+from .pictures import draw_classification, draw_detections, draw_segmentation
+
+TOP = 5  # classes that classification names
+
+
+@dataclass
+class Prediction:
+    """What is found in an image.
+
+    Attributes:
+        record (dict): The task's part of the JSON file.
+        picture (Image.Image): The image with what was found.
+        shape (tuple[int, int]): The image's height and width, pixels.
+        label_map (np.ndarray | None): (H, W) uint8 or uint16, for
+            segmentation.
+    """
+
+    record: dict
+    picture: Image.Image
+    shape: tuple[int, int]
+    label_map: np.ndarray | None = None
+
+
+Predictor = Callable[[Path, np.ndarray], Prediction]
+
+
+def check_scope(cfg: Config) -> None:
+    """Raise a ConfigError unless the config belongs to one of the tasks."""
+    if cfg.get('default_scope') not in _PREDICTORS:
+        raise ConfigError(
+            f'config {cfg.filename} has '
+            f'default_scope={cfg.get("default_scope")!r}; inference knows '
+            f'{", ".join(_PREDICTORS)}'
+        )
+
+
+def build_predictor(
+    cfg: Config, checkpoint: dict, device: str, score_thr: float
+) -> Predictor:
+    """Build and load a config's model, ready to predict.
+
+    Must be called, and the result used, in the config's default scope.
+
+    Args:
+        cfg (Config): A config of mmdet, mmseg or mmpretrain's kind.
+        checkpoint (dict): The opened checkpoint.
+        device (str): Where the model runs.
+        score_thr (float): Detections that score less are left out.
+
+    Returns:
+        Callable: From an image's path and pixels, (H, W, 3) uint8 RGB, to a
+        :class:`Prediction`.
+
+    Raises:
+        ConfigError: The config cannot be used for inference, or does not
+            tell the classes.
+        CheckpointError: The checkpoint is of another model.
+    """
+    cfg = adapt_config(cfg)
+    classes = find_classes(cfg, checkpoint)
+    predictor = _PREDICTORS[cfg.default_scope]
+    return predictor(cfg, checkpoint, classes, device, score_thr)
+
+
+def _exact(
+    base: type, checkpoint: dict, classes: Classes, visualizer: Any = None
+) -> type:
+    """One of mmengine's inferencers that loads by :func:`load_exactly`."""
+
+    class Exact(base):
+        def _load_weights_to_model(self, model, _, cfg):
+            load_exactly(model, checkpoint, classes)
+            model.dataset_meta = dict(
+                classes=classes.names, palette=classes.palette
+            )
+
+        def _init_collate(self, cfg):
+            return pseudo_collate  # a dataloader's own may stack images
+
+        def _init_visualizer(self, cfg):
+            return visualizer
+
+    return Exact
+
+
+def _result(sample: Any, name: str, model: nn.Module, kind: str) -> Any:
+    if name not in sample:
+        raise ConfigError(
+            f'{type(model).__name__} is not {kind}: its results have no {name}'
+        )
+    return sample.get(name)
+
+
+def _build_detector(
+    cfg: Config,
+    checkpoint: dict,
+    classes: Classes,
+    device: str,
+    score_thr: float,
+) -> Predictor:
+    from mmdet.apis import DetInferencer
+
+    inferencer = _exact(DetInferencer, checkpoint, classes)(cfg, device=device)
+
+    def predict(path: Path, image: np.ndarray) -> Prediction:
+        ((_, batch),) = inferencer.preprocess([str(path)])
+        (sample,) = inferencer.forward(batch)
+        found = _result(
+            sample, 'pred_instances', inferencer.model, 'a detector'
+        ).cpu()
+        found = found[found.scores >= score_thr]
+        sample.pred_instances = found[found.scores.argsort(descending=True)]
+        fields = inferencer.pred2dict(sample)
+        columns = [fields['labels'], fields['scores'], fields['bboxes']]
+        rows = []
+        for label, score, bbox in zip(*columns):
+            name = classes.names[label]
+            rows.append(dict(label=label, name=name, score=score, bbox=bbox))
+        for row, mask in zip(rows, fields.get('masks', [])):
+            row['mask'] = mask
+        masks = sample.pred_instances.get('masks')
+        picture = draw_detections(
+            image,
+            rows,
+            [classes.palette[row['label']] for row in rows],
+            None if masks is None else np.asarray(masks, dtype=bool),
+        )
+        return Prediction(dict(detections=rows), picture, image.shape[:2])
+
+    return predict
+
+
+def _build_segmentor(
+    cfg: Config,
+    checkpoint: dict,
+    classes: Classes,
+    device: str,
+    score_thr: float,
+) -> Predictor:
+    from mmseg.apis import MMSegInferencer
+    from mmseg.visualization import SegLocalVisualizer
+
+    inferencer = _exact(
+        MMSegInferencer,
+        checkpoint,
+        classes,
+        # It insists on having one. Built directly, it has no global name.
+        SegLocalVisualizer(name='unused'),
+    )(cfg, device=device)
+
+    def predict(path: Path, image: np.ndarray) -> Prediction:
+        (batch,) = inferencer.preprocess([str(path)])
+        (sample,) = inferencer.forward(batch)
+        labels = _result(
+            sample, 'pred_sem_seg', inferencer.model, 'a segmentor'
+        )
+        kind = np.uint8 if len(classes.names) <= 256 else np.uint16
+        labels = labels.data[0].cpu().numpy().astype(kind)
+        counts = np.bincount(labels.ravel(), minlength=len(classes.names))
+        rows = [
+            dict(
+                label=int(label),
+                name=classes.names[label],
+                share=float(counts[label] / labels.size),
+            )
+            for label in np.argsort(-counts, kind='stable')
+            if counts[label]
+        ]
+        picture = draw_segmentation(image, labels, rows, classes.palette)
+        record = dict(classes=rows)
+        return Prediction(record, picture, image.shape[:2], labels)
+
+    return predict
+
+
+def _build_classifier(
+    cfg: Config,
+    checkpoint: dict,
+    classes: Classes,
+    device: str,
+    score_thr: float,
+) -> Predictor:
+    from mmpretrain import ImageClassificationInferencer, get_model
+
+    model = get_model(cfg)
+    load_exactly(model, checkpoint, classes)
+    inferencer = ImageClassificationInferencer(
+        model, device=device, classes=classes.names
+    )
+    # The inferencer would replace the pipeline's loader and its settings.
+    load = TRANSFORMS.build(
+        next(
+            step
+            for step in cfg.test_dataloader.dataset.pipeline
+            if step.type == 'LoadImageFromFile'
+        )
+    )
+
+    def predict(path: Path, image: np.ndarray) -> Prediction:
+        loaded = load(dict(img_path=str(path)))['img']
+        (batch,) = inferencer.preprocess([loaded])
+        (sample,) = inferencer.forward(batch)
+        scores = _result(sample, 'pred_score', model, 'a classifier').cpu()
+        best = torch.topk(scores, min(TOP, len(scores)))
+        rows = [
+            dict(label=label, name=classes.names[label], score=score)
+            for score, label in zip(
+                best.values.tolist(), best.indices.tolist()
+            )
+        ]
+        picture = draw_classification(image, rows)
+        return Prediction(dict(classes=rows), picture, image.shape[:2])
+
+    return predict
+
+
+_PREDICTORS = dict(
+    mmdet=_build_detector,
+    mmseg=_build_segmentor,
+    mmpretrain=_build_classifier,
+)

@@ -1,0 +1,79 @@
+"""Predict for your own images: pictures and JSON files.
+
+The config's default_scope tells the task: detection and instance
+segmentation, semantic segmentation or classification. Pictures go to
+OUT_DIR/vis, results to OUT_DIR/preds. The exit status is 1 if an image could
+not be read and was skipped.
+"""
+
+import argparse
+import sys
+
+import torch
+
+from mmssm.checkpoint import allow_unsafe_loading
+from mmssm.engine import add_unsafe_load, keep_freed_memory, run_tool
+from mmssm.engine.cli import add_config_options
+from mmssm.inference import infer
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'inputs',
+        metavar='IMAGE_OR_DIR',
+        help='an image, or a folder with images (also in subfolders)',
+    )
+    parser.add_argument(
+        'config',
+        metavar='CONFIG',
+        help='config file, or the name of a model in model-index.yml',
+    )
+    parser.add_argument(
+        'checkpoint',
+        metavar='CHECKPOINT',
+        nargs='?',
+        help="checkpoint file or address; an original author's file too; "
+        'not needed for the name of a model with published weights',
+    )
+    parser.add_argument(
+        '--out-dir',
+        metavar='DIR',
+        help="folder for the results (default: outputs/<config's name>)",
+    )
+    parser.add_argument(
+        '--device',
+        help='where the model runs (default: a GPU if there is one)',
+    )
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        default=0.3,
+        metavar='SCORE',
+        help='leave out detections that score less (default: %(default)s)',
+    )
+    add_config_options(parser)
+    add_unsafe_load(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    allow_unsafe_loading(args.unsafe_load)
+    if args.device == 'cpu' or not torch.cuda.is_available():
+        keep_freed_memory()
+    summary = infer(
+        args.inputs,
+        args.config,
+        args.checkpoint,
+        out_dir=args.out_dir,
+        device=args.device,
+        score_thr=args.score_thr,
+        options=args.cfg_options,
+    )
+    print(f'{summary}; results in {summary.out_dir}')
+    sys.exit(1 if summary.skipped else 0)
+
+
+if __name__ == '__main__':
+    run_tool(main)
