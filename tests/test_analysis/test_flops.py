@@ -60,6 +60,34 @@ def test_classifiers_cost_what_their_authors_publish(arch):
     assert 0.8 * result.flops < result.macs < result.flops
 
 
+@pytest.mark.parametrize(
+    ('config', 'shape', 'params', 'flops'),
+    [
+        (
+            'mask-rcnn_vmamba-tiny-s1l8_fpn_1x_coco',
+            (800, 1280),
+            49.755e6,
+            271_163_376_640,
+        ),
+        (
+            'vmamba-tiny-s1l8-in1k-pre_upernet_4xb4-160k_ade20k-512x512',
+            (512, 2048),
+            61_902_572,
+            948_780_189_696,
+        ),
+    ],
+    ids=['detector', 'segmentor'],
+)
+def test_whole_models_cost_what_their_authors_count(
+    config, shape, params, flops
+):
+    """The figures are noted in the authors' own counting script."""
+    result = count_config(Config.fromfile(CONFIGS / f'{config}.py'))
+    assert result.shape == shape
+    assert result.params == pytest.approx(params, rel=1e-5)
+    assert result.flops == pytest.approx(flops, rel=1e-4)
+
+
 def test_scan_formula():
     # 2 sequences of 3 tokens, 5 channels, 7 states.
     counts = scan_counts(2, 3, 5, 7)

@@ -15,6 +15,8 @@ METAFILES = [
 ]
 FAMILIES = [path.parent for path in METAFILES]
 CONFIGS = sorted(path for family in FAMILIES for path in family.glob('*.py'))
+# Another config's model, evaluated at another size: without published figures.
+EVALUATION = [path for path in CONFIGS if re.search(r'-\d+px$', path.stem)]
 LINK = re.compile(r'\[(?:config|original)\]\(([^)]+)\)')
 
 
@@ -23,12 +25,12 @@ def entries(metafile):
 
 
 def readme_rows(family):
-    """The result tables' rows by config name: (cells, link to weights)."""
+    """The result tables' rows by config name: (cells, links to weights)."""
     rows = {}
     for line in (family / 'README.md').read_text().splitlines():
         links = LINK.findall(line)
         if line.startswith('|') and links:
-            config, weights = links
+            config, *weights = links
             cells = [c.strip().strip('¹') for c in line.strip('|').split('|')]
             rows[Path(config).stem] = (cells, weights)
     return rows
@@ -60,7 +62,9 @@ def test_config_parses(path):
 def test_metafile_lists_every_config_once(metafile):
     listed = [entry['Config'] for entry in entries(metafile)]
     existing = [
-        str(path.relative_to(ROOT)) for path in metafile.parent.glob('*.py')
+        str(path.relative_to(ROOT))
+        for path in metafile.parent.glob('*.py')
+        if path not in EVALUATION
     ]
     assert sorted(listed) == sorted(existing)
     for entry in entries(metafile):
@@ -74,16 +78,33 @@ def test_readme_and_metafile_agree(family):
     assert sorted(rows) == sorted(entry['Name'] for entry in models)
     for entry in models:
         cells, weights = rows[entry['Name']]
-        assert weights == entry['Weights']
+        assert weights == ([entry['Weights']] if 'Weights' in entry else [])
         arch, *figures = cells[: len(published(entry)) + 1]
-        assert f'-{arch.strip("`")}_' in entry['Name']
+        assert re.search(f'-{arch.strip("`")}(-in1k-pre)?_', entry['Name'])
         for shown, value in zip(figures, published(entry)):
             decimals = len(shown.partition('.')[2])
             assert float(shown) == round(value, decimals), entry['Name']
+
+
+@pytest.mark.parametrize('path', EVALUATION, ids=lambda path: path.stem)
+def test_evaluation_config_belongs_to_a_model(path):
+    original = path.with_name(re.sub(r'-\d+px$', '.py', path.stem))
+    assert original in CONFIGS
+    assert f']({path.name})' in (path.parent / 'README.md').read_text()
+
+
+@pytest.mark.parametrize('family', FAMILIES, ids=lambda path: path.name)
+def test_readme_links_to_files_that_exist(family):
+    links = re.findall(
+        r'\]\((?!https?:|#)([^)]+)\)', (family / 'README.md').read_text()
+    )
+    assert links
+    for link in links:
+        assert (family / link).is_file(), link
 
 
 def test_index_loads_as_mmpretrain_loads_it():
     index = load_model_index(str(INDEX))
     index.build_models_with_collections()
     names = {model.name for model in index.models}
-    assert names == {path.stem for path in CONFIGS}
+    assert names == {path.stem for path in CONFIGS if path not in EVALUATION}

@@ -1,88 +1,52 @@
 """The configs train as VMamba's authors did, value for value."""
 
-import re
-from functools import cache
-from pathlib import Path
-
+import numpy as np
 import pytest
-from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.dataset import Compose
+from mmengine.registry import DefaultScope
+from vmamba_recipes import (
+    ARCHS,
+    DETECTORS,
+    EVALUATION_SIZES,
+    FAMILY,
+    SEGMENTORS,
+    cases,
+    check_backbone,
+    check_norms_are_free_of_decay,
+    classifier,
+    decayed,
+    detector,
+    drop_path,
+    parsed,
+)
 
-import mmssm  # noqa: F401  (registers the backbones)
-
-FAMILY = Path(__file__).parents[2] / 'configs' / 'vmamba'
-RELEASES = 'https://github.com/MzeroMiko/VMamba/releases/download/%23'
-
-# arch: first stage's channels, drop path of the classifier and of the
-# detectors (None: no detector), file of the classifier.
-ARCHS = {
-    'vanilla-tiny': (96, 0.1, 0.1, 'v0cls/vssmtiny_dp01_ckpt_epoch_292'),
-    'vanilla-small': (96, 0.3, 0.1, 'v0cls/vssmsmall_dp03_ckpt_epoch_238'),
-    'vanilla-base': (128, 0.6, 0.1, 'v0cls/vssmbase_dp06_ckpt_epoch_241'),
-    'tiny-s2l5': (96, 0.2, 0.2, 'v2cls/vssm_tiny_0230_ckpt_epoch_262'),
-    'small-s2l15': (96, 0.3, 0.3, 'v2cls/vssm_small_0229_ckpt_epoch_222'),
-    'base-s2l15': (128, 0.6, 0.6, 'v2cls/vssm_base_0229_ckpt_epoch_237'),
-    'tiny-s1l8': (96, 0.2, 0.2, 'v2cls/vssm1_tiny_0230s_ckpt_epoch_264'),
-    'small-s1l20': (96, 0.3, None, 'v2cls/vssm1_small_0229s_ckpt_epoch_240'),
-    'base-s1l20': (128, 0.5, None, 'v2cls/vssm1_base_0229s_ckpt_epoch_225'),
-}
-DETECTORS = {
-    '1x': [arch for arch in ARCHS if ARCHS[arch][2] is not None],
-    'ms-crop-3x': [
-        'vanilla-tiny',
-        'vanilla-small',
-        'tiny-s2l5',
-        'small-s2l15',
-        'tiny-s1l8',
-    ],
-}
-DETECTOR_CASES = [(s, a) for s, archs in DETECTORS.items() for a in archs]
+DETECTOR_CASES = cases(DETECTORS)
 
 
-@cache
-def parsed(name):
-    return Config.fromfile(FAMILY / name, import_custom_modules=False)
-
-
-def classifier(arch):
-    return parsed(f'vmamba-{arch}_8xb128_in1k.py')
-
-
-def detector(schedule, arch):
-    return parsed(f'mask-rcnn_vmamba-{arch}_fpn_{schedule}_coco.py')
-
-
-def drop_path(cfg):
-    backbone = cfg.model.backbone
-    settings = mmssm.VMamba.arch_settings[backbone.arch]
-    return backbone.get('drop_path_rate', settings['drop_path_rate'])
-
-
-def decayed(cfg):
-    """Names of the parameters with and without weight decay."""
+def views_of(cfg, image, **results):
+    """What a config's TTA pipeline makes of an image that is loaded."""
+    results = dict(
+        img=image,
+        img_shape=image.shape[:2],
+        ori_shape=image.shape[:2],
+        **results,
+    )
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        model = MODELS.build(cfg.model)
-        # Mixed precision needs a GPU and changes nothing here.
-        settings = {**cfg.optim_wrapper, 'type': 'OptimWrapper'}
-        optimizer = build_optim_wrapper(model, settings).optimizer
-    rates = {
-        id(param): group['weight_decay']
-        for group in optimizer.param_groups
-        for param in group['params']
-    }
-    names = {True: {}, False: {}}
-    for name, param in model.named_parameters():
-        assert rates[id(param)] in (0.0, 0.05)
-        names[rates[id(param)] > 0][name] = param
-    return names[True], names[False]
+        return Compose(cfg.tta_pipeline[1:])(results)
 
 
 def test_there_is_a_config_for_every_published_result():
     expected = {f'vmamba-{arch}_8xb128_in1k' for arch in ARCHS}
     expected |= {
+        f'vmamba-tiny-s1l8_8xb128_in1k-{px}px' for px in EVALUATION_SIZES
+    }
+    expected |= {
         f'mask-rcnn_vmamba-{arch}_fpn_{schedule}_coco'
         for schedule, arch in DETECTOR_CASES
+    }
+    expected |= {
+        f'vmamba-{arch}-in1k-pre_upernet_4xb4-160k_ade20k-{size}'
+        for size, arch in cases(SEGMENTORS)
     }
     assert {path.stem for path in FAMILY.glob('*.py')} == expected
 
@@ -176,18 +140,45 @@ class TestClassification:
         } <= kinds
         assert any(name.endswith('.Ds') for name in without)
 
+    def test_tta_adds_the_mirror_image(self):
+        cfg = classifier('tiny-s1l8')
+        assert cfg.tta_model == dict(type='mmpretrain.AverageClsScoreTTA')
+        rng = np.random.default_rng(0)
+        image = rng.integers(0, 256, (300, 400, 3), dtype=np.uint8)
+        views = views_of(cfg, image)
+        plain, mirrored = views['inputs']
+        assert plain.shape == (3, 224, 224)
+        assert mirrored.equal(plain.flip(2))
+        assert [s.flip for s in views['data_samples']] == [False, True]
+
+    @pytest.mark.parametrize('px', EVALUATION_SIZES)
+    def test_evaluation_at_another_size(self, px):
+        """Swin's and the originals' transform, and nothing else, changes."""
+        cfg = parsed(f'vmamba-tiny-s1l8_8xb128_in1k-{px}px')
+        pipeline = cfg.test_dataloader.dataset.pipeline
+        assert pipeline == cfg.test_pipeline
+        _, resize, crop, _ = pipeline
+        assert (resize.type, resize.edge) == ('ResizeEdge', 'short')
+        assert resize.scale == int(256 / 224 * px)
+        assert resize.interpolation == 'bicubic'
+        assert crop.crop_size == px
+        image = np.zeros((300, 400, 3), dtype=np.uint8)
+        for view in views_of(cfg, image)['inputs']:
+            assert view.shape == (3, px, px)
+
+        original = classifier('tiny-s1l8').to_dict()
+        changed = {k for k, v in cfg.to_dict().items() if v != original[k]}
+        assert changed == {'test_pipeline', 'tta_pipeline', 'test_dataloader'}
+        assert set(original) == set(cfg.to_dict())
+
 
 class TestDetection:
     @pytest.mark.parametrize(('schedule', 'arch'), DETECTOR_CASES)
     def test_model(self, schedule, arch):
-        width, _, rate, weights = ARCHS[arch]
         cfg = detector(schedule, arch)
         assert cfg.model.type == 'MaskRCNN'
-        assert drop_path(cfg) == rate
-        assert cfg.model.backbone.out_indices == (0, 1, 2, 3)
-        assert cfg.model.backbone.init_cfg == dict(
-            type='Pretrained', checkpoint=f'{RELEASES}{weights}.pth'
-        )
+        check_backbone(cfg, arch)
+        width = ARCHS[arch][0]
         assert cfg.model.neck.in_channels == [width * 2**i for i in range(4)]
 
     @pytest.mark.parametrize(('schedule', 'arch'), DETECTOR_CASES)
@@ -253,20 +244,32 @@ class TestDetection:
     @pytest.mark.parametrize('schedule', DETECTORS)
     @pytest.mark.parametrize('arch', ['vanilla-tiny', 'tiny-s1l8'])
     def test_weight_decay(self, schedule, arch):
-        """What the originals call norm is free of decay, and that alone.
+        check_norms_are_free_of_decay(detector(schedule, arch), arch)
 
-        Their stems' norms are called patch_embed.2 and .7; so are the norms
-        of the downsampling convolutions (downsample.3), but not those of the
-        vanilla models' patch merging (downsample.norm).
-        """
-        called_norm = re.compile(
-            r'backbone\.(norm\d|stages\.\d\.blocks\.\d+\.(norm\d|mixer\.out_norm)'
-            + (r'|stages\.\d\.downsample\.norm' if 'vanilla' in arch else '')
-            + r')\.(weight|bias)'
+    @pytest.mark.parametrize('schedule', DETECTORS)
+    def test_tta_takes_three_sizes_and_their_mirror_images(self, schedule):
+        cfg = detector(schedule, 'tiny-s1l8')
+        assert cfg.tta_model == dict(
+            type='mmssm.models.InstanceSegTTAModel',
+            tta_cfg=dict(
+                nms=dict(type='nms', iou_threshold=0.5), max_per_img=100
+            ),
         )
-        with_decay, without = decayed(detector(schedule, arch))
-        assert all(called_norm.fullmatch(name) for name in without)
-        assert not any(called_norm.fullmatch(name) for name in with_decay)
-        blocks = sum(mmssm.VMamba.arch_settings[arch]['depths'])
-        norms = 4 + (2 * blocks + 3 if 'vanilla' in arch else 3 * blocks)
-        assert len(without) == 2 * norms
+        image = np.zeros((480, 640, 3), dtype=np.uint8)
+        views = views_of(cfg, image, img_id=7, img_path='', instances=[])
+        samples = views['data_samples']
+        assert [(s.img_shape, s.flip) for s in samples] == [
+            ((640, 853), False),
+            ((640, 853), True),
+            ((800, 1067), False),
+            ((800, 1067), True),
+            ((960, 1280), False),
+            ((960, 1280), True),
+        ]
+        for view, sample in zip(views['inputs'], samples):
+            assert view.shape == (3, *sample.img_shape)
+            assert sample.img_id == 7
+            assert sample.ori_shape == (480, 640)
+            assert sample.scale_factor[0] == sample.img_shape[1] / 640
+            expected = 'horizontal' if sample.flip else None
+            assert sample.flip_direction == expected

@@ -1,0 +1,9 @@
+_base_ = ['./upernet_4xb4-160k.py', 'mmseg::_base_/datasets/ade20k_640x640.py']
+
+data_preprocessor = dict(size=(640, 640))
+model = dict(
+    data_preprocessor=data_preprocessor,
+    decode_head=dict(num_classes=150),
+    auxiliary_head=dict(num_classes=150),
+)
+train_dataloader = dict(batch_size=4)
