@@ -1,7 +1,7 @@
 _base_ = [
     './_base_/mask-rcnn_slim-fpn.py',
     './_base_/mini-coco.py',
-    './_base_/schedule_8e.py',
+    './_base_/schedule.py',
 ]
 
 # ResNet-18 with half the channels, trained from scratch.

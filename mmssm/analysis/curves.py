@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 # Unlike pyplot, this needs no display and keeps no state.
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmssm.checkpoint.atomic import atomic_write
@@ -43,10 +44,10 @@ class Run:
     Attributes:
         name (str): What to call the run in a legend.
         train (dict[str, Series]): By key; steps are iterations.
-        val (dict[str, Series]): By key; steps are epochs if training went by
-            epochs, iterations otherwise.
+        val (dict[str, Series]): By key; steps are epochs if epochs were
+            logged, iterations otherwise.
         epochs (dict[int, int]): The first iteration logged in each epoch;
-            empty if training went by iterations.
+            empty if no epochs were logged.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Run:
     epochs: dict[int, int] = field(default_factory=dict)
 
     def iterations_per_epoch(self) -> float:
-        """Iterations in an epoch, or 1 if training went by iterations."""
+        """Iterations in an epoch, or 1 if no epochs were logged."""
         if not self.epochs:
             return 1.0
         # Logging keeps the same distance from the start of every epoch.
@@ -64,16 +65,25 @@ class Run:
             return (self.epochs[last] - self.epochs[first]) / (last - first)
         return max(max(series.steps) for series in self.train.values()) / first
 
-    def line(self, key: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """Positions (epochs or iterations) and values of a key, if logged."""
-        if key in self.train:
-            series = self.train[key]
-            scale = self.iterations_per_epoch()
-        elif key in self.val:
-            series, scale = self.val[key], 1.0
-        else:
+    def line(
+        self, key: str, in_epochs: bool
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Where a key was logged, and its values; None if it was not.
+
+        Args:
+            key (str): What was logged.
+            in_epochs (bool): Whether to count epochs, which the run must have
+                logged, or iterations.
+        """
+        if key not in self.train and key not in self.val:
             return None
-        return np.array(series.steps) / scale, np.array(series.values)
+        series = self.train[key] if key in self.train else self.val[key]
+        positions = np.array(series.steps, dtype=float)
+        if in_epochs and key in self.train:
+            positions /= self.iterations_per_epoch()
+        elif not in_epochs and key not in self.train:
+            positions *= self.iterations_per_epoch()
+        return positions, np.array(series.values)
 
     def keys(self) -> list[str]:
         """All keys that were logged."""
@@ -139,6 +149,7 @@ def _add_log(run: Run, log: Path) -> None:
                 'with a "step"): give its vis_data/scalars.json'
             ) from None
         records.append(record)
+    _place_evaluations(run, records)
     # Training records carry the learning rate, evaluations do not.
     train = [record for record in records if 'lr' in record]
     val = [record for record in records if 'lr' not in record]
@@ -149,11 +160,32 @@ def _add_log(run: Run, log: Path) -> None:
             run.epochs.setdefault(record['epoch'], record['step'])
 
 
+def _place_evaluations(run: Run, records: list[dict]) -> None:
+    """Count evaluations as training was counted, whatever they say.
+
+    A logger counts them in epochs unless its ``log_metric_by_epoch`` is off,
+    and then in iterations. In a training by iterations all epochs are 0.
+    """
+    by_epoch = any('epoch' in record for record in records) or run.epochs
+    epoch = None
+    # That of an earlier start, until this one logs.
+    step = max((series.steps[-1] for series in run.train.values()), default=0)
+    for record in records:
+        if 'lr' in record:
+            epoch, step = record.get('epoch'), record['step']
+        elif by_epoch and epoch is not None:
+            record['step'] = min(record['step'], epoch)
+        elif not by_epoch:
+            record['step'] = max(record['step'], step)
+
+
 def _append(table: dict[str, Series], records: list[dict]) -> None:
     if not records:
         return
-    for series in table.values():
+    for key, series in list(table.items()):
         series.cut(records[0]['step'])
+        if not series.steps:
+            del table[key]
     for record in records:
         for key, value in record.items():
             if key in ('step', 'iter', 'epoch'):
@@ -173,7 +205,8 @@ def plot_runs(
         out (str | Path): The picture; its suffix chooses the format.
         keys (list[str] | None): Which logged quantities to draw. Losses go to
             the left panel, everything else to the right one. By default the
-            loss and each task's main metric.
+            loss and each task's main metric. Over epochs, or over iterations
+            if one of the runs logged no epochs.
 
     Raises:
         ValueError: If a run has no log or a damaged one, if no run logged one
@@ -207,34 +240,43 @@ def plot_runs(
 def _draw_panels(runs: list[Run], panels: list[list[str]], out: Path) -> None:
     figure = Figure(figsize=(5.5 * len(panels), 4), layout='constrained')
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    # What all runs can be counted in.
+    in_epochs = all(run.epochs for run in runs)
     for axis, keys in zip(axes, panels):
-        for number, run in enumerate(runs):
-            for key, style in zip(keys, LINE_STYLES * len(keys)):
-                line = run.line(key)
-                if line is None:
-                    continue
-                label = key if len(runs) == 1 else f'{run.name}: {key}'
-                # Evaluations are few: mark them.
-                marker = 'o' if key in run.val else None
-                axis.plot(
-                    *line,
-                    style,
-                    color=f'C{number if len(runs) > 1 else keys.index(key)}',
-                    marker=marker,
-                    markersize=4,
-                    label=label,
-                )
-        axis.set_xlabel('epoch' if runs[0].epochs else 'iteration')
-        axis.set_ylabel(
-            keys[0]
-            if len(keys) == 1
-            else 'loss'
-            if 'loss' in keys[0]
-            else 'metric'
-        )
+        _draw_lines(axis, runs, keys, in_epochs)
+        axis.set_xlabel('epoch' if in_epochs else 'iteration')
+        axis.set_xlim(left=0)  # The same distances in both panels.
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        common = 'loss' if 'loss' in keys[0] else 'metric'
+        axis.set_ylabel(keys[0] if len(keys) == 1 else common)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize='small')
+        if len(axis.lines) > 1:
+            axis.legend(fontsize='small')
     if len(runs) == 1:
         figure.suptitle(runs[0].name, fontsize='medium')
     with atomic_write(out) as file:
         figure.savefig(file, format=out.suffix[1:], dpi=150)
+
+
+def _draw_lines(
+    axis: Axes, runs: list[Run], keys: list[str], in_epochs: bool
+) -> None:
+    """Draw every run's line of every key, as far as they were logged."""
+    for number, run in enumerate(runs):
+        for key, style in zip(keys, LINE_STYLES * len(keys)):
+            line = run.line(key, in_epochs)
+            if line is None:
+                continue
+            label = key if len(runs) == 1 else f'{run.name}: {key}'
+            if len(runs) > 1 and len(keys) == 1:
+                label = run.name  # The axis names the key.
+            # Evaluations are few and a line needs two points: mark them.
+            marked = key not in run.train or len(line[0]) == 1
+            axis.plot(
+                *line,
+                style,
+                color=f'C{number if len(runs) > 1 else keys.index(key)}',
+                marker='o' if marked else None,
+                markersize=4,
+                label=label,
+            )

@@ -91,7 +91,7 @@ def count_config(
             done.
         shape (tuple[int, int], optional): Height and width of the image.
             Defaults to the papers' size for the task, see
-            :data:`DEFAULT_SHAPES`.
+            :func:`default_shape`.
 
     Returns:
         Complexity: The counts for one image.
@@ -105,7 +105,7 @@ def count_config(
             f'default_scope is {scope!r}, but only models of '
             f'{", ".join(DEFAULT_SHAPES)} can be counted; set it in the config'
         )
-    shape = shape or DEFAULT_SHAPES[scope]
+    shape = shape or default_shape(cfg)
     # The proposals depend on the random weights; keep them the same each time.
     with (
         torch.random.fork_rng(devices=[]),
@@ -124,6 +124,19 @@ def count_config(
         shape=shape,
         proposals=sum(regions) if regions else None,
     )
+
+
+def default_shape(cfg: Config) -> tuple[int, int]:
+    """Height and width at which the papers count a config's model.
+
+    :data:`DEFAULT_SHAPES`; for a segmentor trained on crops of another height
+    than 512 that height and four times as much, 640 x 2560 for instance.
+    """
+    height, width = DEFAULT_SHAPES[cfg.default_scope]
+    crop = (cfg.model.get('data_preprocessor') or {}).get('size')
+    if cfg.default_scope == 'mmseg' and crop:
+        return crop[0], crop[0] * width // height
+    return height, width
 
 
 def count_model(

@@ -8,7 +8,12 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmssm.analysis.flops import count_config, count_model, scan_counts
+from mmssm.analysis.flops import (
+    count_config,
+    count_model,
+    default_shape,
+    scan_counts,
+)
 from mmssm.ops import native, routed_selective_scan, selective_scan
 from mmssm.scans import CROSS, routes
 
@@ -86,6 +91,13 @@ def test_whole_models_cost_what_their_authors_count(
     assert result.shape == shape
     assert result.params == pytest.approx(params, rel=1e-5)
     assert result.flops == pytest.approx(flops, rel=1e-4)
+
+
+@pytest.mark.parametrize('crop', [512, 640])
+def test_segmentors_are_counted_at_the_size_of_their_crops(crop):
+    name = 'vmamba-small-s2l15-in1k-pre_upernet_4xb4-160k_ade20k'
+    cfg = Config.fromfile(CONFIGS / f'{name}-{crop}x{crop}.py')
+    assert default_shape(cfg) == (crop, 4 * crop)
 
 
 def test_scan_formula():

@@ -19,7 +19,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         metavar=('H', 'W'),
         help='size of the image (default: 224 224 for classification, '
-        '800 1280 for detection, 512 2048 for segmentation)',
+        '800 1280 for detection, 512 2048 for segmentation on crops of 512)',
     )
     parser.add_argument(
         '--json', action='store_true', help='print one JSON object'

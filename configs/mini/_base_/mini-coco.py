@@ -1,4 +1,6 @@
 # Scenes of handwritten digits, built under data/mini on first use.
+_base_ = ['mmdet::_base_/default_runtime.py']
+
 dataset_type = 'MiniCocoDataset'
 data_root = 'data/mini/coco/'
 
@@ -23,6 +25,26 @@ test_pipeline = [
         ),
     ),
 ]
+# No flips: they make other digits of some.
+tta_model = dict(
+    type='mmssm.models.InstanceSegTTAModel',
+    tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=30),
+)
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [
+                dict(type='Resize', scale=(size, size), keep_ratio=True)
+                for size in (136, 160, 184)
+            ],
+            [dict(type='LoadAnnotations', with_bbox=True, with_mask=True)],
+            [test_pipeline[-1]],
+        ],
+    ),
+]
+
 train_dataloader = dict(
     batch_size=4,
     num_workers=0,
@@ -58,3 +80,11 @@ val_evaluator = dict(
     metric=['bbox', 'segm'],
 )
 test_evaluator = val_evaluator
+
+default_hooks = dict(
+    logger=dict(interval=15), checkpoint=dict(max_keep_ckpts=2)
+)
+log_processor = dict(window_size=15, by_epoch=True)
+randomness = dict(seed=0)
+# Two processes with 4 scenes each.
+auto_scale_lr = dict(base_batch_size=8)

@@ -1,0 +1,17 @@
+_base_ = [
+    './_base_/vmamba-mini.py',
+    './_base_/mini-in1k.py',
+    './_base_/schedule.py',
+]
+
+model = dict(
+    type='ImageClassifier',
+    backbone=_base_.vmamba_mini,
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(
+        type='LinearClsHead',
+        num_classes=10,
+        in_channels=256,
+        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1),
+    ),
+)

@@ -1,0 +1,12 @@
+_base_ = [
+    './_base_/upernet_slim.py',
+    './_base_/vmamba-mini.py',
+    './_base_/mini-ade20k.py',
+    './_base_/schedule.py',
+]
+
+model = dict(
+    backbone=dict(
+        _delete_=True, out_indices=(0, 1, 2, 3), **_base_.vmamba_mini
+    )
+)

@@ -1,0 +1,193 @@
+"""Sheets of pictures: pairs under titles, thumbnails over captions."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+TILE = 440  # longer side of a picture of a pair, pixels
+THUMBNAIL = 212  # longer side of a picture over a caption
+PAIRS_PER_ROW = 2
+THUMBNAILS_PER_ROW = 8
+TITLES = ('ground truth', 'prediction')
+TITLE_HEIGHT = 40
+CAPTION_HEIGHT = 32  # of one line
+LEGEND_HEIGHT = 36  # of one line
+GAP = 6  # between the two sides of a pair; between pairs three times that
+
+Color = tuple[int, int, int]
+
+
+@dataclass
+class Thumbnail:
+    """A picture and what to write below it.
+
+    Attributes:
+        picture (Image.Image): At most :data:`THUMBNAIL` pixels wide and high.
+        caption (tuple[str, ...]): One line's parts. They go to lines of their
+            own if the thumbnails' captions are too long for one.
+        color (Color): Of the caption.
+    """
+
+    picture: Image.Image
+    caption: tuple[str, ...]
+    color: Color
+
+
+def fit(image: np.ndarray, side: int) -> Image.Image:
+    """Scale an image to a longer side of ``side`` pixels.
+
+    Args:
+        image (np.ndarray): (H, W, 3) or (H, W) uint8, red-green-blue or grey.
+        side (int): Pixels.
+
+    Returns:
+        Image.Image: In mode RGB.
+    """
+    picture = Image.fromarray(image).convert('RGB')
+    scale = side / max(picture.size)
+    size = [max(1, round(length * scale)) for length in picture.size]
+    return picture.resize(size, Image.Resampling.BICUBIC)
+
+
+def tile_pairs(pairs: list[tuple[Image.Image, Image.Image]]) -> Image.Image:
+    """Arrange pairs of pictures in rows, under titles.
+
+    Args:
+        pairs (list[tuple[Image.Image, Image.Image]]): At least one; truth and
+            prediction, at most :data:`TILE` pixels wide and high.
+    """
+    columns = min(PAIRS_PER_ROW, len(pairs))
+    rows = -(-len(pairs) // columns)
+    pair_width = 2 * TILE + GAP
+    sheet = _blank(
+        columns * (pair_width + 3 * GAP) - GAP,
+        TITLE_HEIGHT + rows * (TILE + GAP),
+    )
+    pen = ImageDraw.Draw(sheet)
+    for number, pair in enumerate(pairs):
+        row, column = divmod(number, columns)
+        top = TITLE_HEIGHT + row * (TILE + GAP)
+        for side, (picture, title) in enumerate(zip(pair, TITLES)):
+            left = GAP + column * (pair_width + 3 * GAP) + side * (TILE + GAP)
+            _paste(sheet, picture, left, top, TILE)
+            if row == 0:
+                pen.text(
+                    (left + TILE / 2, TITLE_HEIGHT / 2),
+                    title,
+                    fill='black',
+                    font=_font(TITLE_HEIGHT),
+                    anchor='mm',
+                )
+    return sheet
+
+
+def tile_thumbnails(thumbnails: list[Thumbnail], title: str) -> Image.Image:
+    """Arrange captioned pictures in rows, under a title.
+
+    Args:
+        thumbnails (list[Thumbnail]): At least one.
+        title (str): Widens the sheet if need be.
+    """
+    font = _font(CAPTION_HEIGHT)
+    captions = _break_lines(thumbnails, font)
+    columns = min(THUMBNAILS_PER_ROW, len(thumbnails))
+    rows = -(-len(thumbnails) // columns)
+    lines = max(len(caption) for caption in captions)
+    step = THUMBNAIL + 2 * GAP
+    row_height = THUMBNAIL + lines * CAPTION_HEIGHT + GAP
+    title_width = round(_font(TITLE_HEIGHT).getlength(title)) + 2 * GAP
+    sheet = _blank(
+        max(columns * step, title_width), TITLE_HEIGHT + rows * row_height
+    )
+    pen = ImageDraw.Draw(sheet)
+    pen.text(
+        (sheet.width / 2, TITLE_HEIGHT / 2),
+        title,
+        fill='black',
+        font=_font(TITLE_HEIGHT),
+        anchor='mm',
+    )
+    for number, (thumbnail, caption) in enumerate(zip(thumbnails, captions)):
+        row, column = divmod(number, columns)
+        left, top = GAP + column * step, TITLE_HEIGHT + row * row_height
+        _paste(sheet, thumbnail.picture, left, top, THUMBNAIL)
+        for line, text in enumerate(caption):
+            pen.text(
+                (
+                    left + THUMBNAIL / 2,
+                    top + THUMBNAIL + (line + 0.5) * CAPTION_HEIGHT,
+                ),
+                text,
+                fill=thumbnail.color,
+                font=font,
+                anchor='mm',
+            )
+    return sheet
+
+
+def add_legend(sheet: Image.Image, colors: dict[str, Color]) -> Image.Image:
+    """Name colours in lines below a sheet.
+
+    Args:
+        sheet (Image.Image): As wide as the legend gets.
+        colors (dict[str, Color]): By name, in the legend's order.
+    """
+    font = _font(LEGEND_HEIGHT)
+    swatch = LEGEND_HEIGHT - 2 * GAP
+    places, left, line = [], GAP, 0
+    for name in colors:
+        width = swatch + GAP + round(font.getlength(name)) + 4 * GAP
+        if left > GAP and left + width > sheet.width:
+            left, line = GAP, line + 1
+        places.append((left, sheet.height + line * LEGEND_HEIGHT))
+        left += width
+    longer = _blank(sheet.width, sheet.height + (line + 1) * LEGEND_HEIGHT)
+    longer.paste(sheet, (0, 0))
+    pen = ImageDraw.Draw(longer)
+    for (left, top), (name, color) in zip(places, colors.items()):
+        top += GAP
+        pen.rectangle(
+            (left, top, left + swatch, top + swatch),
+            fill=color,
+            outline='black',
+        )
+        pen.text(
+            (left + swatch + GAP, top + swatch / 2),
+            name,
+            fill='black',
+            font=font,
+            anchor='lm',
+        )
+    return longer
+
+
+def _break_lines(
+    thumbnails: list[Thumbnail], font: ImageFont.FreeTypeFont
+) -> list[list[str]]:
+    """Captions as lines that fit under their pictures."""
+    captions = [[', '.join(item.caption)] for item in thumbnails]
+    if all(font.getlength(text) <= THUMBNAIL for (text,) in captions):
+        return captions
+    return [list(item.caption) for item in thumbnails]
+
+
+def _font(line_height: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(line_height * 0.6)
+
+
+def _blank(width: int, height: int) -> Image.Image:
+    return Image.new('RGB', (width, height), 'white')
+
+
+def _paste(
+    sheet: Image.Image, picture: Image.Image, left: int, top: int, side: int
+) -> None:
+    """Put a picture into the middle of its square tile."""
+    sheet.paste(
+        picture,
+        (
+            left + (side - picture.width) // 2,
+            top + (side - picture.height) // 2,
+        ),
+    )

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmssm.analysis.sheets import (
+    CAPTION_HEIGHT,
+    GAP,
+    LEGEND_HEIGHT,
+    THUMBNAIL,
+    TILE,
+    TITLE_HEIGHT,
+    Thumbnail,
+    add_legend,
+    fit,
+    tile_pairs,
+    tile_thumbnails,
+)
+
+INK = (9, 99, 9)
+
+
+def test_every_pair_has_a_place():
+    pairs = [
+        (
+            Image.new('RGB', (TILE, TILE), (value, 0, 0)),
+            Image.new('RGB', (TILE, TILE // 2), (0, value, 0)),
+        )
+        for value in (50, 100, 150)
+    ]
+    picture = np.array(tile_pairs(pairs))
+    assert picture.shape[0] == TITLE_HEIGHT + 2 * (TILE + GAP)
+    for value in (50, 100, 150):
+        assert (picture == (value, 0, 0)).all(-1).sum() == TILE**2
+        assert (picture == (0, value, 0)).all(-1).sum() == TILE**2 // 2
+    # Titles above the two pairs of the first row.
+    assert (picture[:TITLE_HEIGHT] < 100).any()
+
+
+def test_one_pair_fills_one_column():
+    tile = Image.new('RGB', (TILE, TILE))
+    assert tile_pairs([(tile, tile)]).width < 3 * TILE
+
+
+def thumbnails(count, caption=('a',)):
+    pictures = [
+        Image.new('RGB', (THUMBNAIL, THUMBNAIL // 2), (100 + number, 0, 0))
+        for number in range(count)
+    ]
+    return [Thumbnail(picture, caption, INK) for picture in pictures]
+
+
+@pytest.mark.parametrize('count', [1, 8, 9])
+def test_every_thumbnail_has_a_place(count):
+    picture = np.array(tile_thumbnails(thumbnails(count), 'a title'))
+    for number in range(count):
+        found = (picture == (100 + number, 0, 0)).all(-1)
+        assert found.sum() == THUMBNAIL**2 // 2
+    assert (picture[:TITLE_HEIGHT] < 100).any()
+
+
+def test_long_captions_take_two_lines():
+    short = tile_thumbnails(thumbnails(1, ('one', 'two')), '')
+    long = tile_thumbnails(thumbnails(1, ('one' * 5, 'two' * 5)), '')
+    assert long.height == short.height + CAPTION_HEIGHT
+    ink = (np.array(long) == INK).all(-1)
+    assert ink[-2 * CAPTION_HEIGHT : -CAPTION_HEIGHT].any()
+    assert ink[-CAPTION_HEIGHT:].any()
+
+
+def test_title_is_never_cut():
+    title = 'a title that is wider than a thumbnail'
+    ink = np.array(tile_thumbnails(thumbnails(1), title))[:TITLE_HEIGHT] < 255
+    assert not ink[:, :GAP].any()
+    assert not ink[:, -GAP:].any()
+
+
+def test_legend_wraps_and_keeps_the_sheet():
+    sheet = Image.new('RGB', (2 * TILE, 50), (1, 2, 3))
+    colors = {f'class {number}': (number, 0, 99) for number in range(20)}
+    picture = np.array(add_legend(sheet, colors))
+    assert (picture[:50] == (1, 2, 3)).all()
+    lines, rest = divmod(len(picture) - 50, LEGEND_HEIGHT)
+    assert lines > 1
+    assert rest == 0
+    for color in colors.values():
+        assert (picture[50:] == color).all(-1).sum() > 300
+    # No name runs over the edge.
+    assert (picture[50:, -GAP:] == 255).all()
+
+
+@pytest.mark.parametrize('shape', [(20, 40), (40, 20, 3), (3000, 1500, 3)])
+def test_fit_scales_the_longer_side(shape):
+    picture = fit(np.full(shape, 7, dtype=np.uint8), 100)
+    assert picture.size == ((100, 50) if shape[0] < shape[1] else (50, 100))
+    assert picture.getpixel((30, 30)) == (7, 7, 7)

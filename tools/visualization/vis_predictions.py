@@ -1,0 +1,66 @@
+"""Draw test images with ground truth and predictions side by side.
+
+The config's default_scope says what is drawn: boxes and masks of a detector,
+label maps of a segmentor, or thumbnails with a classifier's answers (green if
+right, red with the true class if wrong).
+"""
+
+import argparse
+
+from mmssm.analysis.benchmark import prepare
+from mmssm.analysis.predictions import draw_predictions
+from mmssm.checkpoint import allow_unsafe_loading
+from mmssm.engine import add_unsafe_load, run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        'config', help='a config of mmdet, mmseg or mmpretrain'
+    )
+    parser.add_argument('checkpoint', help='the trained model')
+    parser.add_argument(
+        '--num',
+        type=int,
+        help='how many images, spread evenly over the test set (default: 8, '
+        'of a classifier 40)',
+    )
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        default=0.5,
+        help='of a detector: leave out detections that score less (default: '
+        '%(default)s)',
+    )
+    parser.add_argument(
+        '--out',
+        default='predictions.png',
+        help='the picture, .png or .jpg (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--device',
+        help='cpu, cuda or cuda:N (default: a GPU if there is one)',
+    )
+    add_unsafe_load(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    allow_unsafe_loading(args.unsafe_load)
+    draw_predictions(
+        args.config,
+        args.checkpoint,
+        args.out,
+        args.num,
+        args.score_thr,
+        prepare(args.device, threads=None),
+    )
+    print(args.out)
+
+
+if __name__ == '__main__':
+    run_tool(main)
