@@ -11,17 +11,15 @@ import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, FUNCTIONS, MODELS, DefaultScope
-from mmengine.runner import CheckpointLoader
 from mmengine.structures import BaseDataElement
 from PIL import Image
 from torch import nn
 
-from mmssm.checkpoint import CheckpointError, atomic_write, check_file
+from mmssm.checkpoint import atomic_write, check_file
 from mmssm.engine import ConfigError, check_data
 from mmssm.engine.config import load_config, require
-from mmssm.engine.strict_load import check_fits
+from mmssm.engine.strict_load import load_exactly, open_checkpoint
 
 from .task_sheets import (
     Results,
@@ -78,7 +76,7 @@ def draw_predictions(
     if out.suffix.lower() not in FORMATS:
         raise ValueError(f'cannot write {out}: name it .png or .jpg')
     if '://' not in str(checkpoint):
-        check_file(checkpoint)
+        check_file(checkpoint)  # before the data are looked for
     cfg = load_config(str(config))
     scope = cfg.get('default_scope')
     if scope not in FIELDS:
@@ -116,23 +114,8 @@ def _load_model(
     if cfg.get('data_preprocessor') is not None:
         # mmpretrain's configs set it beside the model.
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    # On a CPU there is no SyncBN, and one process has nothing to synchronise.
-    model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    content = CheckpointLoader.load_checkpoint(
-        checkpoint, map_location='cpu', logger='silent'
-    )
-    if not isinstance(content, dict):
-        raise CheckpointError(
-            f'{checkpoint} holds a {type(content).__name__}, not weights by '
-            'name; give a checkpoint of the model'
-        )
-    check_fits(model, content)
-    state = content.get('state_dict', content)
-    model.load_state_dict(
-        {key.removeprefix('module.'): value for key, value in state.items()},
-        # Step counters that old files lack; everything else was checked.
-        strict=False,
-    )
+    model = MODELS.build(cfg.model)
+    load_exactly(model, open_checkpoint(checkpoint))
     return model.to(device).eval()
 
 

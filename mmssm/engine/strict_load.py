@@ -2,11 +2,16 @@
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.model import (
+    BaseTTAModel,
+    is_model_wrapper,
+    revert_sync_batchnorm,
+)
 from mmengine.registry import HOOKS
+from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from mmssm.checkpoint import CheckpointError
+from mmssm.checkpoint import CheckpointError, check_file
 
 _SHOWN = 4
 
@@ -27,6 +32,52 @@ class StrictLoadHook(Hook):
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
         check_fits(model, checkpoint)
+
+
+def open_checkpoint(checkpoint: str) -> dict:
+    """Open a checkpoint on the CPU, converting an original author's.
+
+    Args:
+        checkpoint (str): A file or address.
+
+    Returns:
+        dict: The checkpoint.
+
+    Raises:
+        CheckpointError: The file cannot be read or holds no weights by name.
+    """
+    if '://' not in checkpoint:
+        checkpoint = str(check_file(checkpoint))
+    content = CheckpointLoader.load_checkpoint(
+        checkpoint, map_location='cpu', logger='silent'
+    )
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f'{checkpoint} holds a {type(content).__name__}, not weights by '
+            'name; give a checkpoint of the model'
+        )
+    return content
+
+
+def load_exactly(model: nn.Module, checkpoint: dict) -> None:
+    """Load weights that are exactly a model's, for use in one process.
+
+    Args:
+        model (nn.Module): Changed in place; its SyncBN, which runs on GPUs
+            and in several processes only, becomes plain BN.
+        checkpoint (dict): ``{'state_dict': ...}`` or the state dict itself.
+
+    Raises:
+        CheckpointError: Names the missing, unknown and wrongly shaped keys.
+    """
+    check_fits(model, checkpoint)
+    state = checkpoint.get('state_dict', checkpoint)
+    model.load_state_dict(
+        {key.removeprefix('module.'): value for key, value in state.items()},
+        # Step counters that old files lack; everything else was checked.
+        strict=False,
+    )
+    revert_sync_batchnorm(model)
 
 
 def check_fits(model: nn.Module, checkpoint: dict) -> None:

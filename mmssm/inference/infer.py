@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from mmengine.registry import DefaultScope
-from mmengine.runner import CheckpointLoader
 from PIL import Image
 from rich.console import Console
 from rich.progress import (
@@ -19,9 +18,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from mmssm.checkpoint import CheckpointError, atomic_write, check_file
+from mmssm.checkpoint import atomic_write
 from mmssm.engine import ConfigError
 from mmssm.engine.config import load_config
+from mmssm.engine.strict_load import open_checkpoint
 
 from .images import Found, UnreadableImage, find_images, read_image
 from .model_names import find_model
@@ -120,7 +120,7 @@ def infer(
     check_scope(cfg)
     out_dir = Path(out_dir or Path('outputs') / Path(config).stem)
     found = find_images(inputs, out_dir.expanduser())
-    weights = _load_checkpoint(checkpoint)
+    weights = open_checkpoint(checkpoint)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         predict = build_predictor(cfg, weights, device, score_thr)
         return _run(predict, found, _make_folder(out_dir.expanduser()))
@@ -212,20 +212,6 @@ def _find_model(config: str, checkpoint: str | None) -> tuple[str, str]:
             f'no weights are published for {config}; give a checkpoint'
         )
     return path, checkpoint
-
-
-def _load_checkpoint(checkpoint: str) -> dict:
-    if '://' not in checkpoint:
-        checkpoint = str(check_file(checkpoint))
-    content = CheckpointLoader.load_checkpoint(
-        checkpoint, map_location='cpu', logger='silent'
-    )
-    if not isinstance(content, dict):
-        raise CheckpointError(
-            f'{checkpoint} holds {type(content).__name__}, not weights by '
-            'name; check the path'
-        )
-    return content
 
 
 def _make_folder(out_dir: Path) -> Path:

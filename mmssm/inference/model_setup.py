@@ -1,4 +1,4 @@
-"""Configs, class names and weights, made ready for inference."""
+"""Configs and class names, made ready for inference."""
 
 import colorsys
 from copy import deepcopy
@@ -7,14 +7,11 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config, ConfigDict
 from mmengine.fileio import list_from_file
-from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS
-from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import nn
 
 from mmssm.engine import ConfigError
 from mmssm.engine.config import require
-from mmssm.engine.strict_load import check_fits
 
 # Where a model keeps the head that knows the number of classes.
 _HEADS = ('roi_head.bbox_head', 'bbox_head', 'decode_head', 'head')
@@ -178,19 +175,8 @@ def generate_palette(count: int) -> list[tuple[int, int, int]]:
     return [tuple(round(255 * value) for value in colour) for colour in rgb]
 
 
-def load_exactly(model: nn.Module, checkpoint: dict, classes: Classes) -> None:
-    """Load weights that are exactly this model's, and make SyncBN plain BN.
-
-    Args:
-        model (nn.Module): The model; changed in place.
-        checkpoint (dict): The opened checkpoint.
-        classes (Classes): Must be as many as the model's head has.
-
-    Raises:
-        CheckpointError: The checkpoint is of another model.
-        ConfigError: The number of classes is another one.
-    """
-    check_fits(model, checkpoint)
+def check_classes(model: nn.Module, classes: Classes) -> None:
+    """Raise a ConfigError unless a model's head has as many classes."""
     for place in _HEADS:
         head: Any = model
         for name in place.split('.'):
@@ -205,5 +191,3 @@ def load_exactly(model: nn.Module, checkpoint: dict, classes: Classes) -> None:
                 'classes; the names must be those of the labels that the '
                 'checkpoint was trained with'
             )
-    _load_checkpoint_to_model(model, checkpoint, logger='silent')
-    revert_sync_batchnorm(model)  # SyncBN runs on GPUs only

@@ -19,8 +19,9 @@ from PIL import Image
 from torch import nn
 
 from mmssm.engine import ConfigError
+from mmssm.engine.strict_load import load_exactly
 
-from .model_setup import Classes, adapt_config, find_classes, load_exactly
+from .model_setup import Classes, adapt_config, check_classes, find_classes
 from .pictures import draw_classification, draw_detections, draw_segmentation
 
 TOP = 5  # classes that classification names
@@ -88,11 +89,12 @@ def build_predictor(
 def _exact(
     base: type, checkpoint: dict, classes: Classes, visualizer: Any = None
 ) -> type:
-    """One of mmengine's inferencers that loads by :func:`load_exactly`."""
+    """One of mmengine's inferencers that loads what fits exactly."""
 
     class Exact(base):
         def _load_weights_to_model(self, model, _, cfg):
-            load_exactly(model, checkpoint, classes)
+            load_exactly(model, checkpoint)
+            check_classes(model, classes)
             model.dataset_meta = dict(
                 classes=classes.names, palette=classes.palette
             )
@@ -206,7 +208,8 @@ def _build_classifier(
     from mmpretrain import ImageClassificationInferencer, get_model
 
     model = get_model(cfg)
-    load_exactly(model, checkpoint, classes)
+    load_exactly(model, checkpoint)
+    check_classes(model, classes)
     inferencer = ImageClassificationInferencer(
         model, device=device, classes=classes.names
     )
