@@ -1,25 +1,10 @@
-_base_ = '../_base_/mask-rcnn_fpn_ms-crop-3x_coco.py'
+_base_ = [
+    '../_base_/mask-rcnn_fpn_ms-crop-3x_coco.py',
+    './_base_/vmamba-tiny-s1l8.py',
+]
 
-checkpoint = (
-    'https://github.com/MzeroMiko/VMamba/releases/download/'
-    '%23v2cls/vssm1_tiny_0230s_ckpt_epoch_264.pth'
-)
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='VMamba',
-        arch='tiny-s1l8',
-        out_indices=(0, 1, 2, 3),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
-    ),
-    neck=dict(in_channels=[96, 192, 384, 768]),
+    backbone=dict(_delete_=True, **_base_.vmamba),
+    neck=dict(in_channels=_base_.channels),
 )
-# The original decays these norms, whose names are plain numbers there.
-optim_wrapper = dict(
-    paramwise_cfg=dict(
-        custom_keys={
-            'stem.norm': dict(decay_mult=1.0),
-            'downsample.norm': dict(decay_mult=1.0),
-        }
-    )
-)
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=_base_.decayed_norms))

@@ -1,26 +1,11 @@
-_base_ = '../_base_/upernet_4xb4-160k_ade20k-640x640.py'
+_base_ = [
+    '../_base_/upernet_4xb4-160k_ade20k-640x640.py',
+    './_base_/vmamba-small-s2l15.py',
+]
 
-checkpoint = (
-    'https://github.com/MzeroMiko/VMamba/releases/download/'
-    '%23v2cls/vssm_small_0229_ckpt_epoch_222.pth'
-)
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='VMamba',
-        arch='small-s2l15',
-        out_indices=(0, 1, 2, 3),
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
-    ),
-    decode_head=dict(in_channels=[96, 192, 384, 768]),
-    auxiliary_head=dict(in_channels=384),
+    backbone=dict(_delete_=True, **_base_.vmamba),
+    decode_head=dict(in_channels=_base_.channels),
+    auxiliary_head=dict(in_channels=_base_.channels[2]),
 )
-# The original decays these norms, whose names are plain numbers there.
-optim_wrapper = dict(
-    paramwise_cfg=dict(
-        custom_keys={
-            'stem.norm': dict(decay_mult=1.0),
-            'downsample.norm': dict(decay_mult=1.0),
-        }
-    )
-)
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=_base_.decayed_norms))
