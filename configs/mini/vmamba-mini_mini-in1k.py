@@ -15,3 +15,4 @@ model = dict(
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1),
     ),
 )
+optim_wrapper = dict(optimizer=dict(lr=1e-3))

@@ -5,10 +5,11 @@ _base_ = ['mmseg::_base_/default_runtime.py']
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
+    # Never smaller: MMSegmentation's weighted loss takes no padded pixels.
     dict(
         type='RandomResize',
         scale=(160, 160),
-        ratio_range=(0.8, 1.4),
+        ratio_range=(1.0, 1.4),
         keep_ratio=True,
     ),
     dict(type='RandomCrop', crop_size=(160, 160)),
@@ -41,12 +42,17 @@ train_dataloader = dict(
     persistent_workers=False,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
-        type='MiniADE20KDataset',
-        data_root='data/mini/ade20k',
-        data_prefix=dict(
-            img_path='images/training', seg_map_path='annotations/training'
+        type='RepeatDataset',
+        times=3,
+        dataset=dict(
+            type='MiniADE20KDataset',
+            data_root='data/mini/ade20k',
+            data_prefix=dict(
+                img_path='images/training',
+                seg_map_path='annotations/training',
+            ),
+            pipeline=train_pipeline,
         ),
-        pipeline=train_pipeline,
     ),
 )
 val_dataloader = dict(

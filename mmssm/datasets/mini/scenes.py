@@ -16,14 +16,12 @@ DIGITS = (3, 6)  # at least, at most
 GLYPH_SIZES = (36, 68)  # side of the digit's 8x8 field in the scene, pixels
 PORTRAIT_SIZE = 48  # an image of one digit
 PORTRAIT_GLYPH_SIZES = (30, 45)
-GROUND_TINTS = (20.0, 235.0)  # darkest and lightest, in each colour channel
-PAPER_TINTS = (170.0, 235.0)
+PAPER_TINTS = (170.0, 235.0)  # darkest and lightest, in each colour channel
+MAX_SHIFT = 50.0  # to the paper's second tint
+MAX_INK_TINT = 80.0
 MAX_TILT = 8.0  # degrees
 MAX_HIDDEN = 0.05  # share of a digit that one laid over it may cover
-MIN_CONTRAST = 90.0  # between a digit and the ground, in grey levels
 PLACEMENT_TRIES = 20
-# Grey value of a colour, in the channel order of OpenCV (blue, green, red).
-LUMA = np.array([0.114, 0.587, 0.299], dtype=np.float32)
 
 
 @dataclass
@@ -74,15 +72,13 @@ def draw_scenes(split: str, count: int) -> Iterator[Scene]:
 def draw_scene(rng: np.random.Generator, bank: DigitBank) -> Scene:
     """Draw one scene; equal generator states give equal scenes."""
     scene = Scene(draw_ground(rng), [])
-    ground_luma = float((scene.image @ LUMA).mean())
     count = int(rng.integers(DIGITS[0], DIGITS[1] + 1))
     for position in rng.choice(len(bank), size=count, replace=False):
         glyph = draw_glyph(rng, bank.ink[position])
-        colour = _contrasting_colour(rng, ground_luma)
         corner = _find_place(rng, scene, glyph)
         if corner is None:  # the scene is full
             continue
-        mask = _paint(scene.image, glyph, corner, colour)
+        mask = _paint(rng, scene.image, glyph, corner)
         for below in scene.instances:
             below.mask &= ~mask
         scene.instances.append(
@@ -105,22 +101,19 @@ def draw_portrait(rng: np.random.Generator, ink: np.ndarray) -> np.ndarray:
     Returns:
         np.ndarray: (48, 48, 3) uint8, blue-green-red.
     """
-    image = draw_ground(rng, PORTRAIT_SIZE, PAPER_TINTS)
+    image = draw_ground(rng, PORTRAIT_SIZE)
     glyph = draw_glyph(rng, ink, PORTRAIT_GLYPH_SIZES)
-    colour = rng.uniform(0, 80, size=3).astype(np.float32)
     corner = tuple(
         int(rng.integers(0, PORTRAIT_SIZE - side + 1)) for side in glyph.shape
     )
-    _paint(image, glyph, corner, colour)
+    _paint(rng, image, glyph, corner)
     return image
 
 
 def draw_ground(
-    rng: np.random.Generator,
-    size: int = SCENE_SIZE,
-    tints: tuple[float, float] = GROUND_TINTS,
+    rng: np.random.Generator, size: int = SCENE_SIZE
 ) -> np.ndarray:
-    """Draw textured ground: clouds of two tints, with grain.
+    """Draw textured paper: clouds of two light tints, with grain.
 
     Returns:
         np.ndarray: (size, size, 3) uint8.
@@ -132,8 +125,8 @@ def draw_ground(
             noise, (size, size), interpolation=cv2.INTER_CUBIC
         )
     clouds = cv2.normalize(clouds, None, 0, 1, cv2.NORM_MINMAX)[..., None]
-    tint = rng.uniform(*tints, size=3).astype(np.float32)
-    shift = rng.uniform(-70, 70, size=3).astype(np.float32)
+    tint = rng.uniform(*PAPER_TINTS, size=3).astype(np.float32)
+    shift = rng.uniform(-MAX_SHIFT, MAX_SHIFT, size=3).astype(np.float32)
     other_tint = np.clip(tint + shift, 0, 255)
     ground = tint + (other_tint - tint) * clouds
     ground += 3 * rng.standard_normal((size, size, 1), dtype=np.float32)
@@ -173,15 +166,6 @@ def draw_glyph(
     ]
 
 
-def _contrasting_colour(
-    rng: np.random.Generator, ground_luma: float
-) -> np.ndarray:
-    while True:
-        colour = rng.uniform(0, 255, size=3).astype(np.float32)
-        if abs(float(colour @ LUMA) - ground_luma) >= MIN_CONTRAST:
-            return colour
-
-
 def _find_place(
     rng: np.random.Generator, scene: Scene, glyph: np.ndarray
 ) -> tuple[int, int] | None:
@@ -203,12 +187,13 @@ def _find_place(
 
 
 def _paint(
+    rng: np.random.Generator,
     image: np.ndarray,
     glyph: np.ndarray,
     corner: tuple[int, int],
-    colour: np.ndarray,
 ) -> np.ndarray:
-    """Blend the glyph into the image and return the mask of its pixels."""
+    """Write the glyph in dark ink and return the mask of its pixels."""
+    colour = rng.uniform(0, MAX_INK_TINT, size=3).astype(np.float32)
     opacity = np.zeros(image.shape[:2], dtype=np.float32)
     row, column = corner
     opacity[row : row + glyph.shape[0], column : column + glyph.shape[1]] = (
