@@ -1,5 +1,6 @@
 """Files that are either whole or not there."""
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,24 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
         temp.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+@contextmanager
+def file_lock(path: str | Path) -> Iterator[None]:
+    """Keep other processes out that lock the same path.
+
+    The lock (``.<name>.lock`` beside it) ends with the process that holds it.
+
+    Args:
+        path (str or Path): What is to be changed; its folder must exist.
+    """
+    path = Path(path)
+    with open(path.with_name(f'.{path.name}.lock'), 'w') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:  # some network file systems have no locks
+            pass
+        yield
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """From a config file and command-line options to a config ready to run."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -8,6 +9,8 @@ from mmengine.utils import import_modules_from_strings
 
 from .errors import ConfigError, one_line
 
+# The libraries whose models, datasets and hooks the tools know.
+SCOPES = ('mmdet', 'mmseg', 'mmpretrain')
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -82,11 +85,52 @@ def _complete_loaders(cfg: Config) -> None:
             )
 
 
-def innermost_dataset(dataset: ConfigDict) -> ConfigDict:
-    """The dataset inside wrappers such as ``RepeatDataset``."""
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset
+def leaf_datasets(
+    dataset: ConfigDict, place: str = ''
+) -> Iterator[tuple[ConfigDict, str]]:
+    """The datasets that read files, inside wrappers and concatenations.
+
+    Args:
+        dataset (ConfigDict): A dataset's config.
+        place (str): Where the config has it, ``test_dataloader.dataset``.
+
+    Yields:
+        tuple[ConfigDict, str]: Each such dataset and its own place.
+    """
+    if 'dataset' in dataset:
+        yield from leaf_datasets(dataset['dataset'], f'{place}.dataset')
+    elif 'datasets' in dataset:
+        for number, part in enumerate(dataset['datasets']):
+            yield from leaf_datasets(part, f'{place}.datasets.{number}')
+    else:
+        yield dataset, place
+
+
+def complete_model(cfg: Config) -> ConfigDict:
+    """The config's ``model`` with its ``data_preprocessor``.
+
+    mmpretrain's configs set that beside the model, where only mmengine's
+    Runner looks for it.
+    """
+    if cfg.get('data_preprocessor') is not None:
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    return cfg.model
+
+
+def check_scope(cfg: Config, purpose: str) -> str:
+    """The config's ``default_scope``.
+
+    Raises:
+        ConfigError: It is none of the three libraries'.
+    """
+    scope = cfg.get('default_scope')
+    if scope not in SCOPES:
+        raise ConfigError(
+            f'config {cfg.filename} has default_scope={scope!r}, but '
+            f'{purpose} knows {", ".join(SCOPES)}; set it to the library '
+            'that the config is written for'
+        )
+    return scope
 
 
 def require(cfg: Config, *keys: str, purpose: str) -> None:

@@ -56,7 +56,18 @@ def one_line(error: BaseException) -> str:
     """The error's message without line breaks."""
     # str(KeyError) puts its message in quotes.
     text = error.args[0] if isinstance(error, KeyError) else str(error)
-    return ' '.join(f'{text}{_known_arguments(error)}'.split())
+    hint = _known_arguments(error) or _other_scope(text)
+    return ' '.join(f'{text}{hint}'.split())
+
+
+def _other_scope(text: object) -> str:
+    """What may be wrong if mmengine's registry does not know a name."""
+    if ' registry' not in str(text) or ' is not in the ' not in str(text):
+        return ''
+    return (
+        '; is it spelt right, and is default_scope the library that the '
+        'config is written for?'
+    )
 
 
 def _known_arguments(error: BaseException) -> str:

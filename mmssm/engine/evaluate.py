@@ -8,7 +8,7 @@ from mmengine.registry import METRICS
 
 from mmssm.checkpoint import check_file
 
-from .config import innermost_dataset, load_config, require
+from .config import leaf_datasets, load_config, require
 from .distributed import prepare_launch
 from .errors import ConfigError, warn
 from .preflight import check_data
@@ -51,8 +51,9 @@ def evaluate(
         ConfigError: The config, its data or an option is unusable.
         CheckpointError: The checkpoint is unusable or of another model.
     """
+    checkpoint = checkpoint.removeprefix('file://')
     if '://' not in checkpoint:
-        check_file(checkpoint)
+        checkpoint = str(check_file(checkpoint))
     if out is not None and not out.endswith(('.pkl', '.pickle')):
         raise ConfigError(
             f'--out {out}: the predictions are written as a '
@@ -71,7 +72,7 @@ def evaluate(
     cfg.resume = False
     identity = identify(cfg, checkpoint)
     if show_dir is not None:
-        _draw_into(cfg, os.path.abspath(show_dir))
+        _draw_into(cfg, os.path.abspath(show_dir), tta)
     if tta:
         _use_tta(cfg)
     check_data(cfg, 'test')
@@ -97,7 +98,7 @@ def _dump_metric(cfg: Config, out: str):
     return METRICS.build(dict(type=kind, out_file_path=out))
 
 
-def _draw_into(cfg: Config, folder: str) -> None:
+def _draw_into(cfg: Config, folder: str, tta: bool) -> None:
     """Switch the scope's visualization hook on, for every test image."""
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
@@ -112,6 +113,11 @@ def _draw_into(cfg: Config, folder: str) -> None:
         hook.update(draw=True, interval=1)
         cfg.visualizer.save_dir = folder
     elif scope == 'mmpretrain':
+        if tta:
+            raise ConfigError(
+                "--show-dir: mmpretrain's hook draws no augmented images; "
+                'leave --tta out'
+            )
         hook.update(enable=True, interval=1, out_dir=folder)
     else:
         raise ConfigError(
@@ -122,5 +128,6 @@ def _draw_into(cfg: Config, folder: str) -> None:
 
 def _use_tta(cfg: Config) -> None:
     require(cfg, 'tta_model', 'tta_pipeline', purpose='--tta')
-    innermost_dataset(cfg.test_dataloader.dataset).pipeline = cfg.tta_pipeline
+    for dataset, _ in leaf_datasets(cfg.test_dataloader.dataset):
+        dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)

@@ -2,11 +2,11 @@
 
 import inspect
 import os.path as osp
-from collections.abc import Iterator
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
+from .config import leaf_datasets
 from .errors import ConfigError
 
 # What belongs into ``data_root``, by dataset type.
@@ -41,24 +41,13 @@ def check_data(cfg: Config, *splits: str) -> None:
             continue
         option = f'{split}_dataloader.dataset'
         built = False
-        for dataset, place in _leaves(loader.dataset, option):
+        for dataset, place in leaf_datasets(loader.dataset, option):
             if _builds_itself(dataset, scope):
                 built = True
             else:
                 _check_dataset(dataset, place)
         if not built:
             _check_evaluator(cfg, split)
-
-
-def _leaves(dataset: dict, place: str) -> Iterator[tuple[dict, str]]:
-    """The datasets that read files, and their places in the config."""
-    if 'dataset' in dataset:
-        yield from _leaves(dataset['dataset'], f'{place}.dataset')
-    elif 'datasets' in dataset:
-        for number, part in enumerate(dataset['datasets']):
-            yield from _leaves(part, f'{place}.datasets.{number}')
-    else:
-        yield dataset, place
 
 
 def _builds_itself(dataset: dict, scope: str | None) -> bool:

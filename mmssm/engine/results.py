@@ -10,14 +10,21 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmssm.checkpoint import atomic_write
+from mmssm.checkpoint.atomic import file_lock
 
 from .errors import warn
 
 FILE_NAME = 'test_results.json'
 PLAIN, AUGMENTED = 'single-scale', 'tta'
 _TITLES = {PLAIN: 'single scale', AUGMENTED: '--tta'}
-# What decides about a result, beside the checkpoint.
-_SETTINGS = ('model', 'test_dataloader', 'test_cfg', 'test_evaluator')
+# What decides about a result, beside the checkpoint and the test set.
+_SETTINGS = (
+    'model',
+    'data_preprocessor',
+    'test_cfg',
+    'test_evaluator',
+    'custom_hooks',
+)
 
 
 def identify(cfg: Config, checkpoint: str) -> dict:
@@ -32,10 +39,12 @@ def identify(cfg: Config, checkpoint: str) -> dict:
         settings that its results depend on.
     """
     settings = {key: cfg.get(key) for key in _SETTINGS}
-    text = json.dumps(settings, default=str, sort_keys=True)
+    # Not the loader itself: --tta may need smaller batches.
+    settings['dataset'] = cfg.test_dataloader.dataset
+    text = json.dumps(settings, default=str)
     remote = '://' in checkpoint
     return dict(
-        checkpoint=checkpoint if remote else osp.abspath(checkpoint),
+        checkpoint=checkpoint if remote else osp.realpath(checkpoint),
         modified=None if remote else osp.getmtime(checkpoint),
         settings=hashlib.sha256(text.encode()).hexdigest()[:16],
     )
@@ -64,27 +73,40 @@ def keep_result(
         for name, value in metrics.items()
         if isinstance(value, Real)
     }
-    path = Path(folder) / FILE_NAME
     entry = dict(
         time=time.strftime('%Y-%m-%d %H:%M:%S'),
         mode=mode,
         **identity,
         metrics=numbers,
     )
+    path = Path(folder) / FILE_NAME
     try:
-        entries = json.loads(path.read_text()) if path.exists() else []
-        entries.append(entry)
-    except (OSError, ValueError, AttributeError) as error:
-        warn(f'{path} is not a list of results ({error}); it is left alone')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with file_lock(path):
+            entries = [*_read(path), entry]
+            with atomic_write(path) as file:
+                file.write(json.dumps(entries, indent=1).encode())
+    except (OSError, ValueError) as error:
+        # Hours of testing are not to end without their result.
+        warn(f'the results are not kept in {path}: {error}')
         return {mode: numbers}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        file.write(json.dumps(entries, indent=1).encode())
     return {
         entry['mode']: entry['metrics']
         for entry in entries
         if identity.items() <= entry.items()
     }
+
+
+def _read(path: Path) -> list[dict]:
+    if not path.exists():
+        return []
+    entries = json.loads(path.read_text())
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and {'mode', 'metrics'} <= entry.keys()
+        for entry in entries
+    ):
+        raise ValueError('the file is something else and is left alone')
+    return entries
 
 
 def as_table(results: dict[str, dict]) -> str:

@@ -100,7 +100,7 @@ def check_fits(model: nn.Module, checkpoint: dict) -> None:
     problems = _differences(wanted, given)
     if not problems:
         return
-    origin = checkpoint.get('meta', {}).get('mmssm')
+    origin = (checkpoint.get('meta') or {}).get('mmssm')
     holds = (
         f' (it holds {origin["family"]} {origin["arch"]})' if (origin) else ''
     )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 _FLIPPED_AXES = dict(horizontal=[-1], vertical=[-2], diagonal=[-2, -1])
 _SOFT_MAX = 255  # of a mask head's probabilities as 8-bit numbers
+_LEAST_SCORE = 1e-6
 
 
 @MODELS.register_module()
@@ -30,7 +31,8 @@ class InstanceSegTTAModel(DetTTAModel):
     Args:
         tta_cfg (dict): ``nms``, of type ``'nms'`` with an ``iou_threshold``,
             and ``max_per_img``, the number of instances kept of an image.
-        module (dict or nn.Module): The detector.
+        module (dict or nn.Module): The detector. Its mask head gives
+            probabilities from then on, whoever uses it.
         data_preprocessor (dict, optional): Replaces that of ``module``, where
             this is a dict.
 
@@ -111,6 +113,8 @@ def fuse_instances(
     )
     overlaps = bbox_overlaps(found.bboxes[leaders], found.bboxes)
     overlaps[found.labels[leaders][:, None] != found.labels] = -1
+    # A box without an area does not overlap even itself.
+    overlaps[torch.arange(len(leaders)), leaders] = 2
     group = overlaps.argmax(0)  # (n,): the leader that each one joins
 
     votes = found.scores.new_zeros(len(leaders), len(views))
@@ -129,29 +133,29 @@ def fuse_instances(
         scores=scores,
         labels=found.labels[leaders][kept],
     )
-    return _with_masks(
-        fused, _mean_masks(found.masks, shares) >= mask_threshold
-    )
+    return _with_masks(fused, _fuse_masks(found.masks, shares, mask_threshold))
 
 
 def _shares(group: Tensor, scores: Tensor, kept: Tensor) -> Tensor:
     """Each detection's weight (k, n) in the mean of the groups kept."""
-    weights = (group == kept[:, None]) * scores
+    # Scores of 0 count, too, where a group has no others.
+    weights = (group == kept[:, None]) * scores.clamp(min=_LEAST_SCORE)
     return weights / weights.sum(1, keepdim=True)
 
 
-def _mean_masks(masks: Tensor, shares: Tensor) -> Tensor:
-    """Weighted means (k, H, W), as probabilities; one group at a time.
+def _fuse_masks(masks: Tensor, shares: Tensor, threshold: float) -> Tensor:
+    """Where the weighted means of masks reach a threshold: (k, H, W) bool.
 
-    All masks at once would take four bytes for each of their pixels.
+    One group at a time: all masks at once would take gigabytes as floats.
     """
-    scale = 1 / _SOFT_MAX if masks.dtype == torch.uint8 else 1.0
-    means = [
-        torch.einsum('n,nhw->hw', share[members], masks[members].float())
-        for share in shares
-        for members in (share.nonzero()[:, 0],)
-    ]
-    return torch.stack(means) * scale
+    scale = _SOFT_MAX if masks.dtype == torch.uint8 else 1.0
+    fused = masks.new_empty((len(shares), *masks.shape[1:]), dtype=torch.bool)
+    for share, result in zip(shares, fused):
+        mean = torch.zeros(masks.shape[1:], device=masks.device)
+        for member in share.nonzero()[:, 0]:
+            mean.add_(masks[member] * share[member])
+        torch.ge(mean, threshold * scale, out=result)
+    return fused
 
 
 def _unflipped(sample: DetDataSample) -> InstanceData:
@@ -185,8 +189,8 @@ def _check(tta_cfg: dict) -> None:
             f'tta_cfg has nms={nms}, but nms=dict(type="nms", iou_threshold='
             '...) is needed'
         )
-    if 'max_per_img' not in tta_cfg:
+    if tta_cfg.get('max_per_img', 0) < 1:
         raise ValueError(
-            'tta_cfg has no max_per_img, the number of instances to keep of '
-            'an image'
+            f'tta_cfg has max_per_img={tta_cfg.get("max_per_img")}, but the '
+            'number of instances to keep of an image is needed'
         )

@@ -1,4 +1,6 @@
 import json
+import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
@@ -38,27 +40,89 @@ def test_another_models_result_is_not_shown(tmp_path, other):
     assert shown == {AUGMENTED: dict(mIoU=82.0)}
 
 
-@pytest.mark.parametrize('content', ['not json', '{"a": 1}'])
+@pytest.mark.parametrize('content', ['not json', '{"a": 1}', '[1]'])
 def test_a_foreign_file_is_left_alone(tmp_path, content, capsys):
     (tmp_path / FILE_NAME).write_text(content)
     shown = keep_result(tmp_path, MODEL, PLAIN, dict(mIoU=80.0))
     assert shown == {PLAIN: dict(mIoU=80.0)}
     assert (tmp_path / FILE_NAME).read_text() == content
-    assert 'is left alone' in capsys.readouterr().err
+    assert 'are not kept' in capsys.readouterr().err
 
 
-def test_identity(tmp_path):
-    file = tmp_path / 'a.pth'
+def config(**changes):
+    loader = dict(batch_size=8, dataset=dict(type='Set', data_root='a'))
+    return Config(
+        dict(model=dict(type='Net'), test_dataloader=loader) | changes
+    )
+
+
+def test_identity_of_a_checkpoint(tmp_path):
+    file, link = tmp_path / 'a.pth', tmp_path / 'latest.pth'
     file.write_bytes(b'x')
-    cfg = Config(dict(model=dict(type='Net'), test_dataloader=dict(a=1)))
-    identity = identify(cfg, str(file))
-    assert identify(cfg, str(file)) == identity
+    link.symlink_to(file)
+    identity = identify(config(), str(file))
     assert identity['checkpoint'] == str(file)
-    cfg.work_dir = 'elsewhere'
-    assert identify(cfg, str(file)) == identity
-    cfg.test_dataloader.a = 2
-    assert identify(cfg, str(file)) != identity
-    assert identify(cfg, 'https://x/y.pth')['modified'] is None
+    assert identify(config(), str(link)) == identity
+    os.utime(file, (1, 1))
+    assert identify(config(), str(file)) != identity
+    assert identify(config(), 'https://x/y.pth')['modified'] is None
+
+
+@pytest.mark.parametrize(
+    ('changes', 'same'),
+    [
+        (dict(work_dir='elsewhere'), True),
+        (
+            dict(
+                test_dataloader=dict(
+                    batch_size=1, dataset=dict(type='Set', data_root='a')
+                )
+            ),
+            True,
+        ),
+        (
+            dict(
+                test_dataloader=dict(
+                    batch_size=8, dataset=dict(type='Set', data_root='b')
+                )
+            ),
+            False,
+        ),
+        (dict(model=dict(type='Other')), False),
+        (dict(data_preprocessor=dict(mean=[0, 0, 0])), False),
+        (dict(test_evaluator={1: 'a', 'b': 2}), False),
+    ],
+)
+def test_identity_of_settings(changes, same):
+    url = 'https://x/y.pth'
+    first = identify(config(), url)
+    assert (identify(config(**changes), url) == first) is same
+
+
+def test_a_folder_that_cannot_be_written_does_not_lose_the_result(
+    tmp_path, capsys
+):
+    (tmp_path / 'file').write_text('')
+    shown = keep_result(tmp_path / 'file', MODEL, PLAIN, dict(mIoU=80.0))
+    assert shown == {PLAIN: dict(mIoU=80.0)}
+    assert 'are not kept' in capsys.readouterr().err
+
+
+def _keep(folder, number):
+    keep_result(folder, MODEL, PLAIN, dict(number=number))
+
+
+def test_several_processes_keep_their_results(tmp_path):
+    processes = [
+        multiprocessing.Process(target=_keep, args=(tmp_path, number))
+        for number in range(8)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    entries = json.loads((tmp_path / FILE_NAME).read_text())
+    assert {entry['metrics']['number'] for entry in entries} == set(range(8))
 
 
 def test_table():

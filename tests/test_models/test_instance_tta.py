@@ -101,6 +101,21 @@ def test_one_view_alone_stays_as_it_is():
         )
 
 
+def test_a_box_without_an_area_stays_alone():
+    """It overlaps nothing, not even itself."""
+    thing = ((0, 0, 4, 4), 0.9, 0)
+    fused = fuse(instances(thing, ((8, 2, 8, 6), 0.8, 0)), instances(thing))
+    assert fused.bboxes.tolist() == [[0, 0, 4, 4], [8, 2, 8, 6]]
+    assert torch.allclose(fused.scores, torch.tensor([0.9, 0.4]))
+    assert not fused.masks[1].any()
+
+
+def test_scores_of_zero():
+    fused = fuse(instances(((2, 2, 10, 10), 0.0, 0)))
+    assert fused.bboxes.tolist() == [[2, 2, 10, 10]]
+    assert torch.equal(fused.masks[0], box_mask(2, 2, 10, 10))
+
+
 @pytest.mark.parametrize('value', [True, 200])
 def test_nothing_found(value):
     fused = fuse(instances(value=value), instances(value=value))
@@ -163,7 +178,9 @@ def test_boxes_alone_are_merged_as_mmdet_does():
     [
         (dict(max_per_img=10), 'tta_cfg has nms={}'),
         (dict(nms=dict(type='soft_nms', iou_threshold=0.5)), 'soft_nms'),
-        (dict(nms=TTA_CFG['nms']), 'no max_per_img'),
+        (dict(nms=TTA_CFG['nms']), 'max_per_img=None'),
+        (dict(nms=TTA_CFG['nms'], max_per_img=0), 'max_per_img=0'),
+        (dict(nms=TTA_CFG['nms'], max_per_img=-1), 'max_per_img=-1'),
     ],
 )
 def test_bad_settings(tta_cfg, message):
@@ -220,6 +237,23 @@ def test_one_view_of_a_detector_gives_what_it_gives_alone(mask_rcnn):
     assert fused.masks.dtype == torch.bool
     # Probabilities come in steps of 1/255, so pixels at the threshold differ.
     assert (fused.masks != alone.masks).float().mean() < 0.01
+
+
+def test_enlarged_views_give_boxes_and_masks_of_the_image(mask_rcnn):
+    """What a view of twice the size shows lies where the image has it."""
+    image = torch.randint(0, 256, (3, 160, 160), dtype=torch.uint8)
+    large = image.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    model = InstanceSegTTAModel(tta_cfg=TTA_CFG, module=deepcopy(mask_rcnn))
+    inputs, samples = batch(large)
+    with torch.no_grad():
+        alone = mask_rcnn.test_step(dict(inputs=inputs, data_samples=samples))[
+            0
+        ].pred_instances[: TTA_CFG['max_per_img']]
+    found = in_views(model, large)
+    assert torch.allclose(found.bboxes, alone.bboxes, atol=1e-3)
+    assert found.bboxes.max() <= 160
+    assert found.masks.shape[1:] == (160, 160)
+    assert (found.masks != alone.masks).float().mean() < 0.01
 
 
 def test_views_of_other_sizes(mask_rcnn):

@@ -49,7 +49,7 @@ tta_pipeline = [
                     type='CenterCrop',
                     crop_size=48,
                     auto_pad=True,
-                    padding_mode='edge',
+                    pad_cfg=dict(type='Pad', padding_mode='edge'),
                 )
             ],
             [dict(type='PackInputs')],

@@ -1,13 +1,13 @@
 """Building a mini dataset's folder once, whole or not at all."""
 
-import fcntl
 import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+
+from mmssm.checkpoint.atomic import file_lock
 
 STAMP = 'mini.json'
 DRAWING_SOURCES = sorted(Path(__file__).parent.glob('*.py'))
@@ -35,7 +35,7 @@ def ensure_root(root: str | Path, write: Callable[[Path], None]) -> bool:
     if _is_complete(root):
         return False
     root.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(root):
+    with file_lock(root):
         if _is_complete(root):
             return False
         _refuse_foreign(root)
@@ -95,11 +95,3 @@ def _refuse_foreign(root: Path) -> None:
             f'{root} exists but was not built by mmssm (it has no {STAMP}): '
             'move it away or choose another folder'
         )
-
-
-@contextmanager
-def _lock(root: Path) -> Iterator[None]:
-    """Hold the lock of ``root``; it ends with the process that holds it."""
-    with open(root.parent / f'.{root.name}.lock', 'w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
