@@ -2,10 +2,13 @@ import pickle
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
 
 from mmssm.checkpoint import CheckpointError
 from mmssm.engine import ConfigError, evaluate, train
+from mmssm.engine.config import complete_model, load_config
 from mmssm.engine.evaluate import _draw_into, _use_tta
 
 
@@ -37,8 +40,6 @@ def test_bad_requests(toy_config):
     Path('some.pth').write_bytes(b'x')
     with pytest.raises(ConfigError, match=r'ends in \.pkl'):
         evaluate(toy_config, 'some.pth', out='folder')
-    with pytest.raises(ConfigError, match='tta_model or tta_pipeline'):
-        evaluate(toy_config, 'some.pth', tta=True)
     with pytest.raises(ConfigError, match='default_hooks.visualization'):
         evaluate(toy_config, 'some.pth', show_dir='pictures')
 
@@ -59,11 +60,22 @@ def test_pictures(scope, where):
             visualizer=dict(type='Visualizer'),
         )
     )
-    _draw_into(cfg, '/pictures')
+    _draw_into(cfg, '/pictures', tta=False)
     assert where(cfg) == '/pictures'
 
 
-def test_tta():
+def test_pictures_of_augmented_classification_are_refused():
+    cfg = Config(
+        dict(
+            default_scope='mmpretrain',
+            default_hooks=dict(visualization=dict(type='Hook')),
+        )
+    )
+    with pytest.raises(ConfigError, match='leave --tta out'):
+        _draw_into(cfg, '/pictures', tta=True)
+
+
+def test_every_part_of_a_test_set_is_augmented():
     cfg = Config(
         dict(
             model=dict(type='Net'),
@@ -71,11 +83,54 @@ def test_tta():
             tta_pipeline=[dict(type='Flip')],
             test_dataloader=dict(
                 dataset=dict(
-                    type='Repeat', dataset=dict(type='D', pipeline=[])
+                    type='ConcatDataset',
+                    datasets=[
+                        dict(type='A', pipeline=[]),
+                        dict(type='Repeat', dataset=dict(type='B')),
+                    ],
                 )
             ),
         )
     )
     _use_tta(cfg)
     assert cfg.model == dict(type='TTA', flip=True, module=dict(type='Net'))
-    assert cfg.test_dataloader.dataset.dataset.pipeline == cfg.tta_pipeline
+    first, second = cfg.test_dataloader.dataset.datasets
+    assert first.pipeline == second.dataset.pipeline == cfg.tta_pipeline
+    assert 'pipeline' not in cfg.test_dataloader.dataset
+
+
+def test_augmentation_of_each_task(mini_tasks, tmp_path, monkeypatch, capsys):
+    root, tasks = mini_tasks
+    monkeypatch.chdir(root)
+    for scope, config, metric in tasks:
+        checkpoint = str(tmp_path / f'{scope}.pth')
+        cfg = load_config(config)
+        with DefaultScope.overwrite_default_scope(scope):
+            model = MODELS.build(complete_model(cfg))
+        torch.save(dict(state_dict=model.state_dict()), checkpoint)
+        for tta in (False, True):
+            metrics = evaluate(
+                config,
+                checkpoint,
+                work_dir=str(tmp_path / scope),
+                tta=tta,
+                options={'test_dataloader.dataset.indices': 4},
+            )
+            assert metric in metrics
+        # Both results in one row.
+        row = capsys.readouterr().out.rpartition(metric + ' ')[2]
+        assert len(row.splitlines()[0].split()) == 2
+
+
+def test_a_config_without_augmentation_is_refused(toy_config):
+    Path('some.pth').write_bytes(b'x')
+    with pytest.raises(
+        ConfigError, match='sets no tta_model or tta_pipeline, which --tta'
+    ):
+        evaluate(toy_config, 'some.pth', tta=True)
+
+
+def test_home_folder_in_a_checkpoints_path(toy_config, monkeypatch):
+    monkeypatch.setenv('HOME', str(Path.cwd()))
+    train(toy_config, work_dir='out', options={'train_cfg.max_epochs': 1})
+    assert evaluate(toy_config, '~/out/epoch_1.pth', work_dir='test')
