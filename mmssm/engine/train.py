@@ -66,7 +66,10 @@ def train(
 
 
 def build_runner(cfg: Config) -> Runner:
-    """The config's runner: ours, or the one that ``runner_type`` names."""
+    """The config's runner: ours, or the one that ``runner_type`` names.
+
+    That one looks for its parts in the default scope of the moment.
+    """
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return ScopedRunner.from_cfg(cfg)

@@ -180,6 +180,7 @@ def test_help_says_what_and_how_long():
     assert done.returncode == 0
     assert 'minutes' in done.stdout
     assert '--work-dir DIR' in done.stdout
+    assert all(task in done.stdout for task in TASKS)
 
 
 @pytest.mark.parametrize(
