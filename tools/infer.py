@@ -2,18 +2,17 @@
 
 The config's default_scope tells the task: detection and instance
 segmentation, semantic segmentation or classification. Pictures go to
-OUT_DIR/vis, results to OUT_DIR/preds. The exit status is 1 if an image could
-not be read and was skipped.
+OUT_DIR/vis, results to OUT_DIR/preds. The exit status is 1 if an image was
+skipped: it could not be read, or the model cannot take it.
 """
 
 import argparse
 import sys
 
-import torch
-
 from mmssm.checkpoint import allow_unsafe_loading
 from mmssm.engine import add_unsafe_load, keep_freed_memory, run_tool
 from mmssm.engine.cli import add_config_options
+from mmssm.engine.device import find_device
 from mmssm.inference import infer
 
 
@@ -43,7 +42,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--device',
-        help='where the model runs (default: a GPU if there is one)',
+        help='cpu, cuda or cuda:N (default: a GPU if there is one)',
     )
     parser.add_argument(
         '--score-thr',
@@ -60,14 +59,15 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     allow_unsafe_loading(args.unsafe_load)
-    if args.device == 'cpu' or not torch.cuda.is_available():
+    device = find_device(args.device)
+    if device.type == 'cpu':
         keep_freed_memory()
     summary = infer(
         args.inputs,
         args.config,
         args.checkpoint,
         out_dir=args.out_dir,
-        device=args.device,
+        device=device,
         score_thr=args.score_thr,
         options=args.cfg_options,
     )

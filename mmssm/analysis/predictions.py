@@ -3,10 +3,9 @@
 What is drawn of each task lies in :mod:`task_sheets`.
 """
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
+import cv2
 import mmcv
 import numpy as np
 import torch
@@ -18,14 +17,22 @@ from torch import nn
 
 from mmssm.checkpoint import atomic_write, check_file
 from mmssm.engine import ConfigError, check_data
-from mmssm.engine.config import load_config, require
+from mmssm.engine.classes import Classes, check_classes, find_palette
+from mmssm.engine.config import (
+    check_scope,
+    complete_model,
+    load_config,
+    require,
+)
+from mmssm.engine.device import find_device
 from mmssm.engine.strict_load import load_exactly, open_checkpoint
+from mmssm.inference.infer import make_folder
 
 from .task_sheets import (
     Results,
-    draw_classes,
-    draw_detections,
-    draw_label_maps,
+    class_sheet,
+    detection_sheet,
+    label_map_sheet,
 )
 
 # How many images are drawn by default, and what the model's samples hold of
@@ -46,6 +53,7 @@ def draw_predictions(
     num: int | None = None,
     score_thr: float = 0.5,
     device: torch.device | str | None = None,
+    options: dict | None = None,
 ) -> None:
     """Draw test images with the truth and what a model predicts.
 
@@ -64,6 +72,7 @@ def draw_predictions(
             tasks have no use for it. Defaults to 0.5.
         device (torch.device | str | None): Where the model runs. By default a
             GPU if there is one.
+        options (dict | None): Config values to overwrite.
 
     Raises:
         ConfigError: If the config or its data cannot be used.
@@ -75,24 +84,16 @@ def draw_predictions(
         raise ValueError(f'--num {num}: at least 1 image must be drawn')
     if out.suffix.lower() not in FORMATS:
         raise ValueError(f'cannot write {out}: name it .png or .jpg')
+    if out.is_dir():
+        raise ConfigError(f'--out {out} is a folder; name a picture')
     if '://' not in str(checkpoint):
         check_file(checkpoint)  # before the data are looked for
-    cfg = load_config(str(config))
-    scope = cfg.get('default_scope')
-    if scope not in FIELDS:
-        raise ConfigError(
-            f'config {config} is of the scope {scope}; predictions are drawn '
-            f'of models of {", ".join(FIELDS)}: set default_scope to one'
-        )
+    device = find_device(device)
+    cfg = load_config(str(config), options)
+    scope = check_scope(cfg, 'drawing predictions')
     require(cfg, 'model', 'test_dataloader', purpose='drawing predictions')
     check_data(cfg, 'test')
-    if device is None:
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    draw: dict[str, Callable[[Results, dict], Image.Image]] = dict(
-        mmdet=partial(draw_detections, score_thr=score_thr),
-        mmseg=draw_label_maps,
-        mmpretrain=draw_classes,
-    )
+    check_classes(cfg)
     with DefaultScope.overwrite_default_scope(scope):
         model = _load_model(cfg, str(checkpoint), device)
         dataset = DATASETS.build(cfg.test_dataloader.dataset)
@@ -101,20 +102,35 @@ def draw_predictions(
                 f'the test set of config {config} holds no image; check its '
                 'test_dataloader.dataset'
             )
+        make_folder(out.parent, '--out')
         results = _predict(cfg, model, dataset, num or DEFAULT_NUM[scope])
-        sheet = draw[scope](results, dataset.metainfo)
+        sheet = _draw(cfg, results, dataset.metainfo, score_thr)
     with atomic_write(out) as file:
         # PNG has no quality; JPEG's own default blots writing.
         sheet.save(file, format=FORMATS[out.suffix.lower()], quality=92)
 
 
+def _draw(
+    cfg: Config, results: Results, meta: dict, score_thr: float
+) -> Image.Image:
+    names = meta.get('classes')
+    if cfg.default_scope == 'mmpretrain':
+        return class_sheet(results, names)
+    if names is None:
+        raise ConfigError(
+            f'the test set of config {cfg.filename} names no classes; set '
+            'test_dataloader.dataset.metainfo.classes=("name", ...)'
+        )
+    classes = Classes(list(names), find_palette(cfg, names), 'the test set')
+    if cfg.default_scope == 'mmdet':
+        return detection_sheet(results, classes, score_thr)
+    return label_map_sheet(results, classes)
+
+
 def _load_model(
-    cfg: Config, checkpoint: str, device: torch.device | str
+    cfg: Config, checkpoint: str, device: torch.device
 ) -> nn.Module:
-    if cfg.get('data_preprocessor') is not None:
-        # mmpretrain's configs set it beside the model.
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    model = MODELS.build(cfg.model)
+    model = MODELS.build(complete_model(cfg))
     load_exactly(model, open_checkpoint(checkpoint))
     return model.to(device).eval()
 
@@ -152,7 +168,10 @@ def _check_sample(sample: BaseDataElement, cfg: Config) -> None:
 
 
 def _read_image(info: dict) -> np.ndarray:
-    """An image of a dataset: (H, W, 3) red-green-blue, or (H, W) grey."""
-    if 'img' in info:  # Some small sets are kept in memory.
-        return info['img']
+    """An image of a dataset, (H, W, 3) uint8, red-green-blue."""
+    if 'img' in info:  # Some small sets are kept in memory, MNIST as grey.
+        image = np.asarray(info['img'])
+        if image.ndim == 2:
+            image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+        return image
     return mmcv.imread(info['img_path'], channel_order='rgb')

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from mmssm.engine.classes import Color
+from mmssm.inference.pictures import add_list, find_font
 
 TILE = 440  # longer side of a picture of a pair, pixels
 THUMBNAIL = 212  # longer side of a picture over a caption
@@ -11,11 +13,8 @@ PAIRS_PER_ROW = 2
 THUMBNAILS_PER_ROW = 8
 TITLES = ('ground truth', 'prediction')
 TITLE_HEIGHT = 40
-CAPTION_HEIGHT = 32  # of one line
-LEGEND_HEIGHT = 36  # of one line
+LINE_HEIGHT = 32  # of captions and legends
 GAP = 6  # between the two sides of a pair; between pairs three times that
-
-Color = tuple[int, int, int]
 
 
 @dataclass
@@ -32,22 +31,6 @@ class Thumbnail:
     picture: Image.Image
     caption: tuple[str, ...]
     color: Color
-
-
-def fit(image: np.ndarray, side: int) -> Image.Image:
-    """Scale an image to a longer side of ``side`` pixels.
-
-    Args:
-        image (np.ndarray): (H, W, 3) or (H, W) uint8, red-green-blue or grey.
-        side (int): Pixels.
-
-    Returns:
-        Image.Image: In mode RGB.
-    """
-    picture = Image.fromarray(image).convert('RGB')
-    scale = side / max(picture.size)
-    size = [max(1, round(length * scale)) for length in picture.size]
-    return picture.resize(size, Image.Resampling.BICUBIC)
 
 
 def tile_pairs(pairs: list[tuple[Image.Image, Image.Image]]) -> Image.Image:
@@ -89,13 +72,13 @@ def tile_thumbnails(thumbnails: list[Thumbnail], title: str) -> Image.Image:
         thumbnails (list[Thumbnail]): At least one.
         title (str): Widens the sheet if need be.
     """
-    font = _font(CAPTION_HEIGHT)
+    font = caption_font()
     captions = _break_lines(thumbnails, font)
     columns = min(THUMBNAILS_PER_ROW, len(thumbnails))
     rows = -(-len(thumbnails) // columns)
     lines = max(len(caption) for caption in captions)
     step = THUMBNAIL + 2 * GAP
-    row_height = THUMBNAIL + lines * CAPTION_HEIGHT + GAP
+    row_height = THUMBNAIL + lines * LINE_HEIGHT + GAP
     title_width = round(_font(TITLE_HEIGHT).getlength(title)) + 2 * GAP
     sheet = _blank(
         max(columns * step, title_width), TITLE_HEIGHT + rows * row_height
@@ -116,7 +99,7 @@ def tile_thumbnails(thumbnails: list[Thumbnail], title: str) -> Image.Image:
             pen.text(
                 (
                     left + THUMBNAIL / 2,
-                    top + THUMBNAIL + (line + 0.5) * CAPTION_HEIGHT,
+                    top + THUMBNAIL + (line + 0.5) * LINE_HEIGHT,
                 ),
                 text,
                 fill=thumbnail.color,
@@ -133,33 +116,13 @@ def add_legend(sheet: Image.Image, colors: dict[str, Color]) -> Image.Image:
         sheet (Image.Image): As wide as the legend gets.
         colors (dict[str, Color]): By name, in the legend's order.
     """
-    font = _font(LEGEND_HEIGHT)
-    swatch = LEGEND_HEIGHT - 2 * GAP
-    places, left, line = [], GAP, 0
-    for name in colors:
-        width = swatch + GAP + round(font.getlength(name)) + 4 * GAP
-        if left > GAP and left + width > sheet.width:
-            left, line = GAP, line + 1
-        places.append((left, sheet.height + line * LEGEND_HEIGHT))
-        left += width
-    longer = _blank(sheet.width, sheet.height + (line + 1) * LEGEND_HEIGHT)
-    longer.paste(sheet, (0, 0))
-    pen = ImageDraw.Draw(longer)
-    for (left, top), (name, color) in zip(places, colors.items()):
-        top += GAP
-        pen.rectangle(
-            (left, top, left + swatch, top + swatch),
-            fill=color,
-            outline='black',
-        )
-        pen.text(
-            (left + swatch + GAP, top + swatch / 2),
-            name,
-            fill='black',
-            font=font,
-            anchor='lm',
-        )
-    return longer
+    lines = [(color, name, '') for name, color in colors.items()]
+    return add_list(sheet, lines, font=_font(LINE_HEIGHT))
+
+
+def caption_font() -> ImageFont.FreeTypeFont:
+    """What captions are written in."""
+    return _font(LINE_HEIGHT)
 
 
 def _break_lines(
@@ -173,7 +136,7 @@ def _break_lines(
 
 
 def _font(line_height: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(line_height * 0.6)
+    return find_font(line_height * 0.6)
 
 
 def _blank(width: int, height: int) -> Image.Image:

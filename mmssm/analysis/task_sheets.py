@@ -1,175 +1,123 @@
 """A sheet of pictures for each task: the truth and what a model predicts.
 
-How pictures are arranged lies in :mod:`sheets`.
+The pictures are those of inference; how they are arranged lies in
+:mod:`sheets`.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
-from mmengine.registry import VISUALIZERS
 from mmengine.structures import BaseDataElement, InstanceData
 from PIL import Image
+
+from mmssm.engine.classes import Classes
+from mmssm.inference.pictures import (
+    draw_detections,
+    draw_segmentation,
+    scale_image,
+    shorten,
+)
 
 from .sheets import (
     THUMBNAIL,
     TILE,
-    Color,
     Thumbnail,
     add_legend,
-    fit,
+    caption_font,
     tile_pairs,
     tile_thumbnails,
 )
 
-# mmdet's labels have a fixed size in points: the more dots per inch, the
-# larger they are in a tile.
-LABEL_DPI = 150
-LABEL_OPACITY = 0.6  # of a class's colour on a pixel
 RIGHT, WRONG = (0, 128, 0), (200, 0, 0)
-NAME_LENGTH = 16  # letters of a class in a caption
 
-# Images, uint8, (H, W, 3) red-green-blue or (H, W) grey, with the model's
-# samples.
+# Images, (H, W, 3) uint8, red-green-blue, with the model's samples.
 Results = Iterable[tuple[np.ndarray, BaseDataElement]]
 
 
-def draw_detections(
-    results: Results, meta: dict, score_thr: float
+def detection_sheet(
+    results: Results, classes: Classes, score_thr: float
 ) -> Image.Image:
     """Draw the true and the found instances side by side.
-
-    To be called in mmdet's scope.
 
     Args:
         results (Results): Samples with ``gt_instances`` and
             ``pred_instances``.
-        meta (dict): The dataset's ``classes`` and ``palette``.
+        classes (Classes): Names and colours by label.
         score_thr (float): Detections that score less are left out.
     """
-    visualizer = VISUALIZERS.build(
-        dict(
-            type='DetLocalVisualizer',
-            name='draw_predictions',
-            line_width=1.5,
-            alpha=0.5,
-        )
-    )
-    visualizer.dataset_meta = meta
-    visualizer.fig_save.set_dpi(LABEL_DPI)
-    visualizer.dpi = LABEL_DPI
     pairs = []
     for image, sample in results:
-        scale = TILE / max(image.shape[:2])
-        image = np.array(fit(image, TILE))
-        sides = []
-        for draw_gt in (True, False):
-            instances = (
-                sample.gt_instances if draw_gt else sample.pred_instances
+        found = sample.pred_instances
+        found = found[found.scores >= score_thr]
+        found = found[found.scores.argsort(descending=True)]
+        pairs.append(
+            tuple(
+                _draw_instances(image, instances, classes)
+                for instances in (sample.gt_instances, found)
             )
-            _enlarge(instances, image.shape[:2], scale)
-            with _fixed_randomness():
-                visualizer.add_datasample(
-                    'predictions',
-                    image,
-                    sample,
-                    draw_gt=draw_gt,
-                    draw_pred=not draw_gt,
-                    pred_score_thr=score_thr,
-                )
-            sides.append(Image.fromarray(visualizer.get_image()))
-        pairs.append(tuple(sides))
+        )
     return tile_pairs(pairs)
 
 
-@contextmanager
-def _fixed_randomness() -> Iterator[None]:
-    """Let mmdet vary the colours of masks in the same way each time."""
-    state = np.random.get_state()
-    np.random.seed(0)
-    try:
-        yield
-    finally:
-        np.random.set_state(state)
+def _draw_instances(
+    image: np.ndarray, instances: InstanceData, classes: Classes
+) -> Image.Image:
+    labels = instances.labels.tolist()
+    # mmdet's true boxes may be of a type of their own.
+    boxes = getattr(instances.bboxes, 'tensor', instances.bboxes).tolist()
+    rows = [
+        dict(name=classes.names[label], bbox=box)
+        for label, box in zip(labels, boxes)
+    ]
+    for row, score in zip(rows, instances.get('scores', [])):
+        row['score'] = float(score)
+    masks = instances.get('masks')
+    if masks is not None and not isinstance(masks, torch.Tensor):
+        masks = masks.to_ndarray()  # mmdet's true ones
+    return draw_detections(
+        image,
+        rows,
+        [classes.palette[label] for label in labels],
+        None if masks is None else np.asarray(masks, dtype=bool),
+        TILE,
+    )
 
 
-def _enlarge(
-    instances: InstanceData, shape: tuple[int, int], scale: float
-) -> None:
-    """Bring boxes and masks to the size of the drawn image."""
-    instances.bboxes = torch.as_tensor(instances.bboxes) * scale
-    if 'masks' not in instances:
-        return
-    masks = instances.masks
-    if not isinstance(masks, torch.Tensor):  # mmdet's ground truth
-        masks = torch.from_numpy(masks.to_ndarray())
-    if len(masks):
-        # Interpolation keeps enlarged outlines smooth.
-        masks = (
-            torch.nn.functional.interpolate(
-                masks[None].float(), size=shape, mode='bilinear'
-            )[0]
-            > 0.5
-        )
-    else:
-        masks = torch.zeros((0, *shape), dtype=torch.bool)
-    # Setting the field anew is the only way to change the masks' shape.
-    del instances.masks
-    instances.masks = masks
-
-
-def draw_label_maps(results: Results, meta: dict) -> Image.Image:
+def label_map_sheet(results: Results, classes: Classes) -> Image.Image:
     """Lay true and predicted labels over images, with the classes' legend.
 
     Args:
         results (Results): Samples with ``gt_sem_seg`` and ``pred_sem_seg``.
-        meta (dict): The dataset's ``classes`` and ``palette``. Other labels
-            are those of ignored pixels, which stay as they are.
+        classes (Classes): Names and colours by label. Other labels are those
+            of ignored pixels, which stay as they are.
     """
-    palette = np.array(meta['palette'], dtype=np.uint8)
     pairs, occurring = [], set()
     for image, sample in results:
-        picture = fit(image, TILE)
         sides = []
         for field in ('gt_sem_seg', 'pred_sem_seg'):
             labels = sample.get(field).data.squeeze(0).numpy()
-            occurring.update(np.unique(labels[labels < len(palette)]).tolist())
-            sides.append(_overlay(picture, labels, palette))
+            occurring.update(np.unique(labels).tolist())
+            sides.append(
+                draw_segmentation(image, labels, classes.palette, TILE)
+            )
         pairs.append(tuple(sides))
-    colors: dict[str, Color] = {
-        meta['classes'][label]: tuple(palette[label].tolist())
-        for label in sorted(occurring)
+    colors = {
+        name: color
+        for label, (name, color) in enumerate(
+            zip(classes.names, classes.palette)
+        )
+        if label in occurring
     }
     return add_legend(tile_pairs(pairs), colors)
 
 
-def _overlay(
-    picture: Image.Image, labels: np.ndarray, palette: np.ndarray
-) -> Image.Image:
-    """Lay the classes' colours over a picture's grey."""
-    # The nearest label, since there is nothing between two classes.
-    labels = np.array(
-        Image.fromarray(labels.astype(np.int32)).resize(
-            picture.size, Image.Resampling.NEAREST
-        )
-    )
-    pixels = np.array(picture)
-    known = labels < len(palette)
-    # Colours of the image's own would pass for those of other classes.
-    grey = np.array(picture.convert('L'))[known, None]
-    pixels[known] = np.round(
-        (1 - LABEL_OPACITY) * grey + LABEL_OPACITY * palette[labels[known]]
-    )
-    return Image.fromarray(pixels)
-
-
-def draw_classes(results: Results, meta: dict) -> Image.Image:
+def class_sheet(results: Results, names: Sequence[str] | None) -> Image.Image:
     """Write under images what they were taken for.
 
     Args:
         results (Results): Samples with ``gt_label`` and ``pred_score``.
-        meta (dict): The dataset's ``classes``; without them, numbers are
+        names (Sequence[str] | None): By label; without them, numbers are
             written.
     """
     thumbnails = []
@@ -178,13 +126,14 @@ def draw_classes(results: Results, meta: dict) -> Image.Image:
         best = int(scores.argmax())
         truth = sample.gt_label.tolist()  # Some images may have several.
         # Two spaces part the figures from a class that is one, too.
-        caption = (f'{_class_name(meta, best)}  {100 * scores[best]:.0f} %',)
+        caption = (f'{_class_name(names, best)}  {100 * scores[best]:.0f} %',)
         if best not in truth:
-            names = ' / '.join(_class_name(meta, label) for label in truth)
-            caption += (f'true {names}',)
+            others = ' / '.join(_class_name(names, label) for label in truth)
+            caption += (f'true {others}',)
+        picture, _ = scale_image(image, THUMBNAIL)
         thumbnails.append(
             Thumbnail(
-                fit(image, THUMBNAIL),
+                Image.fromarray(picture),
                 caption,
                 RIGHT if best in truth else WRONG,
             )
@@ -195,12 +144,10 @@ def draw_classes(results: Results, meta: dict) -> Image.Image:
     )
 
 
-def _class_name(meta: dict, label: int) -> str:
-    classes = meta.get('classes')
-    if classes is None:
+def _class_name(names: Sequence[str] | None, label: int) -> str:
+    if names is None:
         return str(label)
-    # ImageNet's names are lists of synonyms.
-    name = classes[label].split(',')[0]
-    if len(name) > NAME_LENGTH:
-        return f'{name[: NAME_LENGTH - 3]}...'
-    return name
+    font = caption_font()
+    # Room for the score. ImageNet's names are lists of synonyms.
+    space = THUMBNAIL - font.getlength('  100 %')
+    return shorten(names[label].split(',')[0], space, font)

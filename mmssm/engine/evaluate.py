@@ -8,6 +8,7 @@ from mmengine.registry import METRICS
 
 from mmssm.checkpoint import check_file
 
+from .classes import check_classes
 from .config import leaf_datasets, load_config, require
 from .distributed import prepare_launch
 from .errors import ConfigError, warn
@@ -68,6 +69,7 @@ def evaluate(
         'test_evaluator',
         purpose='testing',
     )
+    check_classes(cfg)
     cfg.load_from = checkpoint
     cfg.resume = False
     identity = identify(cfg, checkpoint)

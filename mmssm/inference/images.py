@@ -15,6 +15,8 @@ from mmssm.engine import ConfigError
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
+PARTS = ('vis', 'preds')  # the folders with results
+
 
 class UnreadableImage(ValueError):
     """An image file cannot be read; the message is the reason."""
@@ -99,8 +101,7 @@ def _search(
 
 
 def _results(out_dir: Path) -> set[Path]:
-    """The folders with results, as :func:`_write` names them."""
-    return {(out_dir / part).resolve() for part in ('vis', 'preds')}
+    return {(out_dir / part).resolve() for part in PARTS}
 
 
 def _key(path: Path) -> str:
@@ -124,7 +125,7 @@ def read_image(path: str | Path) -> np.ndarray:
         path (str | Path): The file.
 
     Returns:
-        np.ndarray: (H, W, 3) uint8, RGB, upright.
+        np.ndarray: (H, W, 3) uint8, blue-green-red, upright.
 
     Raises:
         UnreadableImage: The file is not a whole image, or may not be read.
@@ -145,8 +146,11 @@ def read_image(path: str | Path) -> np.ndarray:
     finally:
         cv2.utils.logging.setLogLevel(level)
     if image is None:
-        raise UnreadableImage('not an image that OpenCV can decode')
-    return image[..., ::-1]
+        raise UnreadableImage(
+            'not an image that OpenCV can decode; it takes 8 and 16 bits a '
+            'channel'
+        )
+    return image
 
 
 def _check_whole(content: bytes) -> None:

@@ -6,6 +6,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 from mmengine.registry import DefaultScope
 from PIL import Image
@@ -20,12 +22,22 @@ from rich.progress import (
 
 from mmssm.checkpoint import atomic_write
 from mmssm.engine import ConfigError
-from mmssm.engine.config import load_config
+from mmssm.engine.config import check_scope, load_config, require
+from mmssm.engine.device import find_device
+from mmssm.engine.errors import one_line
 from mmssm.engine.strict_load import open_checkpoint
 
-from .images import Found, UnreadableImage, find_images, read_image
+from .images import (
+    PARTS,
+    Found,
+    UnreadableImage,
+    find_images,
+    read_image,
+)
 from .model_names import find_model
-from .tasks import Prediction, Predictor, build_predictor, check_scope
+from .tasks import Prediction, Predictor, build_predictor
+
+CONFIG_SUFFIXES = ('.py', '.json', '.yml', '.yaml')
 
 
 @dataclass
@@ -34,7 +46,7 @@ class InferenceSummary:
 
     Attributes:
         done (int): How many images have results.
-        skipped (dict[str, str]): Why each unreadable file has none, by path.
+        skipped (dict[str, str]): Why each of the others has none, by path.
         out_dir (Path): The folder with the results.
     """
 
@@ -52,7 +64,7 @@ def infer(
     config: str | Path,
     checkpoint: str | None = None,
     out_dir: str | Path | None = None,
-    device: str | None = None,
+    device: torch.device | str | None = None,
     score_thr: float = 0.3,
     options: dict | None = None,
 ) -> InferenceSummary:
@@ -80,8 +92,9 @@ def infer(
     ``<name>`` is the image's path in the folder without its suffix; images
     that differ in the suffix only keep it (``a.jpg`` and ``a.png``). Images
     are turned upright as their EXIF data say, sizes and boxes too. A file
-    that cannot be read is named on stderr and skipped. Earlier results of the
-    same name are replaced, each in one step.
+    that cannot be read, and an image that the model cannot take (one pixel
+    wide, say), is named on stderr and skipped. Earlier results of the same
+    name are replaced, each in one step.
 
     Args:
         inputs (str | Path): An image, or a folder that is searched with its
@@ -94,8 +107,8 @@ def infer(
             be left out for the name of a model with published weights.
         out_dir (str | Path, optional): Where the results go. Defaults to
             ``outputs/<config's name>``.
-        device (str, optional): Defaults to ``'cuda:0'`` if there is a GPU,
-            else ``'cpu'``.
+        device (torch.device | str, optional): Defaults to the first GPU if
+            there is one, else to the CPU.
         score_thr (float): Detections that score less are left out.
         options (dict, optional): Config values to overwrite.
 
@@ -114,16 +127,17 @@ def infer(
         )
     if not 0 <= score_thr <= 1:
         raise ConfigError(f'--score-thr {score_thr}: must be from 0 to 1')
-    device = _find_device(device)
+    device = find_device(device)
     config, checkpoint = _find_model(str(config), checkpoint)
     cfg = load_config(config, options)
-    check_scope(cfg)
+    check_scope(cfg, 'inference')
+    require(cfg, 'model', 'test_dataloader', purpose='inference')
     out_dir = Path(out_dir or Path('outputs') / Path(config).stem)
     found = find_images(inputs, out_dir.expanduser())
     weights = open_checkpoint(checkpoint)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         predict = build_predictor(cfg, weights, device, score_thr)
-        return _run(predict, found, _make_folder(out_dir.expanduser()))
+        return _run(predict, found, _make_folders(out_dir.expanduser()))
 
 
 def _run(predict: Predictor, found: Found, out_dir: Path) -> InferenceSummary:
@@ -143,12 +157,27 @@ def _run(predict: Predictor, found: Found, out_dir: Path) -> InferenceSummary:
         for name, path in progress.track(found.images.items()):
             try:
                 image = read_image(path)
+                prediction = _predict(predict, image)
             except UnreadableImage as error:
                 _skip(summary, str(path), str(error))
             else:
-                _write(predict(path, image), path, name, out_dir)
+                _write(prediction, image.shape, path, name, out_dir)
                 summary.done += 1
     return summary
+
+
+def _predict(predict: Predictor, image: np.ndarray) -> Prediction:
+    """Predict, with one type of error for an image that the model refuses."""
+    try:
+        return predict(image)
+    except ConfigError:
+        raise  # no image will do
+    except (cv2.error, ValueError, torch.OutOfMemoryError) as error:
+        height, width = image.shape[:2]
+        raise UnreadableImage(
+            f'the model cannot take an image of {width} (width) x {height} '
+            f'(height) pixels ({one_line(error)})'
+        ) from error
 
 
 def _skip(summary: InferenceSummary, path: str, reason: str) -> None:
@@ -157,10 +186,14 @@ def _skip(summary: InferenceSummary, path: str, reason: str) -> None:
 
 
 def _write(
-    prediction: Prediction, path: Path, name: str, out_dir: Path
+    prediction: Prediction,
+    shape: tuple[int, ...],
+    path: Path,
+    name: str,
+    out_dir: Path,
 ) -> None:
     picture, target = prediction.picture, out_dir / 'preds' / f'{name}.json'
-    height, width = prediction.shape
+    height, width, _ = shape
     record = dict(image=str(path), width=width, height=height)
     record |= prediction.record
     if prediction.label_map is not None:
@@ -177,28 +210,12 @@ def _write(
         file.write(json.dumps(record).encode())
 
 
-def _find_device(device: str | None) -> str:
-    if device is None:
-        return 'cuda:0' if torch.cuda.is_available() else 'cpu'
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(
-            f'--device {device}: no such device; give cpu, or cuda:0 and so on'
-        ) from error
-    count = torch.cuda.device_count()
-    if found.type == 'cuda' and (found.index or 0) >= count:
-        raise ConfigError(
-            f'--device {device}: this machine shows {count} GPU(s); leave it '
-            'out to use what is there'
-        )
-    return device
-
-
 def _find_model(config: str, checkpoint: str | None) -> tuple[str, str]:
     """The config file and the checkpoint, also by a model's name."""
-    is_path = Path(config).suffix or os.sep in config or Path(config).is_file()
-    if is_path:
+    path = Path(config)
+    # Names may have dots, so not every suffix makes a path.
+    in_folder = os.sep in config or '/' in config
+    if in_folder or path.suffix in CONFIG_SUFFIXES or path.is_file():
         if checkpoint is None:
             raise ConfigError(
                 f'no checkpoint for {config}; give one, or the name of a '
@@ -214,12 +231,26 @@ def _find_model(config: str, checkpoint: str | None) -> tuple[str, str]:
     return path, checkpoint
 
 
-def _make_folder(out_dir: Path) -> Path:
+def _make_folders(out_dir: Path) -> Path:
+    for part in PARTS:
+        make_folder(out_dir / part, '--out-dir')
+    return out_dir
+
+
+def make_folder(folder: Path, option: str) -> None:
+    """Make a folder for results.
+
+    Args:
+        folder (Path): May be there.
+        option (str): What names it, for the message.
+
+    Raises:
+        ConfigError: It cannot be made.
+    """
     try:
-        out_dir.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f'cannot write to {out_dir} ({error.strerror}); choose another '
-            '--out-dir'
+            f'cannot write to {folder} ({error.strerror}); choose another '
+            f'{option}'
         ) from error
-    return out_dir

@@ -1,80 +1,97 @@
-"""Pictures of predictions that are legible at any size of the image."""
+"""Pictures of images with what is known or found in them.
+
+They are legible at any size of the image.
+"""
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from mmssm.engine.classes import Color
+
 MIN_SIDE = 640  # smaller images are enlarged until their longer side has it
 MIN_WIDTH = 320  # of a list below a picture
-OPACITY = 0.5
+MIN_LETTERS = 14  # pixels
+OPACITY = 0.5  # of a mask's colour on a pixel
+LABEL_OPACITY = 0.6  # of a class's, which need not show what is below
 
-_Colour = tuple[int, int, int]
+# The colour (or None), the name and the value of a line in a list.
+Line = tuple[Color | None, str, str]
 
 
 def draw_detections(
     image: np.ndarray,
     rows: list[dict],
-    colours: list[_Colour],
+    colours: list[Color],
     masks: np.ndarray | None,
+    side: int | None = None,
 ) -> Image.Image:
     """Draw boxes with names and scores, and masks.
 
     Args:
         image (np.ndarray): (H, W, 3) uint8, RGB.
-        rows (list[dict]): ``name``, ``score`` and ``bbox`` (left, top, right,
-            bottom, pixels) of each detection, the best first.
-        colours (list): RGB, 0 to 255, of each detection.
+        rows (list[dict]): ``name`` and ``bbox`` (left, top, right, bottom,
+            pixels) of each object, the best first; ``score`` unless it is a
+            true one.
+        colours (list): RGB, 0 to 255, of each object.
         masks (np.ndarray | None): (N, H, W) bool.
+        side (int, optional): The picture's longer side, pixels. Defaults to
+            the image's own, enlarged if it is small.
 
     Returns:
-        Image.Image: RGB, enlarged if the image is small.
+        Image.Image: RGB.
     """
-    canvas, scale = _enlarge(image)
+    canvas, scale = scale_image(image, side)
     order = range(len(rows))[::-1]  # the best ends up on top
     if masks is not None:
         for i in order:
             _paint(canvas, masks[i], colours[i])
     picture = Image.fromarray(canvas)
-    pen, font = ImageDraw.Draw(picture), _font(picture)
+    pen, font = ImageDraw.Draw(picture), find_font(_letters(picture))
     line = max(2, max(picture.size) // 320)
+    boxes = [[scale * value for value in row['bbox']] for row in rows]
     for i in order:
-        box = [scale * value for value in rows[i]['bbox']]
-        pen.rectangle(_ordered(box), outline=colours[i], width=line)
+        pen.rectangle(_ordered(boxes[i]), outline=colours[i], width=line)
     for i in order:
-        text = f'{rows[i]["name"]}: {rows[i]["score"]:.2f}'
-        left, top = (scale * value for value in rows[i]['bbox'][:2])
-        _label(pen, left, top, text, colours[i], font, picture.size)
+        text = rows[i]['name']
+        if 'score' in rows[i]:
+            text = f'{text}: {rows[i]["score"]:.2f}'
+        _label(pen, *boxes[i][:2], text, colours[i], font, picture.size)
     return picture
 
 
 def draw_segmentation(
     image: np.ndarray,
     labels: np.ndarray,
-    rows: list[dict],
-    palette: list[_Colour],
+    palette: list[Color],
+    side: int | None = None,
 ) -> Image.Image:
-    """Lay the classes' colours over an image, with a legend below.
+    """Lay the classes' colours over an image's grey.
 
     Args:
         image (np.ndarray): (H, W, 3) uint8, RGB.
-        labels (np.ndarray): (H, W) labels.
-        rows (list[dict]): ``label``, ``name`` and ``share`` of the classes
-            present.
+        labels (np.ndarray): (H, W) labels; pixels whose label is of no class
+            stay as they are.
         palette (list): RGB, 0 to 255, by label.
+        side (int, optional): As in :func:`draw_detections`.
 
     Returns:
-        Image.Image: RGB, enlarged if the image is small.
+        Image.Image: RGB.
     """
-    canvas, _ = _enlarge(image)
-    size = canvas.shape[1::-1]
-    labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
-    colours = np.array(palette, dtype=np.uint8)[labels]
-    canvas = cv2.addWeighted(canvas, 1 - OPACITY, colours, OPACITY, 0)
-    lines = [
-        (palette[row['label']], row['name'], _percent(row['share']))
-        for row in rows
-    ]
-    return _with_list(Image.fromarray(canvas), lines)
+    canvas, _ = scale_image(image, side)
+    # The nearest label, since there is nothing between two classes.
+    labels = cv2.resize(
+        labels.astype(np.int32),
+        canvas.shape[1::-1],
+        interpolation=cv2.INTER_NEAREST,
+    )
+    known = labels < len(palette)
+    # Colours of the image's own would pass for those of other classes.
+    grey = cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY)[known, None]
+    colours = np.array(palette)[labels[known]]
+    mixed = (1 - LABEL_OPACITY) * grey + LABEL_OPACITY * colours
+    canvas[known] = mixed.round().astype(np.uint8)
+    return Image.fromarray(canvas)
 
 
 def draw_classification(image: np.ndarray, rows: list[dict]) -> Image.Image:
@@ -87,27 +104,43 @@ def draw_classification(image: np.ndarray, rows: list[dict]) -> Image.Image:
     Returns:
         Image.Image: RGB, enlarged if the image is small.
     """
-    canvas, _ = _enlarge(image)
-    lines = [(None, row['name'], _percent(row['score'])) for row in rows]
-    return _with_list(Image.fromarray(canvas), lines, columns=1)
+    canvas, _ = scale_image(image)
+    lines = [(None, row['name'], percent(row['score'])) for row in rows]
+    return add_list(Image.fromarray(canvas), lines, columns=1)
 
 
-def _enlarge(image: np.ndarray) -> tuple[np.ndarray, float]:
-    """A copy of the image, not smaller than is good to look at."""
-    scale = max(1, MIN_SIDE / max(image.shape[:2]))
+def scale_image(
+    image: np.ndarray, side: int | None = None
+) -> tuple[np.ndarray, float]:
+    """A copy of an image in another size.
+
+    Args:
+        image (np.ndarray): (H, W, 3) uint8.
+        side (int, optional): The longer side, pixels. Defaults to the
+            image's own, but not less than is good to look at.
+
+    Returns:
+        tuple[np.ndarray, float]: The image, and how much larger it is.
+    """
+    longer = max(image.shape[:2])
+    scale = (side or max(longer, MIN_SIDE)) / longer
     if scale == 1:
         return image.copy(), 1
     height, width = (max(1, round(scale * n)) for n in image.shape[:2])
-    return cv2.resize(
-        image, (width, height), interpolation=cv2.INTER_CUBIC
-    ), scale
+    kind = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
+    return cv2.resize(image, (width, height), interpolation=kind), scale
 
 
-def _font(picture: Image.Image) -> ImageFont.ImageFont:
-    return ImageFont.load_default(max(picture.size) / 42)
+def find_font(size: float) -> ImageFont.ImageFont:
+    """The font of all pictures; a letter is about ``size`` pixels high."""
+    return ImageFont.load_default(size)
 
 
-def _paint(canvas: np.ndarray, mask: np.ndarray, colour: _Colour) -> None:
+def _letters(picture: Image.Image) -> float:
+    return max(MIN_LETTERS, max(picture.size) / 42)
+
+
+def _paint(canvas: np.ndarray, mask: np.ndarray, colour: Color) -> None:
     """Tint a mask's pixels in place and outline them."""
     height, width = canvas.shape[:2]
     # Interpolation keeps enlarged outlines smooth.
@@ -132,7 +165,7 @@ def _label(
     left: float,
     top: float,
     text: str,
-    colour: _Colour,
+    colour: Color,
     font: ImageFont.ImageFont,
     size: tuple[int, int],
 ) -> None:
@@ -151,35 +184,47 @@ def _label(
     )
 
 
-def _is_light(colour: _Colour) -> bool:
+def _is_light(colour: Color) -> bool:
     red, green, blue = colour
     return 0.3 * red + 0.59 * green + 0.11 * blue > 128
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share from 0 to 1, as it is written in pictures."""
     return f'{share:.1%}' if share >= 0.001 else '<0.1%'
 
 
-def _with_list(
+def add_list(
     picture: Image.Image,
-    lines: list[tuple[_Colour | None, str, str]],
+    lines: list[Line],
     columns: int | None = None,
+    font: ImageFont.ImageFont | None = None,
 ) -> Image.Image:
     """Put lines of a colour, a name and a value below a picture.
 
     Args:
         picture (Image.Image): RGB.
-        lines (list): Colour (or None), name and value of each.
+        lines (list): Colour (or None), name and value of each. Values may all
+            be empty.
         columns (int, optional): Defaults to as many as have room.
+        font (ImageFont.ImageFont, optional): Defaults to one that suits the
+            picture's size.
 
     Returns:
         Image.Image: The picture with the list.
     """
-    font = _font(picture)
     width = max(picture.width, MIN_WIDTH)
+    font = font or find_font(min(_letters(picture), width / 16))
+    has_values = any(value for _, _, value in lines)
+    space = font.getlength('100.0%') + font.size if has_values else 0
     if columns is None:
-        columns = min(len(lines), max(1, int(width // (16 * font.size))))
-    per_column = -(-len(lines) // columns)
+        longest = max(
+            (font.getlength(name) for _, name, _ in lines), default=0
+        )
+        room = space + min(16 * font.size, longest + 4 * font.size)
+        columns = min(len(lines), int(width // room))
+    per_column = -(-len(lines) // max(1, columns))
+    columns = -(-len(lines) // max(1, per_column))
     step = round(1.6 * font.size)
     height = picture.height + (per_column + 1) * step
     sheet = Image.new('RGB', (width, height), 'white')
@@ -195,22 +240,17 @@ def _with_list(
             swatch = [left, middle - half, left + 2 * half, middle + half]
             pen.rectangle(swatch, fill=colour, outline='grey')
             left += 1.5 * font.size
-        left += pen.textlength('100.0%', font=font)
-        pen.text((left, middle), value, 'black', font, 'rm')
-        left += font.size
-        name = _shorten(name, end - left, pen, font)
+        left += space
+        pen.text((left - font.size, middle), value, 'black', font, 'rm')
+        name = shorten(name, end - left, font)
         pen.text((left, middle), name, 'black', font, 'lm')
     return sheet
 
 
-def _shorten(
-    text: str,
-    space: float,
-    pen: ImageDraw.ImageDraw,
-    font: ImageFont.ImageFont,
-) -> str:
-    if pen.textlength(text, font=font) <= space:
+def shorten(text: str, space: float, font: ImageFont.ImageFont) -> str:
+    """A text that is at most ``space`` pixels wide, cut short if need be."""
+    if font.getlength(text) <= space:
         return text
-    while text and pen.textlength(f'{text}...', font=font) > space:
+    while text and font.getlength(f'{text}...') > space:
         text = text[:-1]
     return f'{text}...'

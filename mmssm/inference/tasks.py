@@ -7,22 +7,27 @@ inferencers. Not theirs are the loading (only what fits exactly), the classes
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import TRANSFORMS
 from PIL import Image
 from torch import nn
 
 from mmssm.engine import ConfigError
+from mmssm.engine.classes import Classes, check_count, find_classes
 from mmssm.engine.strict_load import load_exactly
 
-from .model_setup import Classes, adapt_config, check_classes, find_classes
-from .pictures import draw_classification, draw_detections, draw_segmentation
+from .model_setup import adapt_config
+from .pictures import (
+    add_list,
+    draw_classification,
+    draw_detections,
+    draw_segmentation,
+    percent,
+)
 
 TOP = 5  # classes that classification names
 
@@ -34,56 +39,44 @@ class Prediction:
     Attributes:
         record (dict): The task's part of the JSON file.
         picture (Image.Image): The image with what was found.
-        shape (tuple[int, int]): The image's height and width, pixels.
         label_map (np.ndarray | None): (H, W) uint8 or uint16, for
             segmentation.
     """
 
     record: dict
     picture: Image.Image
-    shape: tuple[int, int]
     label_map: np.ndarray | None = None
 
 
-Predictor = Callable[[Path, np.ndarray], Prediction]
-
-
-def check_scope(cfg: Config) -> None:
-    """Raise a ConfigError unless the config belongs to one of the tasks."""
-    if cfg.get('default_scope') not in _PREDICTORS:
-        raise ConfigError(
-            f'config {cfg.filename} has '
-            f'default_scope={cfg.get("default_scope")!r}; inference knows '
-            f'{", ".join(_PREDICTORS)}'
-        )
+Predictor = Callable[[np.ndarray], Prediction]
 
 
 def build_predictor(
-    cfg: Config, checkpoint: dict, device: str, score_thr: float
+    cfg: Config, checkpoint: dict, device: torch.device, score_thr: float
 ) -> Predictor:
     """Build and load a config's model, ready to predict.
 
     Must be called, and the result used, in the config's default scope.
 
     Args:
-        cfg (Config): A config of mmdet, mmseg or mmpretrain's kind.
+        cfg (Config): A config of mmdet, mmseg or mmpretrain's kind, with a
+            ``test_dataloader``.
         checkpoint (dict): The opened checkpoint.
-        device (str): Where the model runs.
+        device (torch.device): Where the model runs.
         score_thr (float): Detections that score less are left out.
 
     Returns:
-        Callable: From an image's path and pixels, (H, W, 3) uint8 RGB, to a
-        :class:`Prediction`.
+        Callable: From an image, (H, W, 3) uint8, blue-green-red as OpenCV
+        reads it, to a :class:`Prediction`.
 
     Raises:
         ConfigError: The config cannot be used for inference, or does not
             tell the classes.
         CheckpointError: The checkpoint is of another model.
     """
-    cfg = adapt_config(cfg)
     classes = find_classes(cfg, checkpoint)
     predictor = _PREDICTORS[cfg.default_scope]
-    return predictor(cfg, checkpoint, classes, device, score_thr)
+    return predictor(adapt_config(cfg), checkpoint, classes, device, score_thr)
 
 
 def _exact(
@@ -94,7 +87,7 @@ def _exact(
     class Exact(base):
         def _load_weights_to_model(self, model, _, cfg):
             load_exactly(model, checkpoint)
-            check_classes(model, classes)
+            check_count(model, classes)
             model.dataset_meta = dict(
                 classes=classes.names, palette=classes.palette
             )
@@ -116,19 +109,25 @@ def _result(sample: Any, name: str, model: nn.Module, kind: str) -> Any:
     return sample.get(name)
 
 
+def _rgb(image: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(image[..., ::-1])
+
+
 def _build_detector(
     cfg: Config,
     checkpoint: dict,
     classes: Classes,
-    device: str,
+    device: torch.device,
     score_thr: float,
 ) -> Predictor:
     from mmdet.apis import DetInferencer
 
-    inferencer = _exact(DetInferencer, checkpoint, classes)(cfg, device=device)
+    inferencer = _exact(DetInferencer, checkpoint, classes)(
+        cfg, device=str(device)
+    )
 
-    def predict(path: Path, image: np.ndarray) -> Prediction:
-        ((_, batch),) = inferencer.preprocess([str(path)])
+    def predict(image: np.ndarray) -> Prediction:
+        ((_, batch),) = inferencer.preprocess([image])
         (sample,) = inferencer.forward(batch)
         found = _result(
             sample, 'pred_instances', inferencer.model, 'a detector'
@@ -145,12 +144,12 @@ def _build_detector(
             row['mask'] = mask
         masks = sample.pred_instances.get('masks')
         picture = draw_detections(
-            image,
+            _rgb(image),
             rows,
             [classes.palette[row['label']] for row in rows],
             None if masks is None else np.asarray(masks, dtype=bool),
         )
-        return Prediction(dict(detections=rows), picture, image.shape[:2])
+        return Prediction(dict(detections=rows), picture)
 
     return predict
 
@@ -159,7 +158,7 @@ def _build_segmentor(
     cfg: Config,
     checkpoint: dict,
     classes: Classes,
-    device: str,
+    device: torch.device,
     score_thr: float,
 ) -> Predictor:
     from mmseg.apis import MMSegInferencer
@@ -171,10 +170,10 @@ def _build_segmentor(
         classes,
         # It insists on having one. Built directly, it has no global name.
         SegLocalVisualizer(name='unused'),
-    )(cfg, device=device)
+    )(cfg, device=str(device))
 
-    def predict(path: Path, image: np.ndarray) -> Prediction:
-        (batch,) = inferencer.preprocess([str(path)])
+    def predict(image: np.ndarray) -> Prediction:
+        (batch,) = inferencer.preprocess([image])
         (sample,) = inferencer.forward(batch)
         labels = _result(
             sample, 'pred_sem_seg', inferencer.model, 'a segmentor'
@@ -191,9 +190,13 @@ def _build_segmentor(
             for label in np.argsort(-counts, kind='stable')
             if counts[label]
         ]
-        picture = draw_segmentation(image, labels, rows, classes.palette)
-        record = dict(classes=rows)
-        return Prediction(record, picture, image.shape[:2], labels)
+        legend = [
+            (classes.palette[row['label']], row['name'], percent(row['share']))
+            for row in rows
+        ]
+        picture = draw_segmentation(_rgb(image), labels, classes.palette)
+        picture = add_list(picture, legend)
+        return Prediction(dict(classes=rows), picture, labels)
 
     return predict
 
@@ -202,29 +205,20 @@ def _build_classifier(
     cfg: Config,
     checkpoint: dict,
     classes: Classes,
-    device: str,
+    device: torch.device,
     score_thr: float,
 ) -> Predictor:
     from mmpretrain import ImageClassificationInferencer, get_model
 
     model = get_model(cfg)
     load_exactly(model, checkpoint)
-    check_classes(model, classes)
+    check_count(model, classes)
     inferencer = ImageClassificationInferencer(
         model, device=device, classes=classes.names
     )
-    # The inferencer would replace the pipeline's loader and its settings.
-    load = TRANSFORMS.build(
-        next(
-            step
-            for step in cfg.test_dataloader.dataset.pipeline
-            if step.type == 'LoadImageFromFile'
-        )
-    )
 
-    def predict(path: Path, image: np.ndarray) -> Prediction:
-        loaded = load(dict(img_path=str(path)))['img']
-        (batch,) = inferencer.preprocess([loaded])
+    def predict(image: np.ndarray) -> Prediction:
+        (batch,) = inferencer.preprocess([image])
         (sample,) = inferencer.forward(batch)
         scores = _result(sample, 'pred_score', model, 'a classifier').cpu()
         best = torch.topk(scores, min(TOP, len(scores)))
@@ -234,8 +228,8 @@ def _build_classifier(
                 best.values.tolist(), best.indices.tolist()
             )
         ]
-        picture = draw_classification(image, rows)
-        return Prediction(dict(classes=rows), picture, image.shape[:2])
+        picture = draw_classification(_rgb(image), rows)
+        return Prediction(dict(classes=rows), picture)
 
     return predict
 

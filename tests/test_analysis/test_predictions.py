@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +14,21 @@ from PIL import Image
 
 from mmssm.analysis.predictions import draw_predictions
 from mmssm.analysis.sheets import (
-    CAPTION_HEIGHT,
     GAP,
-    LEGEND_HEIGHT,
+    LINE_HEIGHT,
     THUMBNAIL,
     TILE,
     TITLE_HEIGHT,
+    caption_font,
 )
-from mmssm.analysis.task_sheets import (
-    LABEL_OPACITY,
-    RIGHT,
-    WRONG,
-    draw_classes,
-)
+from mmssm.analysis.task_sheets import RIGHT, WRONG, class_sheet
 from mmssm.checkpoint import CheckpointError
+from mmssm.datasets import MiniCocoDataset
 from mmssm.datasets.mini.build import ensure_root
 from mmssm.datasets.mini.coco import write_coco
 from mmssm.engine import ConfigError
+from mmssm.engine.classes import generate_palette
+from mmssm.inference.pictures import LABEL_OPACITY
 
 REPO = Path(__file__).parents[2]
 DETECTOR = REPO / 'configs/mini/mask-rcnn_resnet18-half_mini-coco.py'
@@ -223,12 +222,12 @@ def test_detections_stand_beside_the_truth(detector, tmp_path):
     )
     changed = (np.abs(left - right).max(-1) > 20).mean()
     assert 0.02 < changed < 0.7
-    # The picture is the same each time, and leaves the caller's numbers alone.
-    np.random.rand()
-    state = np.random.get_state()[1].copy()
-    again = draw(detector, out, num=3, score_thr=1.01)
-    assert (picture == again).all()
-    assert (np.random.get_state()[1] == state).all()
+    # All in colours of the classes, the same ones each time.
+    palette = MiniCocoDataset.METAINFO['palette']
+    drawn = [(left == color).all(-1).sum() > 100 for color in palette]
+    assert any(drawn)
+    assert not any((right == color).all(-1).any() for color in palette)
+    assert (picture == draw(detector, out, num=3, score_thr=1.01)).all()
 
 
 def test_label_maps_stand_beside_the_truth(segmentor, tmp_path):
@@ -237,10 +236,8 @@ def test_label_maps_stand_beside_the_truth(segmentor, tmp_path):
     # Two pairs in one row, over one line of legend.
     top = TITLE_HEIGHT + (TILE - height) // 2
     bottom = TITLE_HEIGHT + TILE + GAP
-    assert picture.shape[:2] == (
-        bottom + LEGEND_HEIGHT,
-        4 * TILE + 7 * GAP,
-    )
+    assert picture.shape[1] == 4 * TILE + 7 * GAP
+    assert LINE_HEIGHT <= picture.shape[0] - bottom <= 2 * LINE_HEIGHT
     sides = [
         picture[top : top + height, start : start + width]
         for start in (GAP, 2 * GAP + TILE)
@@ -273,10 +270,29 @@ def test_label_maps_stand_beside_the_truth(segmentor, tmp_path):
         assert (legend == color).all(-1).any() == occurs
 
 
+def test_palette_may_be_missing(segmentor, tmp_path):
+    config, checkpoint = segmentor
+    cfg = Config.fromfile(config)
+    del cfg.test_dataloader.dataset.metainfo.palette
+    cfg.dump(tmp_path / 'config.py')
+    model = tmp_path / 'config.py', checkpoint
+    picture = draw(model, tmp_path / 'out' / 'a.png', num=1)
+    legend = picture[TITLE_HEIGHT + TILE + GAP :]
+    occurs = [(legend == c).all(-1).any() for c in generate_palette(3)]
+    assert occurs == [True, True, False]
+
+
+def test_class_names_must_not_be_missing(segmentor, tmp_path):
+    options = {'test_dataloader.dataset.metainfo.classes': None}
+    with pytest.raises(ConfigError, match=r'dataset\.metainfo\.classes='):
+        draw_predictions(*segmentor, tmp_path / 'a.png', options=options)
+    assert not list(tmp_path.iterdir())
+
+
 def test_answers_stand_below_the_images(classifier, tmp_path):
     picture = draw(classifier, tmp_path / 'out' / 'a.png')
     step = THUMBNAIL + 2 * GAP
-    row = THUMBNAIL + CAPTION_HEIGHT + GAP
+    row = THUMBNAIL + LINE_HEIGHT + GAP
     assert picture.shape[:2] == (TITLE_HEIGHT + row, 4 * step)
     captions = picture[TITLE_HEIGHT + THUMBNAIL :].reshape(-1, 4, step, 3)
     for number, color in enumerate((RIGHT, RIGHT, WRONG, RIGHT)):
@@ -344,20 +360,24 @@ def test_long_lists_of_names_are_shortened(thumbnail_sheets):
 
     sample = DataSample()
     sample.set_pred_score(torch.tensor([0.7, 0.3])).set_gt_label([1])
-    classes = ['tench, Tinca tinca', 'great white shark, white shark']
+    classes = ['tench, Tinca tinca', 'great white shark of the seas, shark']
     image = np.zeros((*IMAGE_SIZE, 3), dtype=np.uint8)
-    draw_classes([(image, sample)], dict(classes=classes))
+    class_sheet([(image, sample)], classes)
     (((thumbnail,), _),) = thumbnail_sheets
-    assert thumbnail.caption == ('tench  70 %', 'true great white s...')
+    answer, truth = thumbnail.caption
+    assert answer == 'tench  70 %'
+    assert truth.startswith('true great whi') and truth.endswith('...')
+    assert caption_font().getlength(truth) < THUMBNAIL
 
 
 @pytest.mark.parametrize('model', ['detector', 'segmentor', 'classifier'])
-def test_global_scope_is_left_alone(model, tmp_path, request):
-    before = DefaultScope.get_current_instance()
+def test_global_scope_is_left_alone(model, tmp_path, request, monkeypatch):
+    monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
+    DefaultScope.get_instance('outer', scope_name='mmengine')
     draw_predictions(
         *request.getfixturevalue(model), tmp_path / 'a.jpg', num=1
     )
-    assert DefaultScope.get_current_instance() is before
+    assert DefaultScope.get_current_instance().instance_name == 'outer'
     assert Image.open(tmp_path / 'a.jpg').format == 'JPEG'
 
 
@@ -407,11 +427,34 @@ def test_tool_prints_one_line_errors(detector, tmp_path):
     assert done.stderr.count('\n') == 1
 
 
+def test_tool_takes_config_options(segmentor, tmp_path):
+    """The message about missing data tells to use them."""
+    config, checkpoint = segmentor
+    options = '--cfg-options', 'test_dataloader.dataset.data_root=nowhere'
+    done = subprocess.run(
+        [sys.executable, TOOL, config, checkpoint, *options],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert 'nowhere' in done.stderr and done.stderr.count('\n') == 1
+
+
 def test_bad_arguments_are_refused(detector, tmp_path):
     with pytest.raises(ValueError, match='at least 1 image'):
         draw_predictions(*detector, tmp_path / 'a.png', num=0)
     with pytest.raises(ValueError, match=r'name it \.png or \.jpg'):
         draw_predictions(*detector, tmp_path / 'a.gif')
+    with pytest.raises(ConfigError, match='a.png is a folder'):
+        (tmp_path / 'a.png').mkdir()
+        draw_predictions(*detector, tmp_path / 'a.png')
+    (tmp_path / 'a.png').rmdir()
+    (tmp_path / 'file').touch()
+    with pytest.raises(ConfigError, match='cannot write to .*/file/sub .*out'):
+        draw_predictions(*detector, tmp_path / 'file' / 'sub' / 'a.png')
+    with pytest.raises(ConfigError, match='--device mps'):
+        draw_predictions(*detector, tmp_path / 'a.png', device='mps')
     with pytest.raises(ConfigError, match='config .* does not exist'):
         draw_predictions(tmp_path / 'no.py', detector[1], tmp_path / 'a.png')
     config = tmp_path / 'config.py'

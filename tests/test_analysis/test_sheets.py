@@ -3,15 +3,13 @@ import pytest
 from PIL import Image
 
 from mmssm.analysis.sheets import (
-    CAPTION_HEIGHT,
     GAP,
-    LEGEND_HEIGHT,
+    LINE_HEIGHT,
     THUMBNAIL,
     TILE,
     TITLE_HEIGHT,
     Thumbnail,
     add_legend,
-    fit,
     tile_pairs,
     tile_thumbnails,
 )
@@ -61,10 +59,10 @@ def test_every_thumbnail_has_a_place(count):
 def test_long_captions_take_two_lines():
     short = tile_thumbnails(thumbnails(1, ('one', 'two')), '')
     long = tile_thumbnails(thumbnails(1, ('one' * 5, 'two' * 5)), '')
-    assert long.height == short.height + CAPTION_HEIGHT
+    assert long.height == short.height + LINE_HEIGHT
     ink = (np.array(long) == INK).all(-1)
-    assert ink[-2 * CAPTION_HEIGHT : -CAPTION_HEIGHT].any()
-    assert ink[-CAPTION_HEIGHT:].any()
+    assert ink[-2 * LINE_HEIGHT : -LINE_HEIGHT].any()
+    assert ink[-LINE_HEIGHT:].any()
 
 
 def test_title_is_never_cut():
@@ -74,22 +72,11 @@ def test_title_is_never_cut():
     assert not ink[:, -GAP:].any()
 
 
-def test_legend_wraps_and_keeps_the_sheet():
+def test_legend_is_legible_and_keeps_the_sheet():
     sheet = Image.new('RGB', (2 * TILE, 50), (1, 2, 3))
     colors = {f'class {number}': (number, 0, 99) for number in range(20)}
     picture = np.array(add_legend(sheet, colors))
     assert (picture[:50] == (1, 2, 3)).all()
-    lines, rest = divmod(len(picture) - 50, LEGEND_HEIGHT)
-    assert lines > 1
-    assert rest == 0
+    assert 2 * LINE_HEIGHT < len(picture) - 50 < 20 * LINE_HEIGHT
     for color in colors.values():
         assert (picture[50:] == color).all(-1).sum() > 300
-    # No name runs over the edge.
-    assert (picture[50:, -GAP:] == 255).all()
-
-
-@pytest.mark.parametrize('shape', [(20, 40), (40, 20, 3), (3000, 1500, 3)])
-def test_fit_scales_the_longer_side(shape):
-    picture = fit(np.full(shape, 7, dtype=np.uint8), 100)
-    assert picture.size == ((100, 50) if shape[0] < shape[1] else (50, 100))
-    assert picture.getpixel((30, 30)) == (7, 7, 7)

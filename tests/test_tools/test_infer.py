@@ -79,13 +79,17 @@ def test_skipped_images_and_exit_status(run, classifier, tmp_path):
     assert record['image'] == 'my photos/good.png'
     assert record['classes'][0] == dict(label=1, name='fox', score=1.0)
 
+    Image.new('RGB', (1, 1)).save(folder / 'dot.png')
     (folder / 'empty.jpg').touch()
     some = run('my photos', *classifier, '--out-dir', 'some')
     assert some.returncode == 1
     assert some.stderr.splitlines()[-1] == (
         'skipped my photos/empty.jpg: the file is empty (0 bytes)'
     )
-    assert '1 image done, 1 skipped' in some.stdout
+    assert some.stderr.splitlines()[-2].startswith(
+        'skipped my photos/dot.png: the model cannot take '
+    )
+    assert '1 image done, 2 skipped' in some.stdout
     assert (tmp_path / 'some' / 'vis' / 'good.png').is_file()
 
 

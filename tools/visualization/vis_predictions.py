@@ -7,10 +7,11 @@ right, red with the true class if wrong).
 
 import argparse
 
-from mmssm.analysis.benchmark import prepare
 from mmssm.analysis.predictions import draw_predictions
 from mmssm.checkpoint import allow_unsafe_loading
-from mmssm.engine import add_unsafe_load, run_tool
+from mmssm.engine import add_unsafe_load, keep_freed_memory, run_tool
+from mmssm.engine.cli import add_config_options
+from mmssm.engine.device import find_device
 
 
 def parse_args() -> argparse.Namespace:
@@ -44,6 +45,7 @@ def parse_args() -> argparse.Namespace:
         '--device',
         help='cpu, cuda or cuda:N (default: a GPU if there is one)',
     )
+    add_config_options(parser)
     add_unsafe_load(parser)
     return parser.parse_args()
 
@@ -51,13 +53,17 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     allow_unsafe_loading(args.unsafe_load)
+    device = find_device(args.device)
+    if device.type == 'cpu':
+        keep_freed_memory()
     draw_predictions(
         args.config,
         args.checkpoint,
         args.out,
         args.num,
         args.score_thr,
-        prepare(args.device, threads=None),
+        device,
+        args.cfg_options,
     )
     print(args.out)
 
