@@ -70,7 +70,7 @@ settings() {
       ;;
     segmentation)
       config=configs/mini/vmamba-mini_upernet_mini-ade20k.py
-      data=ade20k minutes=5
+      data=ade20k minutes=6
       metrics=(mIoU=mIoU aAcc='pixel accuracy')
       ;;
     classification)

@@ -10,4 +10,4 @@ model = dict(
         _delete_=True, out_indices=(0, 1, 2, 3), **_base_.vmamba_mini
     )
 )
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
+optim_wrapper = dict(optimizer=dict(lr=2.5e-3))

@@ -8,8 +8,8 @@ scale = (192, 192)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
-    # Never less than the crop: MMSegmentation's weighted loss takes no padded
-    # pixels.
+    # Never less than the crop: MMSegmentation's weighted loss takes no pixels
+    # without a class.
     dict(
         type='RandomResize',
         scale=scale,
@@ -48,7 +48,7 @@ train_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type='RepeatDataset',
-        times=2,
+        times=3,
         dataset=dict(
             type='MiniADE20KDataset',
             data_root='data/mini/ade20k',

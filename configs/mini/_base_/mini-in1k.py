@@ -63,7 +63,7 @@ train_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type='RepeatDataset',
-        times=2,
+        times=3,
         dataset=dict(
             type='MiniImageNetDataset',
             data_root='data/mini/imagenet',
