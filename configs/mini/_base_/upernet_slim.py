@@ -1,4 +1,4 @@
-# UPerNet with an eighth of the usual width in its head, and without the
+# UPerNet with a tenth of the usual width in its head, and without the
 # auxiliary one.
 _base_ = ['mmseg::_base_/models/upernet_r50.py']
 
@@ -7,7 +7,7 @@ model = dict(
     pretrained=None,
     decode_head=dict(
         in_channels=[32, 64, 128, 256],
-        channels=64,
+        channels=48,
         dropout_ratio=0.0,
         num_classes=11,  # the ground and ten digits
         # Five pixels in six are ground.
