@@ -3,7 +3,7 @@
 _base_ = ['mmseg::_base_/default_runtime.py']
 
 # Enlarged by a fifth, since strokes are only a few pixels wide.
-scale = (192, 192)
+test_scale = (192, 192)
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -12,8 +12,8 @@ train_pipeline = [
     # without a class.
     dict(
         type='RandomResize',
-        scale=scale,
-        ratio_range=(0.85, 1.2),
+        scale=(160, 160),
+        ratio_range=(1.0, 1.3),
         keep_ratio=True,
     ),
     dict(type='RandomCrop', crop_size=(160, 160)),
@@ -21,7 +21,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=scale, keep_ratio=True),
+    dict(type='Resize', scale=test_scale, keep_ratio=True),
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
