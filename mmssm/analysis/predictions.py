@@ -15,7 +15,7 @@ from mmengine.structures import BaseDataElement
 from PIL import Image
 from torch import nn
 
-from mmssm.checkpoint import atomic_write, check_file
+from mmssm.checkpoint import atomic_write, locate_checkpoint
 from mmssm.engine import ConfigError, check_data
 from mmssm.engine.classes import Classes, check_classes, find_palette
 from mmssm.engine.config import (
@@ -86,8 +86,8 @@ def draw_predictions(
         raise ValueError(f'cannot write {out}: name it .png or .jpg')
     if out.is_dir():
         raise ConfigError(f'--out {out} is a folder; name a picture')
-    if '://' not in str(checkpoint):
-        check_file(checkpoint)  # before the data are looked for
+    # Before the data are looked for.
+    checkpoint = locate_checkpoint(checkpoint)
     device = find_device(device)
     cfg = load_config(str(config), options)
     scope = check_scope(cfg, 'drawing predictions')
@@ -95,7 +95,7 @@ def draw_predictions(
     check_data(cfg, 'test')
     check_classes(cfg)
     with DefaultScope.overwrite_default_scope(scope):
-        model = _load_model(cfg, str(checkpoint), device)
+        model = _load_model(cfg, checkpoint, device)
         dataset = DATASETS.build(cfg.test_dataloader.dataset)
         if not len(dataset):
             raise ConfigError(

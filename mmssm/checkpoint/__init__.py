@@ -7,16 +7,20 @@ Importing this package makes every checkpoint that mmengine opens go through
 from .atomic import atomic_write
 from .errors import CheckpointError
 from .loaders import register_loaders
-from .safe_load import allow_unsafe_loading, check_file, load_file
+from .safe_load import (
+    allow_unsafe_loading,
+    load_file,
+    locate_checkpoint,
+)
 from .upstream import convert_upstream
 
 __all__ = [
     'CheckpointError',
     'allow_unsafe_loading',
     'atomic_write',
-    'check_file',
     'convert_upstream',
     'load_file',
+    'locate_checkpoint',
 ]
 
 register_loaders()

@@ -133,6 +133,23 @@ def check_file(path: str | Path) -> Path:
     return path
 
 
+def locate_checkpoint(checkpoint: str | Path) -> str:
+    """What a user names: an address as it is, a file as :func:`check_file`.
+
+    Args:
+        checkpoint (str or Path): A file, also as ``file://...``, or the
+            address of a remote one.
+
+    Returns:
+        str: The address, or the path of a file that is there.
+
+    Raises:
+        CheckpointError: There is no such file, or nothing in it.
+    """
+    name = str(checkpoint).removeprefix('file://')
+    return name if '://' in name else str(check_file(name))
+
+
 def _is_of_the_machine(error: Exception) -> bool:
     """Whether it is not the file that is at fault; torch says it well."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

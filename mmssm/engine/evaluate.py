@@ -6,10 +6,10 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.registry import METRICS
 
-from mmssm.checkpoint import check_file
+from mmssm.checkpoint import locate_checkpoint
 
 from .classes import check_classes
-from .config import leaf_datasets, load_config, require
+from .config import check_scope, leaf_datasets, load_config, require
 from .distributed import prepare_launch
 from .errors import ConfigError, warn
 from .preflight import check_data
@@ -52,9 +52,7 @@ def evaluate(
         ConfigError: The config, its data or an option is unusable.
         CheckpointError: The checkpoint is unusable or of another model.
     """
-    checkpoint = checkpoint.removeprefix('file://')
-    if '://' not in checkpoint:
-        checkpoint = str(check_file(checkpoint))
+    checkpoint = locate_checkpoint(checkpoint)
     if out is not None and not out.endswith(('.pkl', '.pickle')):
         raise ConfigError(
             f'--out {out}: the predictions are written as a '
@@ -108,24 +106,19 @@ def _draw_into(cfg: Config, folder: str, tta: bool) -> None:
             f'--show-dir: config {cfg.filename} has no '
             'default_hooks.visualization, which draws the pictures'
         )
-    scope = cfg.get('default_scope')
+    scope = check_scope(cfg, '--show-dir')
     if scope == 'mmdet':
         hook.update(draw=True, test_out_dir=folder)
     elif scope == 'mmseg':
         hook.update(draw=True, interval=1)
         cfg.visualizer.save_dir = folder
-    elif scope == 'mmpretrain':
+    else:
         if tta:
             raise ConfigError(
                 "--show-dir: mmpretrain's hook draws no augmented images; "
                 'leave --tta out'
             )
         hook.update(enable=True, interval=1, out_dir=folder)
-    else:
-        raise ConfigError(
-            f'--show-dir knows the scopes mmdet, mmseg and mmpretrain, not '
-            f'{scope}'
-        )
 
 
 def _use_tta(cfg: Config) -> None:

@@ -11,7 +11,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from mmssm.checkpoint import CheckpointError, check_file
+from mmssm.checkpoint import CheckpointError, locate_checkpoint
 
 _SHOWN = 4
 
@@ -46,8 +46,7 @@ def open_checkpoint(checkpoint: str) -> dict:
     Raises:
         CheckpointError: The file cannot be read or holds no weights by name.
     """
-    if '://' not in checkpoint:
-        checkpoint = str(check_file(checkpoint))
+    checkpoint = locate_checkpoint(checkpoint)
     content = CheckpointLoader.load_checkpoint(
         checkpoint, map_location='cpu', logger='silent'
     )

@@ -13,6 +13,7 @@ from mmssm.checkpoint import (
     CheckpointError,
     allow_unsafe_loading,
     load_file,
+    locate_checkpoint,
     safe_load,
 )
 
@@ -233,3 +234,15 @@ def test_no_dtype_that_holds_objects():
         kind in (np.dtypes.ObjectDType, np.dtypes.VoidDType)
         for kind in safe_load._NUMERIC_DTYPES
     )
+
+
+def test_locating_files_and_addresses(tmp_path, monkeypatch):
+    file = tmp_path / 'a.pth'
+    file.write_bytes(b'x')
+    monkeypatch.setenv('HOME', str(tmp_path))
+    for name in (file, str(file), f'file://{file}', '~/a.pth'):
+        assert locate_checkpoint(name) == str(file)
+    address = 'https://example.org/a.pth'
+    assert locate_checkpoint(address) == address
+    with pytest.raises(CheckpointError, match='b.pth does not exist'):
+        locate_checkpoint(f'file://{tmp_path}/b.pth')

@@ -9,6 +9,8 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import PixelData
 
+from mmssm.engine.config import complete_model
+
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(
     path
@@ -67,12 +69,11 @@ BATCHES = dict(
 
 def build(cfg):
     """The config's model as a training would have it, but with no weights."""
-    if 'data_preprocessor' in cfg:  # As mmengine's Runner does.
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    if 'size' in cfg.model.data_preprocessor:
+    model = complete_model(cfg)
+    if 'size' in model.data_preprocessor:
         # Else the images would be padded to the crop's size.
-        cfg.model.data_preprocessor.size = (SIDE, SIDE)
-    return revert_sync_batchnorm(MODELS.build(cfg.model)).train()
+        model.data_preprocessor.size = (SIDE, SIDE)
+    return revert_sync_batchnorm(MODELS.build(model)).train()
 
 
 @pytest.fixture(autouse=True)
