@@ -36,6 +36,16 @@ TORCH_LIBRARY(mmssm, m) {
       "selective_scan(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, "
       "Tensor? D=None, Tensor? delta_bias=None, bool delta_softplus=False) -> "
       "Tensor");
+  // Spatial-Mamba's fusion of a map of states: x, u (B, H, W, C); taps (25, C)
+  // in the order of common/fusion_args.h; C (B, H, W); D (C).
+  m.def(
+      "state_fusion(Tensor x, Tensor taps, Tensor? C=None, Tensor? D=None, "
+      "Tensor? u=None) -> Tensor");
+  // Gradients of the five inputs in their order; an input that was not given
+  // has an empty one.
+  m.def(
+      "_state_fusion_backward(Tensor grad, Tensor x, Tensor taps, Tensor? C, "
+      "Tensor? D, Tensor? u) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
 
 // Importing the module runs the registrations; it holds nothing itself.

@@ -6,7 +6,7 @@ mmsegmentation or mmpretrain.
 """
 
 from . import checkpoint  # noqa: F401  (registers the loaders)
-from .backbones import VMamba
+from .backbones import SpatialMamba, VMamba
 from .version import __version__
 
-__all__ = ['VMamba', '__version__']
+__all__ = ['SpatialMamba', 'VMamba', '__version__']

@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "../common/op_handles.h"
+#include "derivatives.h"
 
 namespace mmssm {
 namespace {
@@ -13,29 +13,6 @@ using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
-
-bool has_tangent(const Tensor& t) {
-  return t.defined() && t._fw_grad(/*level=*/0).defined();
-}
-bool has_tangent(const OptionalTensor& t) {
-  return t.has_value() && has_tangent(*t);
-}
-// Without this, forward mode would silently find no derivative.
-template <typename... Tensors>
-void refuse_tangents(const Tensors&... tensors) {
-  TORCH_CHECK(!(has_tangent(tensors) || ...),
-              "routed_selective_scan has no forward-mode derivative; use "
-              "routed_selective_scan_reference if you need one");
-}
-
-bool requires_grad(const Tensor& t) { return t.requires_grad(); }
-bool requires_grad(const OptionalTensor& t) {
-  return t.has_value() && t->requires_grad();
-}
-template <typename... Tensors>
-bool needs_gradient(const Tensors&... tensors) {
-  return at::GradMode::is_enabled() && (requires_grad(tensors) || ...);
-}
 
 class RoutedScanFunction
     : public torch::autograd::Function<RoutedScanFunction> {
@@ -97,7 +74,8 @@ Tensor routed_selective_scan(const Tensor& x, const Tensor& dt, const Tensor& A,
                              const Tensor& routes, bool delta_softplus,
                              std::string_view output,
                              std::optional<at::ScalarType> out_dtype) {
-  refuse_tangents(x, dt, A, B, C, D, dt_weight, dt_bias);
+  refuse_tangents("routed_selective_scan", x, dt, A, B, C, D, dt_weight,
+                  dt_bias);
   // Without a gradient to come, no checkpoints are kept.
   if (!needs_gradient(x, dt, A, B, C, D, dt_weight, dt_bias)) {
     at::AutoDispatchBelowADInplaceOrView below;
@@ -125,9 +103,7 @@ class NoSecondGradient : public torch::autograd::Function<NoSecondGradient> {
   }
 
   static variable_list backward(AutogradContext*, const variable_list&) {
-    TORCH_CHECK(false,
-                "routed_selective_scan has no second derivative; use "
-                "routed_selective_scan_reference if you need one");
+    refuse_second_derivative("routed_selective_scan");
   }
 };
 

@@ -33,6 +33,15 @@ using RoutedScanBackward = EightTensors(
     const OptionalTensor& dt_weight, const OptionalTensor& dt_bias,
     const at::Tensor& routes, bool delta_softplus, std::string_view output);
 
+using StateFusion = at::Tensor(const at::Tensor& x, const at::Tensor& taps,
+                               const OptionalTensor& C, const OptionalTensor& D,
+                               const OptionalTensor& u);
+using FiveTensors =
+    std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+using StateFusionBackward = FiveTensors(
+    const at::Tensor& grad, const at::Tensor& x, const at::Tensor& taps,
+    const OptionalTensor& C, const OptionalTensor& D, const OptionalTensor& u);
+
 inline const auto& routed_scan_op() {
   static const auto op =
       c10::Dispatcher::singleton()
@@ -54,6 +63,21 @@ inline const auto& routed_scan_backward_op() {
       c10::Dispatcher::singleton()
           .findSchemaOrThrow("mmssm::_routed_selective_scan_backward", "")
           .typed<RoutedScanBackward>();
+  return op;
+}
+
+inline const auto& state_fusion_op() {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("mmssm::state_fusion", "")
+                             .typed<StateFusion>();
+  return op;
+}
+
+inline const auto& state_fusion_backward_op() {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("mmssm::_state_fusion_backward", "")
+          .typed<StateFusionBackward>();
   return op;
 }
 

@@ -7,6 +7,7 @@
 
 #include "../common/grads.h"
 #include "scan_kernels.h"
+#include "scratch.h"
 
 namespace mmssm {
 namespace {
@@ -60,15 +61,6 @@ struct Split {
             share * routes / shares, (share + 1) * routes / shares};
   }
 };
-
-// Kept until the thread ends: some hundred KB, which fresh from the system
-// would cost as much as a small map's whole scan.
-template <typename T>
-T* scratch_of_thread(int64_t size) {
-  thread_local std::vector<T> memory;
-  if (int64_t(memory.size()) < size) memory.resize(size);
-  return memory.data();
-}
 
 // Calls run(task, scratch) for every task on all threads. Tasks that add to the
 // same tokens of the same map run one after another, in order, so that the sum

@@ -5,25 +5,11 @@
 // the two runs is a long loop over the chunk.
 #pragma once
 
+#include "row_sums.h"
 #include "scan_chunk.h"
 
 namespace mmssm {
 namespace MMSSM_SIMD {
-
-// Sums over the lanes of kWidth rows at once, in row order.
-template <typename T, int kRows>
-struct RowSums {
-  static MMSSM_MEMBER Pack<T> of(const Pack<T>* rows) {
-    Pack<T> half[kRows / 2];
-    for (int i = 0; i < kRows / 2; ++i)
-      half[i] = add_neighbours(rows[2 * i], rows[2 * i + 1]);
-    return RowSums<T, kRows / 2>::of(half);
-  }
-};
-template <typename T>
-struct RowSums<T, 1> {
-  static MMSSM_MEMBER Pack<T> of(const Pack<T>* rows) { return rows[0]; }
-};
 
 // sums[i] = sum of row i of `rows` (kChunk, kWidth); rows from `count` on are
 // anything.
@@ -31,10 +17,7 @@ template <typename T>
 static void sum_rows(T* sums, const T* rows, int count) {
   typedef Pack<T> V;
   for (int i = 0; i < count; i += V::kWidth) {
-    V group[V::kWidth];
-    for (int j = 0; j < V::kWidth; ++j)
-      group[j] = V::load(rows + (i + j) * V::kWidth);
-    RowSums<T, V::kWidth>::of(group).store(sums + i);
+    sum_rows(rows + i * V::kWidth).store(sums + i);
   }
 }
 

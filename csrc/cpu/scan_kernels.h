@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../common/scan_args.h"
+#include "instruction_sets.h"
 
 namespace mmssm {
 
@@ -44,20 +45,6 @@ struct ScanKernels {
 template <typename T>
 const ScanKernels<T>& scan_kernels();
 
-namespace generic {
-template <typename T>
-ScanKernels<T> kernels();
-}
-#if defined(__x86_64__) && defined(__GNUC__)
-#define MMSSM_X86_DISPATCH 1
-namespace avx2 {
-template <typename T>
-ScanKernels<T> kernels();
-}
-namespace avx512 {
-template <typename T>
-ScanKernels<T> kernels();
-}
-#endif
+MMSSM_FOR_EACH_SET(template <typename T> ScanKernels<T> scan_loops();)
 
 }  // namespace mmssm

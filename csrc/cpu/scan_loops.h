@@ -13,11 +13,11 @@ namespace mmssm {
 namespace MMSSM_SIMD {
 
 template <typename T>
-ScanKernels<T> kernels() {
+ScanKernels<T> scan_loops() {
   return {forward_scratch<T>, backward_scratch<T>, forward<T>, backward<T>};
 }
-template ScanKernels<float> kernels<float>();
-template ScanKernels<double> kernels<double>();
+template ScanKernels<float> scan_loops<float>();
+template ScanKernels<double> scan_loops<double>();
 
 }  // namespace MMSSM_SIMD
 }  // namespace mmssm

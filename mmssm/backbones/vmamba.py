@@ -3,11 +3,8 @@
 `VMamba: Visual State Space Model <https://arxiv.org/abs/2401.10166>`_.
 """
 
-from collections.abc import Sequence
-
-import numpy as np
 from mmengine.registry import MODELS
-from torch import Tensor, nn
+from torch import nn
 
 from ..layers import (
     SS2D,
@@ -19,7 +16,7 @@ from ..layers import (
     VSSBlock,
 )
 from ..scans import CROSS
-from .base import Arch, SSMBackbone
+from .hierarchical import HierarchicalBackbone
 
 
 def _row(base: dict, **changes) -> dict:
@@ -58,7 +55,7 @@ _M2 = _row(_S1, d_state=64, mixer='ssd', act='GELU', ssm_init='uniform')
 
 
 @MODELS.register_module()
-class VMamba(SSMBackbone):
+class VMamba(HierarchicalBackbone):
     """Four stages of SS2D blocks, strides 4, 8, 16 and 32.
 
     Args:
@@ -134,125 +131,55 @@ class VMamba(SSMBackbone):
         'base': 'base-s1l20',
     }
 
-    def __init__(
-        self,
-        arch: Arch = 'tiny',
-        in_channels: int = 3,
-        drop_path_rate: float | None = None,
-        out_indices: Sequence[int] = (3,),
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: dict | list | None = None,
-    ) -> None:
-        self_name, settings = self.parse_arch(arch)
-        depths = settings['depths']
-        super().__init__(
-            out_indices,
-            len(depths),
-            frozen_stages,
-            norm_eval,
-            init_cfg
-            or [
-                dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
-                dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
-            ],
+    def _build_stem(self, in_channels: int, embed_dims: int) -> nn.Module:
+        kind = self._choose('stem', conv=ConvStem, patch=PatchStem)
+        return kind(in_channels, embed_dims)
+
+    def _build_block(
+        self, embed_dims: int, drop_path_rate: float
+    ) -> nn.Module:
+        return VSSBlock(
+            embed_dims,
+            self._build_mixer(embed_dims),
+            self.arch['mlp_ratio'],
+            drop_path_rate,
+            self.with_cp,
         )
-        self.arch_name, self.arch = self_name, settings
-        if drop_path_rate is None:
-            drop_path_rate = settings['drop_path_rate']
-        embed_dims = settings['embed_dims']
-        stem = _choose('stem', settings, conv=ConvStem, patch=PatchStem)
-        self.stem = stem(in_channels, embed_dims)
 
-        ramp = np.linspace(0, drop_path_rate, sum(depths)).tolist()
-        self.stages = nn.ModuleList()
-        for i, depth in enumerate(depths):
-            rates, ramp = ramp[:depth], ramp[depth:]
-            last = i == len(depths) - 1
-            self.stages.append(
-                VMambaStage(embed_dims, settings, rates, not last, with_cp)
-            )
-            if i in self.out_indices:
-                self.add_module(f'norm{i}', nn.LayerNorm(embed_dims))
-            embed_dims *= 2
-        self._freeze_stages()
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) -> one (B, C_i, H_i, W_i) map per ``out_indices``.
-
-        Raises:
-            ValueError: If the image is smaller than one patch.
-        """
-        x = self.stem(x)
-        outs = []
-        for i, stage in enumerate(self.stages):
-            for block in stage.blocks:
-                x = block(x)
-            if i in self.out_indices:
-                out = getattr(self, f'norm{i}')(x)
-                outs.append(out.permute(0, 3, 1, 2).contiguous())
-            if stage.downsample is not None:
-                x = stage.downsample(x)
-        return tuple(outs)
-
-
-class VMambaStage(nn.Module):
-    """One stage's blocks and the downsampling that follows them."""
-
-    def __init__(
-        self,
-        embed_dims: int,
-        settings: dict,
-        drop_path_rates: Sequence[float],
-        downsample: bool,
-        with_cp: bool,
-    ) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(
-            VSSBlock(
-                embed_dims,
-                _build_mixer(embed_dims, settings),
-                settings['mlp_ratio'],
-                rate,
-                with_cp,
-            )
-            for rate in drop_path_rates
+    def _build_downsample(self, embed_dims: int) -> nn.Module:
+        kind = self._choose(
+            'downsample', conv=ConvDownsample, merging=PatchMerging
         )
-        kind = _choose(
-            'downsample', settings, conv=ConvDownsample, merging=PatchMerging
+        return kind(embed_dims)
+
+    def _build_mixer(self, embed_dims: int) -> nn.Module:
+        arch = self.arch
+        common = dict(
+            d_state=arch['d_state'],
+            ssm_ratio=arch['ssm_ratio'],
+            conv_bias=arch['conv_bias'],
+            act=arch['act'],
+            route_names=arch['routes'],
         )
-        self.downsample = kind(embed_dims) if downsample else None
-
-
-def _choose(field: str, settings: dict, **choices):
-    if settings[field] not in choices:
-        raise ValueError(
-            f'VMamba: arch field {field!r} must be one of '
-            f'{", ".join(choices)}, got {settings[field]!r}'
+        mixer = self._choose('mixer', ss2d=SS2D, ssd=SSD2D)
+        if mixer is SSD2D:
+            if arch['gate'] or arch['ssm_init'] != 'uniform':
+                raise ValueError(
+                    "VMamba: mixer='ssd' has no gate and starts with "
+                    "ssm_init='uniform'; set gate=False, ssm_init='uniform'"
+                )
+            return SSD2D(embed_dims, **common)
+        return SS2D(
+            embed_dims,
+            gate=arch['gate'],
+            ssm_init=arch['ssm_init'],
+            **common,
         )
-    return choices[settings[field]]
 
-
-def _build_mixer(embed_dims: int, settings: dict) -> nn.Module:
-    common = dict(
-        d_state=settings['d_state'],
-        ssm_ratio=settings['ssm_ratio'],
-        conv_bias=settings['conv_bias'],
-        act=settings['act'],
-        route_names=settings['routes'],
-    )
-    mixer = _choose('mixer', settings, ss2d=SS2D, ssd=SSD2D)
-    if mixer is SSD2D:
-        if settings['gate'] or settings['ssm_init'] != 'uniform':
+    def _choose(self, field: str, **choices: type) -> type:
+        if self.arch[field] not in choices:
             raise ValueError(
-                "VMamba: mixer='ssd' has no gate and starts with "
-                "ssm_init='uniform'; set gate=False, ssm_init='uniform'"
+                f'VMamba: arch field {field!r} must be one of '
+                f'{", ".join(choices)}, got {self.arch[field]!r}'
             )
-        return SSD2D(embed_dims, **common)
-    return SS2D(
-        embed_dims,
-        gate=settings['gate'],
-        ssm_init=settings['ssm_init'],
-        **common,
-    )
+        return choices[self.arch[field]]

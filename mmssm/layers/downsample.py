@@ -1,7 +1,10 @@
 """Halve a token map and double its channels."""
 
+from collections import OrderedDict
+
 import torch
 import torch.nn.functional as F
+from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -49,3 +52,33 @@ class ConvDownsample(BaseModule):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, ceil(H / 2), ceil(W / 2), 2 C)."""
         return self.norm(self.conv(x))
+
+
+class InvertedDownsample(BaseModule):
+    """A wide depthwise convolution of stride 2 between two linear maps.
+
+    That of `MLLA <https://arxiv.org/abs/2405.16605>`_.
+
+    Args:
+        in_channels (int): Channels in; twice as many come out.
+    """
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        out_channels, wide = 2 * in_channels, 8 * in_channels
+        act = dict(type='ReLU')
+        # Not a ConvModule: that warns of a bias before a norm.
+        last = OrderedDict(
+            conv=nn.Conv2d(wide, out_channels, 1),
+            bn=nn.BatchNorm2d(out_channels),
+        )
+        self.conv = nn.Sequential(
+            ConvModule(in_channels, wide, 1, act_cfg=act),
+            ConvModule(wide, wide, 3, 2, 1, groups=wide, act_cfg=act),
+            nn.Sequential(last),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, ceil(H / 2), ceil(W / 2), 2 C)."""
+        x = self.conv(x.permute(0, 3, 1, 2))
+        return x.permute(0, 2, 3, 1).contiguous()

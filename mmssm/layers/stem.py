@@ -1,5 +1,6 @@
 """Image (B, 3, H, W) -> first token map (B, H/4, W/4, C)."""
 
+from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -72,3 +73,55 @@ class ConvStem(BaseModule):
             lambda tokens: self.act(self.norm1(tokens)), x, width=x.shape[-1]
         )
         return self.norm2(self.conv2(x))
+
+
+class ResidualStem(BaseModule):
+    """Convolutions with batch norm and a residual unit.
+
+    The stem of `MLLA <https://arxiv.org/abs/2405.16605>`_.
+
+    Args:
+        in_channels (int): Image channels.
+        embed_dims (int): Token channels.
+    """
+
+    def __init__(self, in_channels: int, embed_dims: int) -> None:
+        super().__init__()
+        half, wide = embed_dims // 2, 4 * embed_dims
+        self.conv1 = _conv_bn(in_channels, half, 3, 2)
+        self.conv2 = nn.Sequential(
+            _conv_bn(half, half, 3, 1), _conv_bn(half, half, 3, 1, act=False)
+        )
+        self.conv3 = nn.Sequential(
+            _conv_bn(half, wide, 3, 2),
+            _conv_bn(wide, embed_dims, 1, 1, act=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, ceil(H / 4), ceil(W / 4), C).
+
+        Raises:
+            ValueError: If the image is smaller than one patch.
+        """
+        _check_image(x, 4)
+        x = self.conv1(x)
+        x = self.conv3(x + self.conv2(x))
+        return x.permute(0, 2, 3, 1).contiguous()
+
+
+def _conv_bn(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    stride: int,
+    act: bool = True,
+) -> ConvModule:
+    return ConvModule(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride,
+        kernel_size // 2,
+        norm_cfg=dict(type='BN'),
+        act_cfg=dict(type='ReLU') if act else None,
+    )

@@ -6,6 +6,7 @@ from .routed_scan import (
 )
 from .selective_scan import selective_scan, selective_scan_reference
 from .ssd import chunked_ssd, chunked_ssd_reference
+from .state_fusion import state_fusion, state_fusion_reference
 
 __all__ = [
     'chunked_ssd',
@@ -14,4 +15,6 @@ __all__ = [
     'routed_selective_scan_reference',
     'selective_scan',
     'selective_scan_reference',
+    'state_fusion',
+    'state_fusion_reference',
 ]

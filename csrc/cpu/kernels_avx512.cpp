@@ -1,4 +1,4 @@
-// The routed scan for processors with AVX512. System headers come before the
+// The loops for processors with AVX512. System headers come before the
 // target is set: their inline functions must stay runnable everywhere.
 #include <math.h>
 #include <stdint.h>
@@ -16,6 +16,7 @@
 #endif
 #define MMSSM_SIMD avx512
 #define MMSSM_VECTOR_BYTES 64
+#include "fusion_loops.h"
 #include "scan_loops.h"
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -1,4 +1,4 @@
-// The routed scan for processors with AVX2. System headers come before the
+// The loops for processors with AVX2. System headers come before the
 // target is set: their inline functions must stay runnable everywhere.
 #include <math.h>
 #include <stdint.h>
@@ -15,6 +15,7 @@
 #endif
 #define MMSSM_SIMD avx2
 #define MMSSM_VECTOR_BYTES 32
+#include "fusion_loops.h"
 #include "scan_loops.h"
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -1,8 +1,9 @@
-// The routed scan for any processor, and the choice of a better one.
+// The loops for any processor, and the choice of a better one.
 #include <stdlib.h>
 
 #define MMSSM_SIMD generic
 #define MMSSM_VECTOR_BYTES 16
+#include "fusion_loops.h"
 #include "scan_loops.h"
 
 namespace mmssm {
@@ -26,21 +27,30 @@ static bool has_avx512() {
 }
 #endif
 
-template <typename T>
-static ScanKernels<T> best_kernels() {
+// The loops for the best set that this processor has.
 #ifdef MMSSM_X86_DISPATCH
-  if (has_avx512()) return avx512::kernels<T>();
-  if (has_avx2()) return avx2::kernels<T>();
+#define MMSSM_BEST(loops)         \
+  (has_avx512() ? avx512::loops() \
+   : has_avx2() ? avx2::loops()   \
+                : generic::loops())
+#else
+#define MMSSM_BEST(loops) generic::loops()
 #endif
-  return generic::kernels<T>();
-}
 
 template <typename T>
 const ScanKernels<T>& scan_kernels() {
-  static const ScanKernels<T> best = best_kernels<T>();
+  static const ScanKernels<T> best = MMSSM_BEST(scan_loops<T>);
   return best;
 }
 template const ScanKernels<float>& scan_kernels<float>();
 template const ScanKernels<double>& scan_kernels<double>();
+
+template <typename T>
+const FusionKernels<T>& fusion_kernels() {
+  static const FusionKernels<T> best = MMSSM_BEST(fusion_loops<T>);
+  return best;
+}
+template const FusionKernels<float>& fusion_kernels<float>();
+template const FusionKernels<double>& fusion_kernels<double>();
 
 }  // namespace mmssm

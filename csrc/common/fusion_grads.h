@@ -1,0 +1,56 @@
+// Memory for the state fusion's gradients, on any device.
+#pragma once
+
+#include "fusion_inputs.h"
+#include "op_handles.h"
+
+namespace mmssm {
+
+// Gradients of maps are not zeroed, those of parameters and of c are, and have
+// an axis of partial sums before all others.
+struct FusionGradTensors {
+  at::Tensor x, taps, c, d, u;
+
+  FusionGradTensors(const FusionInputs& in, int64_t parts,
+                    int64_t channel_blocks) {
+    const auto options = in.taps.options();
+    const FusionSizes& s = in.size;
+    x = at::empty(in.x.sizes(), options);
+    taps = at::zeros({parts, kTaps, s.channels}, options);
+    if (!in.u.defined()) return;
+    c = at::zeros({channel_blocks, s.batch, s.height, s.width}, options);
+    d = at::zeros({parts, s.channels}, options);
+    u = at::empty(in.x.sizes(), options);
+  }
+
+  template <typename T, typename Token = T>
+  FusionGrads<T, Token> pointers(const at::Tensor& out) const {
+    const auto data = [](const at::Tensor& t) -> T* {
+      return t.defined() ? t.mutable_data_ptr<T>() : nullptr;
+    };
+    return {out.const_data_ptr<Token>(),
+            data(x),
+            data(taps),
+            data(c),
+            data(d),
+            data(u)};
+  }
+
+  // What the backward op returns: the sums of the parts, each like its input;
+  // empty for one that was not given.
+  FiveTensors add_up(const at::Tensor& of_x, const at::Tensor& of_taps,
+                     const OptionalTensor& of_c, const OptionalTensor& of_d,
+                     const OptionalTensor& of_u) const {
+    const auto like = [&](const at::Tensor& grad, const OptionalTensor& of) {
+      return of.has_value() ? grad.to(of->scalar_type())
+                            : at::empty({0}, of_x.options());
+    };
+    const auto sum = [](const at::Tensor& parts) {
+      return parts.defined() ? parts.sum(0) : parts;
+    };
+    return {like(x, of_x), like(sum(taps), of_taps), like(sum(c), of_c),
+            like(sum(d), of_d), like(u, of_u)};
+  }
+};
+
+}  // namespace mmssm

@@ -1,0 +1,120 @@
+"""The assembly that backbones of several stages share."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor, nn
+
+from .base import Arch, SSMBackbone
+
+
+class HierarchicalBackbone(SSMBackbone):
+    """A stem, then stages of blocks with downsampling in between.
+
+    A subclass fills :attr:`arch_settings`, whose rows have ``embed_dims``,
+    ``depths`` and ``drop_path_rate`` at least, and says what a stem, a block
+    and a downsampling layer are. The arguments are the subclass's too.
+
+    Args:
+        arch (str | dict): A row of :attr:`arch_settings`, or a dict of its
+            fields.
+        in_channels (int): Image channels. Defaults to 3.
+        drop_path_rate (float, optional): Stochastic depth of the last block;
+            it grows linearly from 0. Defaults to the arch's own.
+        out_indices (Sequence[int]): Stages to return. Defaults to (3, ).
+        frozen_stages (int): The stem and the stages up to this one do not
+            learn. Defaults to -1, none.
+        norm_eval (bool): Keep batch norms in eval mode. Defaults to False.
+        with_cp (bool): Recompute blocks in backward to save memory. Defaults
+            to False.
+        init_cfg (dict | list[dict], optional): Defaults to truncated normal
+            linear layers, as the originals start from.
+    """
+
+    def __init__(
+        self,
+        arch: Arch = 'tiny',
+        in_channels: int = 3,
+        drop_path_rate: float | None = None,
+        out_indices: Sequence[int] = (3,),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        name, settings = self.parse_arch(arch)
+        depths = settings['depths']
+        super().__init__(
+            out_indices,
+            len(depths),
+            frozen_stages,
+            norm_eval,
+            init_cfg
+            or [
+                dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
+                dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
+            ],
+        )
+        self.arch_name, self.arch = name, settings
+        self.with_cp = with_cp
+        if drop_path_rate is None:
+            drop_path_rate = settings['drop_path_rate']
+        embed_dims = settings['embed_dims']
+        self.stem = self._build_stem(in_channels, embed_dims)
+        rates = iter(np.linspace(0, drop_path_rate, sum(depths)).tolist())
+        self.stages = nn.ModuleList()
+        for i, depth in enumerate(depths):
+            blocks = nn.ModuleList(
+                self._build_block(embed_dims, next(rates))
+                for _ in range(depth)
+            )
+            last = i == len(depths) - 1
+            down = None if last else self._build_downsample(embed_dims)
+            self.stages.append(Stage(blocks, down))
+            if i in self.out_indices:
+                self.add_module(f'norm{i}', nn.LayerNorm(embed_dims))
+            embed_dims *= 2
+        self._freeze_stages()
+
+    def _build_stem(self, in_channels: int, embed_dims: int) -> nn.Module:
+        """Image (B, 3, H, W) -> tokens (B, H / 4, W / 4, C)."""
+        raise NotImplementedError
+
+    def _build_block(
+        self, embed_dims: int, drop_path_rate: float
+    ) -> nn.Module:
+        """(B, H, W, C) -> (B, H, W, C)."""
+        raise NotImplementedError
+
+    def _build_downsample(self, embed_dims: int) -> nn.Module:
+        """(B, H, W, C) -> (B, H / 2, W / 2, 2 C)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) -> one (B, C_i, H_i, W_i) map per ``out_indices``.
+
+        Raises:
+            ValueError: If the image is smaller than one patch.
+        """
+        x = self.stem(x)
+        outs = []
+        for i, stage in enumerate(self.stages):
+            for block in stage.blocks:
+                x = block(x)
+            if i in self.out_indices:
+                out = getattr(self, f'norm{i}')(x)
+                outs.append(out.permute(0, 3, 1, 2).contiguous())
+            if stage.downsample is not None:
+                x = stage.downsample(x)
+        return tuple(outs)
+
+
+class Stage(nn.Module):
+    """One stage's blocks and the downsampling that follows them, if any."""
+
+    def __init__(
+        self, blocks: nn.ModuleList, downsample: nn.Module | None
+    ) -> None:
+        super().__init__()
+        self.blocks = blocks
+        self.downsample = downsample

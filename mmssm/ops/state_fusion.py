@@ -1,0 +1,185 @@
+"""Spatial-Mamba's fusion of neighbouring states on a map."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import native
+
+DILATIONS = (1, 3, 5)
+
+
+def state_fusion(
+    x: Tensor,
+    weight: Tensor,
+    alpha: Tensor,
+    C: Tensor | None = None,
+    D: Tensor | None = None,
+    u: Tensor | None = None,
+) -> Tensor:
+    r"""Three dilated depthwise filters of a map, weighted and added.
+
+    .. math::
+        F_p = \sum_{i} \alpha_i \sum_{o \in \{-1, 0, 1\}^2}
+        weight_{i, o}\, x_{\mathrm{clip}(p + d_i o)}, \quad d = 1, 3, 5
+
+    the structure-aware state fusion of `Spatial-Mamba
+    <https://arxiv.org/abs/2410.15091>`_: beyond its border the map goes on
+    with the values at the border. With ``C``, ``D`` and ``u`` the states are
+    also read out in the same pass, :math:`y_p = C_p F_p + D u_p`.
+
+    The filters share their middle, so they are 25 different weights, applied
+    in one pass over the map. These are computed anew in each call: there is
+    nothing that could go stale.
+
+    Args:
+        x (Tensor): Map (B, H, W, C), float64, float32, bfloat16 or float16.
+            All maths are float32 (float64 for a float64 map).
+        weight (Tensor): Filters (3, C, 3, 3), the one of dilation 1 first.
+        alpha (Tensor): Their weights (3,).
+        C (Tensor, optional): Output weights (B, H, W), one per token.
+        D (Tensor, optional): Skip weights (C,).
+        u (Tensor, optional): The skipped map (B, H, W, C).
+
+    Returns:
+        Tensor: (B, H, W, C), in x's dtype.
+
+    Raises:
+        RuntimeError: On shapes, dtypes or devices that do not fit, and where
+            a second or a forward-mode derivative is asked for:
+            :func:`state_fusion_reference` has those.
+    """
+    if not native.use_native(x):
+        return state_fusion_reference(x, weight, alpha, C, D, u)
+    _check_filters(x, weight, alpha)
+    taps = merge_taps(weight, alpha, _compute_dtype(x))
+    return torch.ops.mmssm.state_fusion(x, taps, C, D, u)
+
+
+def state_fusion_reference(
+    x: Tensor,
+    weight: Tensor,
+    alpha: Tensor,
+    C: Tensor | None = None,
+    D: Tensor | None = None,
+    u: Tensor | None = None,
+) -> Tensor:
+    """:func:`state_fusion` composed from three convolutions.
+
+    Arguments and result are the same; it is differentiable to any order, and
+    what the native op is tested against.
+    """
+    _check_filters(x, weight, alpha)
+    _check_readout(x, C, D, u)
+    dtype = _compute_dtype(x)
+    maps = x.to(dtype).permute(0, 3, 1, 2)
+    fused = torch.zeros_like(maps)
+    # The maths must not follow autocast to 16 bits.
+    with torch.autocast(x.device.type, enabled=False):
+        for dilation, filters, share in zip(
+            DILATIONS, weight.to(dtype), alpha.to(dtype)
+        ):
+            convolved = F.conv2d(
+                _replicate(maps, dilation),
+                filters.unsqueeze(1),
+                dilation=dilation,
+                groups=len(filters),
+            )
+            fused = fused + share * convolved
+        fused = fused.permute(0, 2, 3, 1)
+        if C is not None:
+            fused = C.to(dtype).unsqueeze(-1) * fused + D.to(dtype) * u
+    return fused.to(x.dtype)
+
+
+def merge_taps(weight: Tensor, alpha: Tensor, dtype: torch.dtype) -> Tensor:
+    """The 25 different weights of the three filters.
+
+    Args:
+        weight (Tensor): Filters (3, C, 3, 3).
+        alpha (Tensor): Their weights (3,).
+        dtype (torch.dtype): Of the result.
+
+    Returns:
+        Tensor: (25, C), in the order of ``csrc/common/fusion_args.h``.
+    """
+    scaled = weight.to(dtype) * alpha.to(dtype).view(3, 1, 1, 1)
+    # (dilation, row, column, C)
+    top, row, bottom = scaled.permute(2, 0, 3, 1)
+    return torch.cat(
+        [
+            top.flatten(0, 1),
+            row[:, 0],
+            row[:, 1].sum(0, keepdim=True),
+            row[:, 2],
+            bottom.flatten(0, 1),
+        ]
+    )
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _replicate(maps: Tensor, width: int) -> Tensor:
+    """Pad (B, C, H, W) by copies of its border, of any size."""
+    for axis in (2, 3):
+        index = torch.arange(-width, maps.shape[axis] + width)
+        index = index.clamp(0, maps.shape[axis] - 1).to(maps.device)
+        maps = maps.index_select(axis, index)
+    return maps
+
+
+def _check_filters(x: Tensor, weight: Tensor, alpha: Tensor) -> None:
+    if x.dim() != 4 or 0 in x.shape[1:3]:
+        raise RuntimeError(
+            'state_fusion: x must be a map (B, H, W, C) with at least one '
+            f'token, got {tuple(x.shape)}'
+        )
+    _check_shape('weight', weight, '(3, C, 3, 3)', 3, x.shape[3], 3, 3)
+    _check_shape('alpha', alpha, '(3)', 3)
+
+
+def _check_readout(
+    x: Tensor, C: Tensor | None, D: Tensor | None, u: Tensor | None
+) -> None:
+    """Reject what the native op rejects and plain PyTorch would not."""
+    if C is None and D is None and u is None:
+        return
+    if C is None or D is None or u is None:
+        raise RuntimeError(
+            'state_fusion: a read-out takes C, D and u; give all three or none'
+        )
+    _check_shape('C', C, '(B, H, W)', *x.shape[:3])
+    _check_shape('D', D, '(C)', x.shape[3])
+    _check_shape('u', u, '(B, H, W, C)', *x.shape)
+
+
+def _check_shape(name: str, tensor: Tensor, axes: str, *want: int) -> None:
+    if tensor.shape != want:
+        raise RuntimeError(
+            f'state_fusion: {name} must have shape {axes} = {want}, got '
+            f'{tuple(tensor.shape)}'
+        )
+
+
+def _fake_forward(x, taps, C=None, D=None, u=None):
+    torch._check(
+        x.dim() == 4,
+        lambda: f'state_fusion: x must be (B, H, W, C), got {x.shape}',
+    )
+    return x.new_empty(x.shape)
+
+
+def _fake_backward(grad, *inputs):
+    return tuple(
+        inputs[0].new_empty(0) if t is None else t.new_empty(t.shape)
+        for t in inputs
+    )
+
+
+if native.is_available():
+    torch.library.register_fake('mmssm::state_fusion', _fake_forward)
+    torch.library.register_fake(
+        'mmssm::_state_fusion_backward', _fake_backward
+    )
