@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from rich.console import Console
 from rich.progress import Progress
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from mmssm.engine import keep_freed_memory
@@ -81,6 +82,44 @@ class Result:
     def median(self) -> float | None:
         """Median seconds of the last phase, None if not measured."""
         return next(reversed(self.medians.values()), None)
+
+
+def op_run(
+    name: str, op: Callable[..., Tensor], inputs: dict, backward: bool
+) -> Run:
+    """An op's phases: in inference mode, or forward and both directions.
+
+    Args:
+        name (str): What to call it.
+        op (Callable): Takes ``inputs``, gives one tensor like
+            ``inputs['x']``.
+        inputs (dict[str, Tensor]): By argument name. With ``backward`` those
+            of floating point are made to require gradients.
+        backward (bool): Whether gradients are measured too.
+
+    Returns:
+        Run: With the phases 'forward' and, if asked for, 'forward +
+        backward'.
+    """
+    floats = [t for t in inputs.values() if t.is_floating_point()]
+    grad = torch.ones_like(inputs['x'])
+
+    def forward():
+        return op(**inputs)
+
+    def forward_only():
+        with torch.inference_mode():
+            return op(**inputs)
+
+    def both():
+        y = forward()
+        return torch.autograd.grad(y, floats, grad.to(y.dtype))
+
+    if not backward:
+        return Run(name, {'forward': forward_only})
+    for tensor in floats:
+        tensor.requires_grad_()
+    return Run(name, {'forward': forward, 'forward + backward': both})
 
 
 @dataclass

@@ -14,7 +14,7 @@ from mmssm.ops import (
 )
 from mmssm.scans import CROSS, routes
 
-from .benchmark import PEAK, READING, Case, Run, machine, measure
+from .benchmark import PEAK, READING, Case, Run, machine, measure, op_run
 from .benchmark_report import Report, op_table
 
 # The routed scan's sizes in VMamba's variants at 224 pixels: side of the map,
@@ -95,43 +95,22 @@ def _runs(
 ) -> list[Run]:
     """All implementations, mmssm's first."""
     runs = [
-        _run('mmssm', routed_selective_scan, inputs, backward),
+        op_run('mmssm', routed_selective_scan, inputs, backward),
         _reference(inputs, backward),
     ]
     prepared = for_composition(inputs)
     for name, scan in {'ours': selective_scan, **foreign}.items():
         title = f'gather, scan ({name}), merge'
-        run = _run(title, _composition(scan), prepared, backward)
+        run = op_run(title, _composition(scan), prepared, backward)
         run.optional = name in foreign
         runs.append(run)
     return runs + (_compiled(inputs, prepared, backward) if compiled else [])
 
 
-def _run(name: str, scan: Callable, inputs: dict, backward: bool) -> Run:
-    """The phases of one implementation."""
-    floats = [t for t in inputs.values() if t.is_floating_point()]
-    grad = torch.ones_like(inputs['x'])
-
-    def forward():
-        return scan(**inputs)
-
-    def forward_only():
-        with torch.inference_mode():
-            return scan(**inputs)
-
-    def both():
-        y = forward()
-        return torch.autograd.grad(y, floats, grad.to(y.dtype))
-
-    if not backward:
-        return Run(name, {'forward': forward_only})
-    for tensor in floats:
-        tensor.requires_grad_()
-    return Run(name, {'forward': forward, 'forward + backward': both})
-
-
 def _reference(inputs: dict, backward: bool) -> Run:
-    run = _run('reference', routed_selective_scan_reference, inputs, backward)
+    run = op_run(
+        'reference', routed_selective_scan_reference, inputs, backward
+    )
     run.rounds = REFERENCE_ROUNDS
     states = inputs['A'].numel() * inputs['x'].shape[0]
     if states * inputs['routes'].shape[1] > REFERENCE_STATES:
@@ -151,7 +130,7 @@ def _compiled(inputs: dict, prepared: dict, backward: bool) -> list[Run]:
     runs = []
     for name, scan, arguments in variants:
         scan = torch.compile(scan, dynamic=False)
-        run = _run(f'{name}, compiled', scan, arguments, backward)
+        run = op_run(f'{name}, compiled', scan, arguments, backward)
         run.optional = True
         if name == 'reference' and steps > COMPILED_STEPS:
             run.note = (

@@ -6,13 +6,17 @@ Two conventions are kept apart, because published figures mix them:
   multiply-accumulate of a matrix product or convolution, 5 per element of an
   affine norm, and for a scan the operations of its parallel form,
   ``9 N + 1`` per route, channel and token
-  (https://github.com/state-spaces/mamba/issues/110);
+  (https://github.com/state-spaces/mamba/issues/110), ``7 N`` where it gives
+  its states and reads nothing out; Spatial-Mamba's state fusion counts as its
+  three 3 x 3 filters, 27 per channel and token, and its read-out nothing;
 - ``macs``: the multiply-accumulates alone; a scan has ``4 N + 2`` in its
-  sequential form.
+  sequential form, ``3 N + 1`` for states; a state fusion 25, and 2 more with
+  a read-out.
 
 Element-wise operations count nothing in either.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,12 +30,14 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from mmssm.ops import native
+from mmssm.ops.state_fusion import DILATIONS
 
 CONVENTIONS = {
     'flops': 'paper: multiply-accumulates of matrix products and convolutions,'
-    ' 5 per normalised element, 9 N + 1 per scanned route, channel and token',
-    'macs': 'multiply-accumulates only; 4 N + 2 per scanned route, channel and'
-    ' token',
+    ' 5 per normalised element, 9 N + 1 (7 N for states alone) per scanned'
+    ' route, channel and token',
+    'macs': 'multiply-accumulates only; 4 N + 2 (3 N + 1 for states alone) per'
+    ' scanned route, channel and token',
 }
 
 # The sizes at which the papers count each task's models.
@@ -52,7 +58,7 @@ _MAC_OPERATORS = {
     'mm',
     'dt_projection',
 }
-_SCAN_MACS = 'selective_scan (macs)'
+_NATIVE_MACS = 'native ops (macs)'
 
 
 @dataclass(frozen=True)
@@ -166,7 +172,7 @@ def count_model(
     analyzer.tracer_warnings('none')
     with torch.no_grad():
         counts = Counter(analyzer.by_operator())
-    macs = counts.pop(_SCAN_MACS, 0)
+    macs = counts.pop(_NATIVE_MACS, 0)
     macs += sum(n for op, n in counts.items() if op in _MAC_OPERATORS)
     by_operator = {op: int(n) for op, n in counts.most_common() if n}
     return sum(by_operator.values()), int(macs), by_operator
@@ -200,7 +206,7 @@ def scan_counts(
     # delta * A, delta * u, (delta * u) * B, a * x + b, C * x, D * u.
     sequential = (4 if with_output else 3) * states + 1 + with_skip
     return Counter(
-        {'selective_scan': cells * parallel, _SCAN_MACS: cells * sequential}
+        {'selective_scan': cells * parallel, _NATIVE_MACS: cells * sequential}
     )
 
 
@@ -236,9 +242,24 @@ def _routed_selective_scan(inputs: list, outputs: list) -> Counter:
     return counts
 
 
+def _state_fusion(inputs: list, outputs: list) -> Counter:
+    """Handle of ``mmssm::state_fusion``: x, taps, C, D, u."""
+    cells = math.prod(_shape(inputs[0]))
+    per_cell = len(DILATIONS) * 9
+    taps, _ = _shape(inputs[1])
+    readout = 2 if _given(inputs[2]) else 0
+    return Counter(
+        {
+            'state_fusion': cells * per_cell,
+            _NATIVE_MACS: cells * (taps + readout),
+        }
+    )
+
+
 OP_HANDLES: dict[str, Callable[[list, list], Counter]] = {
     'mmssm::selective_scan': _selective_scan,
     'mmssm::routed_selective_scan': _routed_selective_scan,
+    'mmssm::state_fusion': _state_fusion,
 }
 
 

@@ -136,6 +136,10 @@ def _check_filters(x: Tensor, weight: Tensor, alpha: Tensor) -> None:
             'state_fusion: x must be a map (B, H, W, C) with at least one '
             f'token, got {tuple(x.shape)}'
         )
+    if not x.is_floating_point():
+        raise RuntimeError(
+            f'state_fusion: x must be floating-point, got {x.dtype}'
+        )
     _check_shape('weight', weight, '(3, C, 3, 3)', 3, x.shape[3], 3, 3)
     _check_shape('alpha', alpha, '(3)', 3)
 

@@ -142,7 +142,7 @@ def test_timm_comes_first_and_without_its_head(monkeypatch):
     'arguments, message',
     [
         (dict(archs=['tiny-x']), "no arch 'tiny-x'; known: tiny-s1l8"),
-        (dict(archs=['Vmamba:tiny']), "no backbone 'Vmamba'; known: VMamba"),
+        (dict(archs=['Vmamba:tiny']), "no backbone 'Vmamba'; known: .*VMamba"),
         (dict(beside=['vgg']), "no backbone 'vgg' to put beside; known: swin"),
         (dict(configs=['no.py']), 'config no.py does not exist'),
         (dict(configs=[str(RECIPE)]), 'has no backbone'),

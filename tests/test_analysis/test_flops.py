@@ -14,7 +14,12 @@ from mmssm.analysis.flops import (
     default_shape,
     scan_counts,
 )
-from mmssm.ops import native, routed_selective_scan, selective_scan
+from mmssm.ops import (
+    native,
+    routed_selective_scan,
+    selective_scan,
+    state_fusion,
+)
 from mmssm.scans import CROSS, routes
 
 ROOT = Path(__file__).parents[2]
@@ -155,6 +160,45 @@ def test_routed_scan_is_counted_over_all_routes(with_projection):
         expected['dt_projection'] = projection
     assert by_operator == expected
     assert macs == cells * (4 * states + 2) + projection
+
+
+@pytest.mark.parametrize('with_readout', [True, False])
+def test_state_fusion_is_counted(with_readout):
+    channels = 6
+
+    def fuse(x):
+        readout = (x[..., 0], torch.ones(channels), x) if with_readout else ()
+        return state_fusion(
+            x, torch.ones(3, channels, 3, 3), torch.ones(3), *readout
+        )
+
+    inputs = (torch.randn(2, 3, 4, channels),)
+    flops, macs, by_operator = count_model(Scan(fuse), inputs)
+    cells = 2 * 3 * 4 * channels
+    # As its three filters; the tool does 25, and C and D by itself.
+    assert by_operator == {'state_fusion': 27 * cells}
+    assert flops == 27 * cells
+    assert macs == (25 + 2 * with_readout) * cells
+
+
+def test_states_alone_count_less():
+    channels, tokens = 6, 12
+
+    def scan(x):
+        return routed_selective_scan(
+            x,
+            torch.randn(2, tokens, 1, channels),
+            -torch.rand(1, channels, 1),
+            torch.randn(2, tokens, 1, 1),
+            routes=routes(('h',), 3, 4),
+            output='states',
+        )
+
+    inputs = (torch.randn(2, tokens, channels),)
+    flops, macs, _ = count_model(Scan(scan), inputs)
+    cells = 2 * tokens * channels
+    assert flops == 7 * cells
+    assert macs == 4 * cells
 
 
 def test_detector_reports_its_proposals():

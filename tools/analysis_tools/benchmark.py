@@ -1,7 +1,7 @@
 """Measure time and memory side by side, in interleaved rounds.
 
 `op` holds the native routed scan against everything else that computes it,
-`model` backbones against each other.
+`fusion` the state fusion likewise, `model` backbones against each other.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import sys
 import torch
 
 from mmssm.analysis.benchmark import prepare
+from mmssm.analysis.benchmark_fusion import bench_fusion
 from mmssm.analysis.benchmark_model import BESIDE, backbones, bench_model
 from mmssm.analysis.benchmark_op import bench_op
 from mmssm.analysis.benchmark_report import check_plot, plot
@@ -29,21 +30,19 @@ def parse_args() -> argparse.Namespace:
         "installed, mamba-ssm's and VMamba's.",
     )
     op.add_argument(
-        '--backward',
-        action='store_true',
-        help='measure forward + backward (default: forward in inference mode)',
-    )
-    op.add_argument(
         '--compile',
         action='store_true',
         help='also what torch.compile makes of each; compiling takes minutes',
     )
-    op.add_argument(
-        '--dtype',
-        default='float32',
-        choices=['float32', 'bfloat16', 'float16'],
-        help='of the tokens (default: %(default)s)',
+    fusion = modes.add_parser(
+        'fusion',
+        help='the state fusion beside its alternatives',
+        description="Spatial-Mamba's state fusion at its own sizes: mmssm's "
+        'native op, three dilated convolutions of padded maps, and one 11 x '
+        '11 convolution with merged weights.',
     )
+    for mode in (op, fusion):
+        add_op_options(mode)
     model = modes.add_parser(
         'model',
         help='backbones beside each other',
@@ -86,9 +85,23 @@ def parse_args() -> argparse.Namespace:
         help='forward + backward in training mode (default: inference)',
     )
     model.add_argument('--amp', action='store_true', help='bfloat16 autocast')
-    for mode in (op, model):
+    for mode in (op, fusion, model):
         add_common_options(mode)
     return parser.parse_args()
+
+
+def add_op_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--backward',
+        action='store_true',
+        help='measure forward + backward (default: forward in inference mode)',
+    )
+    parser.add_argument(
+        '--dtype',
+        default='float32',
+        choices=['float32', 'bfloat16', 'float16'],
+        help='of the tokens (default: %(default)s)',
+    )
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
@@ -122,13 +135,13 @@ def main() -> None:
         check_plot(args.plot)
     device = prepare(args.device, args.threads)
     common = dict(batch=args.batch, rounds=args.rounds, device=device)
+    if args.mode in ('op', 'fusion'):
+        common['backward'] = args.backward
+        common['dtype'] = getattr(torch, args.dtype)
     if args.mode == 'op':
-        report = bench_op(
-            backward=args.backward,
-            compiled=args.compile,
-            dtype=getattr(torch, args.dtype),
-            **common,
-        )
+        report = bench_op(compiled=args.compile, **common)
+    elif args.mode == 'fusion':
+        report = bench_fusion(**common)
     else:
         archs = args.arch or ([] if args.config else ['tiny-s1l8'])
         report = bench_model(
