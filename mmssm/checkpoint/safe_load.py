@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,9 @@ def load_file(
 ) -> Any:
     """Load a checkpoint file, running none of the code it may carry.
 
-    Tensors, plain Python values and the few types that mmengine's own
-    training checkpoints hold are accepted; a file that asks for more is
-    refused unless :func:`allow_unsafe_loading` was called.
+    Tensors, plain Python values and the few types that mmengine's own and
+    the originals' training checkpoints hold are accepted; a file that asks
+    for more is refused unless :func:`allow_unsafe_loading` was called.
 
     Args:
         path (str or Path): The file, as ``torch.save`` wrote it.
@@ -84,7 +85,10 @@ def load_file(
 
 
 def _safe_globals() -> list[type | tuple[Callable, str]]:
-    """What mmengine 0.10's training checkpoints ask for, and nothing else."""
+    """What training checkpoints ask for, and nothing else.
+
+    Those are mmengine 0.10's and, for their config, the originals'.
+    """
     # numpy 2 renamed the module; files name the one they were written with.
     multiarray = (np._core if hasattr(np, '_core') else np.core).multiarray
     allowed: list = [HistoryBuffer, np.ndarray, np.dtype, *_NUMERIC_DTYPES]
@@ -92,7 +96,19 @@ def _safe_globals() -> list[type | tuple[Callable, str]]:
         allowed.append((multiarray._reconstruct, f'{module}._reconstruct'))
         allowed.append((multiarray.scalar, f'{module}.scalar'))
     allowed.append((_statistics_method, 'builtins.getattr'))
+    allowed.append((_ConfigNode, 'yacs.config.CfgNode'))
     return allowed
+
+
+class _ConfigNode:
+    """Stand-in for the config that Swin's descendants save: a dict.
+
+    The real class is one too, with methods that nobody needs here; without
+    it, yacs need not be installed. torch fills exact dicts only.
+    """
+
+    def __new__(cls) -> OrderedDict:
+        return OrderedDict()
 
 
 def _statistics_method(owner: Any, name: Any) -> Callable:

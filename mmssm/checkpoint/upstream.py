@@ -13,7 +13,8 @@ A family (VMamba, ...) is a module with three names:
     that has none, a dict. Raises :class:`CheckpointError` for a key that is
     unknown or missing and for a wrong shape.
 
-A new family is one such module and its line in ``_FAMILIES``.
+A new family is one such module, written with :mod:`.key_map`, and its place
+in ``_FAMILIES``.
 """
 
 import re
@@ -21,10 +22,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from . import vmamba
+from . import spatial_mamba, vmamba
 from .errors import CheckpointError
 
-_FAMILIES = (vmamba,)
+# In the order of asking: an old VMamba's keys are a part of Spatial-Mamba's.
+_FAMILIES = (spatial_mamba, vmamba)
 
 # Where the authors keep the weights, the ones they evaluate with first.
 _CONTAINERS = ('state_dict', 'model', 'model_ema')
@@ -38,7 +40,6 @@ _META_KEPT = ('dataset_meta', 'CLASSES', 'PALETTE', 'epoch', 'iter')
 # by one key gives their users a reason instead of a list of keys.
 _NOT_SUPPORTED = (
     (r'\.op\.multi_scan\.', 'LocalVMamba'),
-    (r'\.self_attention\.state_fusion\.', 'Spatial-Mamba'),
     (r'\.mixer\.x_proj_\d+\.', 'LocalVim'),
     (r'\.mixer\.A_b_log$', 'Vim'),
     (r'\.TreeSSM\.', 'GrootV'),

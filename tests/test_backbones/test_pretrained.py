@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmssm.backbones import VMamba
+from mmssm.backbones import SpatialMamba, VMamba
 
 MINI = dict(embed_dims=16, depths=(1, 1, 1, 1))
 
@@ -49,19 +49,35 @@ def test_bare_backbone_file(tmp_path, classifier_file):
     )
 
 
-@pytest.mark.parametrize('name', ['vmamba_tiny_s1l8_cls'])
-def test_original_file_loads_directly(tmp_path, golden, name):
-    case = golden(name)
-    path = tmp_path / 'vssm1_tiny_0230s_ckpt_epoch_264.pth'
-    torch.save({'model': case.state_dict()}, path)
-    model = VMamba(
-        'tiny', init_cfg=dict(type='Pretrained', checkpoint=str(path))
-    )
+@pytest.mark.parametrize(
+    'name, backbone, key, own_key',
+    [
+        (
+            'vmamba_tiny_s1l8_cls',
+            VMamba,
+            'layers.2.blocks.3.op.dt_projs_weight',
+            'stages.2.blocks.3.mixer.dt_projs_weight',
+        ),
+        (
+            'spatial_mamba_tiny_cls',
+            SpatialMamba,
+            'layers.2.blocks.3.self_attention.state_fusion.alpha',
+            'stages.2.blocks.3.mixer.fusion_alpha',
+        ),
+    ],
+)
+def test_original_file_loads_directly(
+    tmp_path, golden, name, backbone, key, own_key
+):
+    weights = golden(name).state_dict()
+    path = tmp_path / 'ckpt_epoch_264.pth'
+    torch.save(dict(model=weights, optimizer={}, epoch=264), path)
+    init_cfg = dict(type='Pretrained', checkpoint=str(path))
+    model = backbone('tiny', out_indices=(0, 3), init_cfg=init_cfg)
     model.init_weights()
-    weights = case.state_dict()
-    key = 'layers.2.blocks.3.op.dt_projs_weight'
-    mixer = model.stages[2].blocks[3].mixer
-    assert torch.equal(mixer.dt_projs_weight, weights[key])
+    own = model.state_dict()
+    assert torch.equal(own[own_key], weights[key])
+    assert (own['norm0.weight'] == 1).all()  # not in the file: fresh
 
 
 @pytest.mark.parametrize(

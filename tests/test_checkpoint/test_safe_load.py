@@ -107,6 +107,33 @@ class _rewritten_pickle:
             sys.modules[self.other] = self.saved
 
 
+def test_config_of_an_original_loads_as_a_dict(tmp_path, monkeypatch):
+    """yacs need not be installed, and its class is not used if it is."""
+    yacs = types.ModuleType('yacs.config')
+
+    class CfgNode(dict):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.__dict__['__immutable__'] = True
+
+        def __setitem__(self, key, value):
+            raise AssertionError('the class of the file was run')
+
+    CfgNode.__module__, CfgNode.__qualname__ = 'yacs.config', 'CfgNode'
+    yacs.CfgNode = CfgNode
+    monkeypatch.setitem(sys.modules, 'yacs.config', yacs)
+    monkeypatch.setitem(sys.modules, 'yacs', types.ModuleType('yacs'))
+    config = CfgNode(dict(BASE=[''], MODEL=CfgNode(dict(NAME='t', DIM=(1,)))))
+    torch.save(dict(model={}, config=config), tmp_path / 'released.pth')
+
+    for installed in (True, False):
+        if not installed:
+            monkeypatch.undo()
+        loaded = load_file(tmp_path / 'released.pth')['config']
+        assert loaded == dict(BASE=[''], MODEL=dict(NAME='t', DIM=(1,)))
+        assert not isinstance(loaded, CfgNode)
+
+
 def test_forbidden_global_is_refused_and_not_run(tmp_path):
     path, trace = tmp_path / 'bad.pth', tmp_path / 'it ran'
     torch.save(dict(state_dict={}, extra=Creates(trace)), path)

@@ -1,11 +1,149 @@
+"""What holds for the files of every family."""
+
 import pytest
 import torch
+from mmengine.runner import CheckpointLoader
+from torch import nn
 
+from mmssm.backbones import SpatialMamba, VMamba
 from mmssm.checkpoint import CheckpointError, convert_upstream
+
+ARCHS = {
+    'vmamba': dict(
+        vanilla_vmamba_tiny='vanilla-tiny',
+        vanilla_vmamba_small='vanilla-small',
+        vanilla_vmamba_base='vanilla-base',
+        vmamba_tiny_s2l5='tiny-s2l5',
+        vmamba_small_s2l15='small-s2l15',
+        vmamba_base_s2l15='base-s2l15',
+        vmamba_tiny_s1l8='tiny-s1l8',
+        vmamba_small_s1l20='small-s1l20',
+        vmamba_base_s1l20='base-s1l20',
+        vmamba_tiny_m2='tiny-m2',
+        vmamba_tiny_s1l8_backbone='tiny-s1l8',
+    ),
+    'spatial_mamba': dict(
+        spatial_mamba_tiny='tiny',
+        spatial_mamba_small='small',
+        spatial_mamba_base='base',
+        spatial_mamba_tiny_backbone='tiny',
+    ),
+}
+BACKBONES = dict(vmamba=VMamba, spatial_mamba=SpatialMamba)
+MODELS = [
+    (family, model) for family, archs in ARCHS.items() for model in archs
+]
+# One classifier and one backbone of each family.
+TINY = dict(vmamba='vmamba_tiny_s1l8', spatial_mamba='spatial_mamba_tiny')
 
 
 def tensors(*keys):
     return {key: torch.ones(1) for key in keys}
+
+
+def test_every_model_is_converted(upstream_keys):
+    assert {model for _, model in MODELS} == set(upstream_keys)
+
+
+@pytest.mark.parametrize('family, model', MODELS)
+def test_released_model(original, shapes, model_shapes, family, model):
+    arch = ARCHS[family][model]
+    converted = convert_upstream(dict(model=original(model)), 'file.pth')
+    assert converted['meta']['mmssm'] == dict(
+        family=family, arch=arch, source='file.pth', container='model'
+    )
+    found = shapes(converted['state_dict'])
+    out_indices = (0, 1, 2, 3)
+    if not model.endswith('_backbone'):
+        out_indices = (3,)
+        width = found['backbone.norm3.weight'][0]
+        assert found.pop('head.fc.weight') == (1000, width)
+        assert found.pop('head.fc.bias') == (1000,)
+    assert found == model_shapes(
+        BACKBONES[family], arch=arch, out_indices=out_indices
+    )
+
+
+@pytest.mark.parametrize(
+    'wrap, container',
+    [
+        (lambda w: w, 'none'),
+        (lambda w: dict(model=w, epoch=292), 'model'),
+        (lambda w: dict(state_dict=w), 'state_dict'),
+        (lambda w: dict(model_ema=w, max_accuracy=82.6), 'model_ema'),
+        (lambda w: dict(model_ema=tensors('a'), model=w), 'model'),
+        (
+            lambda w: dict(model={f'module.{k}': v for k, v in w.items()}),
+            'model',
+        ),
+    ],
+)
+@pytest.mark.parametrize('family', TINY)
+def test_containers(original, shapes, family, wrap, container):
+    weights = original(TINY[family])
+    plain = convert_upstream(weights, 'x.pth')
+    wrapped = convert_upstream(wrap(weights), 'x.pth')
+    assert wrapped['meta']['mmssm']['container'] == container
+    assert shapes(wrapped['state_dict']) == shapes(plain['state_dict'])
+
+
+@pytest.mark.parametrize('family', TINY)
+def test_detector_keeps_its_neck_and_heads(
+    original, shapes, model_shapes, family
+):
+    backbone = original(f'{TINY[family]}_backbone')
+    others = {
+        'neck.lateral_convs.0.conv.weight': torch.ones(2),
+        'roi_head.bbox_head.fc_cls.bias': torch.ones(81),
+        'rpn_head.rpn_conv.norm.weight': torch.ones(3),
+    }
+    checkpoint = dict(
+        meta=dict(dataset_meta=dict(classes=('cat',)), cfg='a lot of text'),
+        state_dict={
+            **{f'backbone.{k}': v for k, v in backbone.items()},
+            **others,
+        },
+        optimizer=dict(state={}),
+    )
+    converted = convert_upstream(checkpoint, 'det.pth')
+    assert sorted(converted) == ['meta', 'state_dict']
+    assert converted['meta']['dataset_meta'] == dict(classes=('cat',))
+    found = shapes(converted['state_dict'])
+    for key in others:
+        assert converted['state_dict'][key] is others[key]
+        del found[key]
+    assert found == model_shapes(
+        BACKBONES[family], arch='tiny', out_indices=(0, 1, 2, 3)
+    )
+
+
+@pytest.mark.parametrize('family', TINY)
+def test_backbone_without_any_norm(original, shapes, model_shapes, family):
+    weights = original(f'{TINY[family]}_backbone')
+    weights = {k: v for k, v in weights.items() if k[:7] != 'outnorm'}
+    converted = convert_upstream(weights, 'x.pth')
+    expected = model_shapes(BACKBONES[family], arch='tiny')
+    for end in ('weight', 'bias'):
+        del expected[f'backbone.norm3.{end}']
+    assert shapes(converted['state_dict']) == expected
+
+
+@pytest.mark.parametrize('family', TINY)
+def test_loading_converts(tmp_path, golden, family):
+    case = golden(f'{TINY[family]}_cls')
+    torch.save(dict(model=case.state_dict()), tmp_path / 'released.pth')
+    loaded = CheckpointLoader.load_checkpoint(str(tmp_path / 'released.pth'))
+    model = nn.Module()
+    with torch.device('meta'):
+        model.backbone = BACKBONES[family](loaded['meta']['mmssm']['arch'])
+        model.head = nn.Module()
+        model.head.fc = nn.Linear(
+            model.backbone.norm3.normalized_shape[0], 1000
+        )
+    model.load_state_dict(loaded['state_dict'], assign=True)
+    originals = case.state_dict()
+    last = max(k for k in originals if k.endswith('head.bias'))
+    assert torch.equal(model.head.fc.bias, originals[last])
 
 
 @pytest.mark.parametrize(
@@ -24,7 +162,8 @@ def tensors(*keys):
         dict(
             meta={},
             state_dict=tensors(
-                'backbone.stages.0.blocks.0.mixer.x_proj_weight'
+                'backbone.stages.0.blocks.0.mixer.x_proj_weight',
+                'backbone.stages.0.blocks.0.mixer.fusion_weight',
             ),
             optimizer={},
         ),
@@ -38,10 +177,6 @@ def test_other_checkpoints_are_left_alone(checkpoint):
     'name, key',
     [
         ('LocalVMamba', 'layers.0.blocks.0.op.multi_scan.attn.norm.weight'),
-        (
-            'Spatial-Mamba',
-            'layers.0.blocks.0.self_attention.state_fusion.alpha',
-        ),
         ('LocalVim', 'layers.0.mixer.x_proj_0.weight'),
         ('Vim', 'layers.0.mixer.A_b_log'),
         ('GrootV', 'levels.0.blocks.0.TreeSSM.x_proj_weight'),
@@ -49,5 +184,8 @@ def test_other_checkpoints_are_left_alone(checkpoint):
 )
 def test_family_that_cannot_be_converted(name, key):
     weights = tensors(key, 'layers.0.blocks.0.op.x_proj_weight')
-    with pytest.raises(CheckpointError, match=rf'x\.pth holds {name},'):
+    with pytest.raises(
+        CheckpointError,
+        match=rf'x\.pth holds {name}, .*it converts spatial_mamba, vmamba',
+    ):
         convert_upstream(dict(model=weights), 'x.pth')

@@ -1,0 +1,117 @@
+"""Spatial-Mamba's checkpoints (https://github.com/EdwardChasel/Spatial-Mamba).
+
+A classification file holds a whole training state; the weights under
+``model`` are those that its authors evaluate.
+"""
+
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor
+
+from ..backbones import SpatialMamba
+from .key_map import (
+    Arch,
+    RenamedWeights,
+    Shapes,
+    arch_name,
+    expected_shapes,
+)
+
+NAME = 'spatial_mamba'
+
+_BLOCK, _BLOCK_TO = 'layers.#.blocks.#', 'stages.#.blocks.#'
+_MIXER, _MIXER_TO = f'{_BLOCK}.self_attention', f'{_BLOCK_TO}.mixer'
+_DOWN, _DOWN_TO = 'layers.#.downsample.conv.#', 'stages.#.downsample.conv.#'
+_FILTERS = '.mixer.fusion_weight'
+
+# Original name -> mmssm's name; one filter of three is '<name>.<number>'.
+_RULES = (
+    ('patch_embed.conv1.conv.*', 'stem.conv1.conv.*'),
+    ('patch_embed.conv1.norm.*', 'stem.conv1.bn.*'),
+    ('patch_embed.conv#.#.conv.*', 'stem.conv#.#.conv.*'),
+    ('patch_embed.conv#.#.norm.*', 'stem.conv#.#.bn.*'),
+    (f'{_BLOCK}.ln_#.*', f'{_BLOCK_TO}.norm#.*'),
+    (f'{_BLOCK}.cpe#.*', f'{_BLOCK_TO}.cpe#.*'),
+    (f'{_BLOCK}.mlp.fc1.*', f'{_BLOCK_TO}.ffn.layers.0.0.*'),
+    (f'{_BLOCK}.mlp.fc2.*', f'{_BLOCK_TO}.ffn.layers.1.*'),
+    (f'{_MIXER}.state_fusion.kernel_3', f'{_MIXER_TO}.fusion_weight.0'),
+    (f'{_MIXER}.state_fusion.kernel_3_1', f'{_MIXER_TO}.fusion_weight.1'),
+    (f'{_MIXER}.state_fusion.kernel_3_2', f'{_MIXER_TO}.fusion_weight.2'),
+    (f'{_MIXER}.state_fusion.alpha', f'{_MIXER_TO}.fusion_alpha'),
+    (f'{_MIXER}.*', f'{_MIXER_TO}.*'),
+    (f'{_DOWN}.conv.*', f'{_DOWN_TO}.conv.*'),
+    (f'{_DOWN}.norm.*', f'{_DOWN_TO}.bn.*'),
+    ('norm.*', 'norm3.*'),
+    ('outnorm#.*', 'norm#.*'),
+    ('head.*', 'head.fc.*'),
+)
+
+
+def matches(keys: Collection[str]) -> bool:
+    """Whether the keys are those of an original Spatial-Mamba."""
+    return any('.self_attention.state_fusion.' in key for key in keys)
+
+
+def convert(
+    state_dict: Mapping[str, Tensor],
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Arch]:
+    """Rename an original Spatial-Mamba's tensors and recognise its arch.
+
+    Args:
+        state_dict (Mapping[str, Tensor]): A classifier's or a backbone's
+            weights under the original names.
+
+    Returns:
+        tuple[dict, dict, str or dict]: The backbone's and the head's weights
+        under mmssm's names, and the ``arch`` for ``mmssm.SpatialMamba``.
+
+    Raises:
+        CheckpointError: A key is unknown, missing or given twice, or a shape
+            does not belong to the arch.
+    """
+    weights = RenamedWeights(state_dict, _RULES)
+    fields = _recognise(weights)
+    arch = arch_name(SpatialMamba, fields) or fields
+    weights.check(
+        _with_filters_apart(expected_shapes(SpatialMamba, arch, weights))
+    )
+    backbone, head = weights.parts()
+    return _with_filters_stacked(backbone), head, arch
+
+
+def _recognise(weights: RenamedWeights) -> dict:
+    """Read those arch fields off that leave a trace in names or shapes."""
+    block = 'stages.0.blocks.0'
+    dims = weights.size('stem.conv3.1.conv.weight', 0)
+    return dict(
+        embed_dims=dims,
+        depths=weights.depths(),
+        ssm_ratio=weights.size(f'{block}.mixer.x_proj_weight', 1) / dims,
+        mlp_ratio=weights.size(f'{block}.ffn.layers.0.0.weight', 0) / dims,
+    )
+
+
+def _with_filters_apart(shapes: Shapes) -> Shapes:
+    """A block's filters (3, C, 3, 3) as the original's three (C, 1, 3, 3)."""
+    apart = {}
+    for name, shape in shapes.items():
+        if name.endswith(_FILTERS):
+            for i in range(shape[0]):
+                apart[f'{name}.{i}'] = (shape[1], 1, *shape[2:])
+        else:
+            apart[name] = shape
+    return apart
+
+
+def _with_filters_stacked(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The reverse of :func:`_with_filters_apart`, for tensors."""
+    stacked = {}
+    for name, value in weights.items():
+        whole, _, number = name.rpartition('.')
+        if not whole.endswith(_FILTERS):
+            stacked[name] = value
+        elif number == '0':
+            filters = [weights[f'{whole}.{i}'] for i in range(3)]
+            stacked[whole] = torch.stack(filters).squeeze(2)
+    return stacked

@@ -1,0 +1,305 @@
+"""What holds for every backbone of several stages."""
+
+import pytest
+import torch
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+import mmssm
+from mmssm.backbones import SpatialMamba, VMamba
+from mmssm.checkpoint import convert_upstream
+
+# The patch stem drops what is left of an image's size divided by 4.
+PATCH = dict(stem='patch', downsample='merging', gate=True, mlp_ratio=0.0)
+SSD = dict(mixer='ssd', d_state=8, act='GELU', ssm_init='uniform')
+KINDS = {
+    'vmamba': (VMamba, dict()),
+    'vmamba-patch': (VMamba, PATCH),
+    'vmamba-ssd': (VMamba, SSD),
+    'spatial-mamba': (SpatialMamba, dict()),
+}
+TWO_KINDS = ['vmamba', 'spatial-mamba']
+
+# Counted on the original implementations, classifier (1000 classes) included;
+# VMamba's small-m2 and base-m2 were never counted there.
+PARAMETERS = {
+    (VMamba, 'vanilla-tiny'): 22_893_448,
+    (VMamba, 'vanilla-small'): 44_417_416,
+    (VMamba, 'vanilla-base'): 76_254_056,
+    (VMamba, 'tiny-s2l5'): 30_705_832,
+    (VMamba, 'small-s2l15'): 50_147_752,
+    (VMamba, 'base-s2l15'): 88_557_800,
+    (VMamba, 'tiny-s1l8'): 30_249_064,
+    (VMamba, 'small-s1l20'): 49_012_840,
+    (VMamba, 'base-s1l20'): 86_614_504,
+    (VMamba, 'tiny-m2'): 25_340_296,
+    (SpatialMamba, 'tiny'): 26_748_862,
+    (SpatialMamba, 'small'): 43_074_280,
+    (SpatialMamba, 'base'): 95_745_592,
+}
+UNCOUNTED = {(VMamba, 'small-m2'), (VMamba, 'base-m2')}
+
+GOLDEN = {
+    'vmamba_vanilla_tiny_cls': (VMamba, 'vanilla-tiny'),
+    'vmamba_tiny_s2l5_cls': (VMamba, 'tiny-s2l5'),
+    'vmamba_tiny_s1l8_cls': (VMamba, 'tiny-s1l8'),
+    'vmamba_tiny_m2_cls': (VMamba, 'tiny-m2'),
+    'vmamba_vanilla_tiny_backbone': (VMamba, 'vanilla-tiny'),
+    'vmamba_tiny_s1l8_backbone': (VMamba, 'tiny-s1l8'),
+    'spatial_mamba_tiny_cls': (SpatialMamba, 'tiny'),
+    'spatial_mamba_tiny_backbone': (SpatialMamba, 'tiny'),
+}
+
+
+def mini(kind, depths=(1, 1, 1, 1), **arguments):
+    """A small backbone of one of :data:`KINDS`."""
+    backbone, fields = KINDS[kind]
+    arch = dict(embed_dims=16, depths=depths, **fields)
+    return backbone(arch, **arguments)
+
+
+def count(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize('backbone, arch', PARAMETERS)
+def test_parameter_count_is_the_originals(backbone, arch):
+    with torch.device('meta'):
+        model = backbone(arch)
+    width = model.arch['embed_dims'] * 8
+    assert count(model) + 1000 * (width + 1) == PARAMETERS[backbone, arch]
+
+
+@pytest.mark.parametrize(
+    'backbone, arch, parameters',
+    [
+        (VMamba, 'tiny-s1l8', 29_481_408),
+        (SpatialMamba, 'tiny', 26_236_758),
+    ],
+)
+def test_parameter_count_with_output_norms(backbone, arch, parameters):
+    with torch.device('meta'):
+        model = backbone(arch, out_indices=(0, 1, 2, 3))
+    assert count(model) == parameters
+
+
+def test_every_arch_is_counted_or_unreleased():
+    archs = {(b, a) for b in (VMamba, SpatialMamba) for a in b.arch_settings}
+    assert archs == set(PARAMETERS) | UNCOUNTED
+    for backbone, arch in UNCOUNTED:
+        with torch.device('meta'):
+            assert count(backbone(arch)) > count(backbone('tiny-m2'))
+
+
+@pytest.mark.parametrize('name', GOLDEN)
+def test_golden(golden, name):
+    """A classifier, or maps of odd sizes that are not square; in eval mode
+    without gradients, as in use, and with them.
+    """
+    case, (backbone, arch) = golden(name), GOLDEN[name]
+    classifies = name.endswith('_cls')
+    converted = convert_upstream({'model': case.state_dict()}, name)
+    model = nn.Module()
+    model.backbone = backbone(
+        arch, out_indices=(3,) if classifies else (0, 1, 2, 3)
+    )
+    if classifies:
+        model.head = nn.Module()
+        width = model.backbone.arch['embed_dims'] * 8
+        model.head.fc = nn.Linear(width, 1000)
+    model.load_state_dict(converted['state_dict'], strict=True)
+    model.eval()
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            outs = model.backbone(case.input())
+            if classifies:
+                logits = model.head.fc(outs[-1].mean((2, 3)))
+                assert case.error('logits', logits) <= 2e-4
+                continue
+            for i, out in enumerate(outs):
+                assert case.error(f'stage{i}', out) <= 2e-4
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('size', [(64, 64), (33, 70), (4, 4), (4, 100)])
+def test_any_size_learns(kind, size):
+    """Any H x W, down to one patch, and every parameter gets a gradient."""
+    model = mini(kind, out_indices=(0, 1, 2, 3))
+    outs = model(torch.randn(2, 3, *size))
+    half_up = kind != 'vmamba-patch'
+    height, width = ((s + 3) // 4 if half_up else s // 4 for s in size)
+    for i, out in enumerate(outs):
+        assert out.shape == (2, 16 * 2**i, height, width)
+        height, width = (height + 1) // 2, (width + 1) // 2
+    sum((o * torch.randn_like(o)).sum() for o in outs).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize('kind', TWO_KINDS)
+def test_batch_items_do_not_mix(kind):
+    model = mini(kind).eval()
+    x = torch.randn(3, 3, 40, 40)
+    with torch.no_grad():
+        whole = model(x)[0]
+        single = torch.cat([model(x[i : i + 1])[0] for i in range(3)])
+        assert model(x[:0])[0].shape == (0, 128, 2, 2)
+    torch.testing.assert_close(whole, single, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('kind', TWO_KINDS)
+def test_drop_path_grows_linearly(kind):
+    model = mini(kind, (1, 2, 1), drop_path_rate=0.3, out_indices=(2,))
+    blocks = [block for stage in model.stages for block in stage.blocks]
+    for paths in (
+        [block.drop_path for block in blocks],
+        [block.ffn.dropout_layer for block in blocks],
+    ):
+        rates = [path.drop_prob for path in paths]
+        assert rates == pytest.approx([0, 0.1, 0.2, 0.3])
+
+
+@pytest.mark.parametrize('kind', TWO_KINDS)
+def test_frozen_stages(kind):
+    model = mini(kind, out_indices=(0, 1), frozen_stages=0).train()
+    frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
+    prefixes = {
+        n.split('.')[0] + n.split('.')[1] * ('stages' in n) for n in frozen
+    }
+    assert prefixes == {'stem', 'stages0', 'norm0'}
+    assert not model.stages[0].training and model.stages[1].training
+    before = {k: v.clone() for k, v in model.stem.state_dict().items()}
+    model(torch.randn(2, 3, 32, 32))
+    for key, value in model.stem.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+@pytest.mark.parametrize('kind', TWO_KINDS)
+def test_with_cp_changes_nothing_but_memory(kind):
+    torch.manual_seed(0)
+    plain = mini(kind, drop_path_rate=0.0)
+    saving = mini(kind, drop_path_rate=0.0, with_cp=True)
+    saving.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 3, 64, 64)
+    weight = torch.randn(1, 128, 1, 1)
+    for model in (plain, saving):
+        (model(x)[0] * weight).sum().backward()
+    for a, b in zip(plain.parameters(), saving.parameters()):
+        torch.testing.assert_close(a.grad, b.grad)
+    for a, b in zip(plain.buffers(), saving.buffers()):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('autocast', [False, True])
+def test_inference_equals_training_forward(monkeypatch, kind, autocast):
+    """Without gradients large maps are worked on in slices."""
+    monkeypatch.setattr('mmssm.layers.slices.SLICE_BYTES', 2**12)
+    torch.manual_seed(0)
+    model = mini(kind, out_indices=(0, 1, 2, 3)).eval()
+    x = torch.randn(2, 3, 72, 50)
+    with torch.autocast('cpu', enabled=autocast):
+        want = model(x)
+        with torch.no_grad():
+            got = model(x)
+    tolerance = 0.1 if autocast else 1e-4
+    for a, b in zip(got, want):
+        assert a.dtype == b.dtype
+        torch.testing.assert_close(
+            a.float(), b.detach().float(), rtol=tolerance, atol=tolerance
+        )
+
+
+@pytest.mark.parametrize('kind', ['vmamba', 'vmamba-ssd', 'spatial-mamba'])
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_autocast_and_16_bit_weights(dtype, kind):
+    torch.manual_seed(0)
+    model = mini(kind).eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        want = model(x)[0]
+        with torch.autocast('cpu', dtype=dtype):
+            mixed = model(x)[0]
+        low = model.to(dtype)(x.to(dtype))[0]
+    for got in (mixed, low):
+        torch.testing.assert_close(got.float(), want, rtol=0.1, atol=0.1)
+
+
+# inductor's C++ compiler takes a quarter of a minute for each new model.
+@pytest.mark.parametrize(
+    'kind, backend',
+    [
+        ('vmamba', 'inductor'),
+        ('vmamba-ssd', 'inductor'),
+        ('spatial-mamba', 'aot_eager'),
+    ],
+)
+def test_compile_and_export_give_the_eager_result(kind, backend):
+    torch.manual_seed(0)
+    model = mini(kind, (1,), out_indices=(0,)).eval()
+    x = torch.randn(1, 3, 32, 48)
+    with torch.no_grad():
+        want = model(x)
+        exported = torch.export.export(model, (x,)).module()(x)
+        compiled = torch.compile(model, fullgraph=True, backend=backend)(x)
+    for got in (exported, compiled):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('kind', TWO_KINDS)
+def test_compiled_gradients(kind):
+    torch.manual_seed(0)
+    model = mini(kind, (1, 1), drop_path_rate=0.0, out_indices=(1,)).eval()
+    compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
+    x = torch.randn(1, 3, 32, 32)
+    weight = torch.randn(1, 32, 4, 4)
+    grads = []
+    for f in (model, compiled):
+        model.zero_grad()
+        (f(x)[0] * weight).sum().backward()
+        grads.append([p.grad.clone() for p in model.parameters()])
+    for a, b in zip(*grads):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain', 'mmengine'])
+@pytest.mark.parametrize('kind', TWO_KINDS)
+def test_registered_for_every_scope(scope, kind):
+    backbone = KINDS[kind][0]
+    name = backbone.__name__
+    arch = dict(embed_dims=16, depths=(1, 1, 1, 1))
+    with DefaultScope.overwrite_default_scope(scope):
+        for type_ in (name, f'mmssm.{name}', getattr(mmssm, name)):
+            model = MODELS.build(dict(type=type_, arch=arch))
+            assert isinstance(model, backbone)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_too_small_an_image_is_refused(kind):
+    model = mini(kind)
+    with pytest.raises(ValueError, match='smaller than one patch'):
+        model(torch.zeros(1, 3, 3, 64))
+    with pytest.raises(ValueError, match=r'images must be \(B, channels'):
+        model(torch.zeros(3, 64, 64))
+
+
+@pytest.mark.parametrize(
+    'arguments, error, message',
+    [
+        (dict(arch=dict(depth=(1,))), ValueError, "arch field 'depth'"),
+        (dict(drop_path=0.1), TypeError, "did you mean 'drop_path_rate'"),
+        (dict(out_indices=(0, 4)), ValueError, 'stages 0 to 3, each'),
+        (dict(out_indices=()), ValueError, 'stages 0 to 3, '),
+        (dict(out_indices=3), ValueError, 'stages 0 to 3, each at most once'),
+        (dict(out_indices=(3, 3)), ValueError, 'each at most once, got'),
+        (dict(arch=None), ValueError, 'a name or a dict, got None'),
+        (dict(frozen_stages=4), ValueError, r'-1 \(none\) to 3, got 4'),
+    ],
+)
+@pytest.mark.parametrize('kind', TWO_KINDS)
+def test_bad_arguments_are_named_in_one_line(kind, arguments, error, message):
+    backbone = KINDS[kind][0]
+    with pytest.raises(error, match=message) as caught:
+        backbone(**arguments)
+    assert '\n' not in str(caught.value)

@@ -1,0 +1,83 @@
+"""Originals' state dicts, and the shapes of mmssm's models."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmssm.checkpoint import CheckpointError, convert_upstream
+
+KEYS_FOLDER = Path(__file__).parents[1] / 'data' / 'upstream_keys'
+
+
+@pytest.fixture(scope='session')
+def upstream_keys():
+    """{model: depths and original key -> shape}.
+
+    ``blocks.*`` stands for each of a stage's blocks.
+    """
+    found = {}
+    for path in KEYS_FOLDER.glob('*.json'):
+        found.update(json.loads(path.read_text()))
+    return found
+
+
+@pytest.fixture
+def original(upstream_keys):
+    """Make an original's state dict; the tensors take no memory."""
+
+    def original(model):
+        depths, keys = upstream_keys[model].values()
+        found = {}
+        for key, shape in keys.items():
+            stage = int(key.split('.')[1]) if '*' in key else 0
+            for block in range(depths[stage] if '*' in key else 1):
+                name = key.replace('*', str(block))
+                found[name] = torch.zeros(()).expand(shape)
+        return found
+
+    return original
+
+
+@pytest.fixture
+def shapes():
+    """Shapes of a state dict's tensors, by name."""
+    return lambda state_dict: {k: v.shape for k, v in state_dict.items()}
+
+
+@pytest.fixture
+def model_shapes(shapes):
+    """Shapes of a backbone's state dict, with the prefix of files."""
+
+    def model_shapes(backbone, **arguments):
+        with torch.device('meta'):
+            model = backbone(**arguments)
+        found = shapes(model.state_dict())
+        return {f'backbone.{name}': shape for name, shape in found.items()}
+
+    return model_shapes
+
+
+@pytest.fixture
+def refusal(original):
+    """What is said about an original with some keys changed.
+
+    ``None`` for a key takes it away; a tuple gives it that shape.
+    """
+
+    def refusal(family, model, changes):
+        weights = original(model)
+        for key, shape in changes.items():
+            if shape is None:
+                del weights[key]
+            else:
+                weights[key] = torch.zeros(shape)
+        with pytest.raises(CheckpointError) as caught:
+            convert_upstream(dict(model=weights), 'some.pth')
+        message = str(caught.value)
+        start = f'some.pth looks like {family}, but '
+        assert message.startswith(start) and '\n' not in message
+        return message.removeprefix(start)
+
+    return refusal
