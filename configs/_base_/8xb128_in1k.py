@@ -51,8 +51,16 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-# The mean keeps 0.9999 of itself at every step.
-custom_hooks = [dict(type='EMAHook', momentum=1e-4, priority='ABOVE_NORMAL')]
+# The mean keeps 0.9999 of itself at every step. As in timm, the statistics of
+# batch norms are averaged, too.
+custom_hooks = [
+    dict(
+        type='EMAHook',
+        momentum=1e-4,
+        update_buffers=True,
+        priority='ABOVE_NORMAL',
+    )
+]
 
 # For --tta, which the authors do not use here: the image and its mirror image.
 tta_model = dict(type='mmpretrain.AverageClsScoreTTA')

@@ -5,7 +5,8 @@ from .cli import add_common_options, add_unsafe_load
 from .errors import ConfigError, run_tool
 from .evaluate import evaluate
 from .memory import keep_freed_memory
-from .preflight import check_data
+from .mesa_hook import MESAHook
+from .preflight import check_data, check_weights
 from .resume import find_latest
 from .strict_load import StrictLoadHook
 from .train import train
@@ -13,10 +14,12 @@ from .train import train
 __all__ = [
     'AtomicCheckpointHook',
     'ConfigError',
+    'MESAHook',
     'StrictLoadHook',
     'add_common_options',
     'add_unsafe_load',
     'check_data',
+    'check_weights',
     'evaluate',
     'find_latest',
     'keep_freed_memory',

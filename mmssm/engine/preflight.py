@@ -1,7 +1,8 @@
-"""Checking that a config's data exist before anything is built."""
+"""Checking that a config's files exist before anything is built."""
 
 import inspect
 import os.path as osp
+from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS
@@ -48,6 +49,35 @@ def check_data(cfg: Config, *splits: str) -> None:
                 _check_dataset(dataset, place)
         if not built:
             _check_evaluator(cfg, split)
+
+
+def check_weights(cfg: Config) -> None:
+    """Raise a one-line error if the backbone's pretrained file is missing.
+
+    Addresses are left to the loader.
+
+    Args:
+        cfg (Config): The config to train.
+
+    Raises:
+        ConfigError: Names the file, where to get it if a README beside the
+            config tells, and the option that points elsewhere.
+    """
+    option = 'model.backbone.init_cfg'
+    init = (cfg.model.get('backbone') or {}).get('init_cfg')
+    for part in init if isinstance(init, (list, tuple)) else [init]:
+        if not isinstance(part, dict) or part.get('type') != 'Pretrained':
+            continue
+        path = str(part.get('checkpoint') or '').removeprefix('file://')
+        if not path or '://' in path or Path(path).expanduser().exists():
+            continue
+        readme = Path(osp.dirname(cfg.filename or '')) / 'README.md'
+        source = f'; {readme} tells where to get it' if readme.exists() else ''
+        raise ConfigError(
+            f'pretrained weights not found: {path} ({option}){source}; put '
+            f'them there, point elsewhere with --cfg-options {option}'
+            f'.checkpoint=/path/to/file, or start untrained with {option}=None'
+        )
 
 
 def _builds_itself(dataset: dict, scope: str | None) -> bool:

@@ -8,7 +8,7 @@ from mmengine.runner import Runner
 from .config import load_config, require
 from .distributed import prepare_launch
 from .errors import ConfigError
-from .preflight import check_data
+from .preflight import check_data, check_weights
 from .resume import prepare_resume
 from .runner import ScopedRunner
 
@@ -57,6 +57,7 @@ def train(
         _scale_lr(cfg)
     _use_atomic_checkpoints(cfg)
     check_data(cfg, 'train', 'val')
+    check_weights(cfg)
     prepare_launch(cfg, launcher)
     if resume is None and cfg.get('resume'):
         resume = cfg.get('load_from') or 'auto'

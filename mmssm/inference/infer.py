@@ -226,7 +226,9 @@ def _find_model(config: str, checkpoint: str | None) -> tuple[str, str]:
     checkpoint = checkpoint or weights
     if checkpoint is None:
         raise ConfigError(
-            f'no weights are published for {config}; give a checkpoint'
+            f'no weights can be fetched for {config}: there are none, or only '
+            f"by hand, see the README.md beside {path}; give a file's path as "
+            'checkpoint'
         )
     return path, checkpoint
 

@@ -18,6 +18,12 @@ CONFIGS = sorted(path for family in FAMILIES for path in family.glob('*.py'))
 # Another config's model, evaluated at another size: without published figures.
 EVALUATION = [path for path in CONFIGS if re.search(r'-\d+px$', path.stem)]
 LINK = re.compile(r'\[(?:config|original)\]\(([^)]+)\)')
+# A file, a page that leads to one, or none.
+WEIGHTS = re.compile(
+    r'\[original\]\((https://\S+\.pth)\)'
+    r'|\[Google Drive\]\((https://drive\.google\.com/file/d/\S+)\)'
+    r'|(not released)'
+)
 
 
 def entries(metafile):
@@ -84,6 +90,15 @@ def test_readme_and_metafile_agree(family):
         for shown, value in zip(figures, published(entry)):
             decimals = len(shown.partition('.')[2])
             assert float(shown) == round(value, decimals), entry['Name']
+
+
+@pytest.mark.parametrize('family', FAMILIES, ids=lambda path: path.name)
+def test_readme_tells_each_models_weights(family):
+    weights = [
+        WEIGHTS.match(row[-1]) for row, _ in readme_rows(family).values()
+    ]
+    links = [match[1] or match[2] for match in weights if not match[3]]
+    assert len(set(links)) == len(links) > 0
 
 
 @pytest.mark.parametrize('path', EVALUATION, ids=lambda path: path.stem)

@@ -3,7 +3,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from torch.utils.data import Dataset
 
-from mmssm.engine import ConfigError, check_data
+from mmssm.engine import ConfigError, check_data, check_weights
 
 
 class CocoDataset(Dataset):
@@ -116,3 +116,34 @@ def test_annotations_of_a_metric(coco):
     coco.val_evaluator = dict(type='CocoMetric', ann_file='nowhere.json')
     text = message(coco, 'val')
     assert 'nowhere.json' in text and 'val_evaluator.ann_file=' in text
+
+
+def pretrained(checkpoint, filename=None):
+    init_cfg = dict(type='Pretrained', checkpoint=str(checkpoint))
+    cfg = Config(dict(model=dict(backbone=dict(init_cfg=init_cfg))))
+    cfg._filename = filename and str(filename)
+    return cfg
+
+
+def test_missing_weights_name_the_file_and_its_source(tmp_path):
+    readme = tmp_path / 'README.md'
+    cfg = pretrained('nowhere.pth', tmp_path / 'config.py')
+    with pytest.raises(ConfigError, match='not found: nowhere.pth') as error:
+        check_weights(cfg)
+    assert 'README' not in str(error.value)
+    readme.touch()
+    with pytest.raises(ConfigError, match=f'{readme} tells where to get it'):
+        check_weights(cfg)
+    init_cfg = dict(cfg.model.backbone.init_cfg)
+    cfg.model.backbone.init_cfg = [dict(type='Constant'), init_cfg]
+    with pytest.raises(ConfigError, match='init_cfg=None'):
+        check_weights(cfg)
+
+
+def test_weights_that_are_there_or_fetched(tmp_path):
+    file = tmp_path / 'weights.pth'
+    file.touch()
+    for checkpoint in (file, f'file://{file}', 'https://x.org/weights.pth'):
+        check_weights(pretrained(checkpoint))
+    check_weights(Config(dict(model=dict(type='A'))))
+    check_weights(Config(dict(model=dict(backbone=dict(init_cfg=None)))))

@@ -482,7 +482,7 @@ def test_name_without_weights(image, monkeypatch):
     module = sys.modules[function.__module__]
     monkeypatch.setattr(module, 'find_model', lambda name: ('x.py', None))
     for name in ('some-model', 'some.model_v1.5'):
-        with pytest.raises(ConfigError, match='no weights are published'):
+        with pytest.raises(ConfigError, match='no weights can be fetched'):
             infer(image, name)
 
 

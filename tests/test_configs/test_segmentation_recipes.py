@@ -1,26 +1,15 @@
-"""The segmentors train as VMamba's authors did, value for value."""
+"""The segmentors train as their authors trained them, value for value."""
 
 import cv2
 import numpy as np
 import pytest
-from mmengine.dataset import Compose
-from mmengine.registry import DefaultScope
-from vmamba_recipes import (
-    ARCHS,
-    SEGMENTORS,
-    cases,
-    check_backbone,
-    check_norms_are_free_of_decay,
-    segmentor,
-)
-
-CASES = cases(SEGMENTORS)
+from recipes import SPATIAL_MAMBA, VMAMBA, segmentors, views_of
 
 
-@pytest.mark.parametrize(('size', 'arch'), CASES)
-def test_model(size, arch):
-    cfg = segmentor(size, arch)
-    check_backbone(cfg, arch)
+@pytest.mark.parametrize(('family', 'size', 'arch'), segmentors())
+def test_model(family, size, arch):
+    cfg = family.segmentor(size, arch)
+    family.check_backbone(cfg, arch)
     assert cfg.model.type == 'EncoderDecoder'
     assert cfg.model.pretrained is None
     assert cfg.model.test_cfg.mode == 'whole'
@@ -28,7 +17,7 @@ def test_model(size, arch):
     assert cfg.model.data_preprocessor.size == (side, side)
     assert cfg.data_preprocessor.size == (side, side)
 
-    width = ARCHS[arch][0]
+    width = family.archs[arch].width
     head, auxiliary = cfg.model.decode_head, cfg.model.auxiliary_head
     assert head.type == 'UPerHead'
     assert head.in_channels == [width * 2**i for i in range(4)]
@@ -50,9 +39,9 @@ def test_model(size, arch):
         assert part.loss_decode.type == 'CrossEntropyLoss'
 
 
-@pytest.mark.parametrize(('size', 'arch'), CASES)
-def test_optimisation(size, arch):
-    cfg = segmentor(size, arch)
+@pytest.mark.parametrize(('family', 'size', 'arch'), segmentors())
+def test_optimisation(family, size, arch):
+    cfg = family.segmentor(size, arch)
     assert cfg.optim_wrapper.type == 'OptimWrapper'
     assert cfg.optim_wrapper.get('clip_grad') is None
     assert cfg.optim_wrapper.optimizer == dict(
@@ -62,9 +51,9 @@ def test_optimisation(size, arch):
     assert cfg.auto_scale_lr.base_batch_size == 16
 
 
-@pytest.mark.parametrize(('size', 'arch'), CASES)
-def test_schedule(size, arch):
-    cfg = segmentor(size, arch)
+@pytest.mark.parametrize(('family', 'size', 'arch'), segmentors())
+def test_schedule(family, size, arch):
+    cfg = family.segmentor(size, arch)
     assert cfg.train_cfg.type == 'IterBasedTrainLoop'
     assert cfg.train_cfg.max_iters == 160_000
     warmup, poly = cfg.param_scheduler
@@ -81,9 +70,17 @@ def test_schedule(size, arch):
     )
 
 
-@pytest.mark.parametrize('side', [512, 640])
-def test_augmentation(side):
-    cfg = segmentor(f'{side}x{side}', 'small-s2l15')
+@pytest.mark.parametrize(
+    ('family', 'side', 'arch'),
+    [
+        (VMAMBA, 512, 'small-s2l15'),
+        (VMAMBA, 640, 'small-s2l15'),
+        (SPATIAL_MAMBA, 512, 'tiny'),
+    ],
+    ids=str,
+)
+def test_augmentation(family, side, arch):
+    cfg = family.segmentor(f'{side}x{side}', arch)
     dataset = cfg.train_dataloader.dataset
     assert dataset.type == 'ADE20KDataset'
     steps = {step.type: step for step in dataset.pipeline}
@@ -116,34 +113,38 @@ def test_augmentation(side):
     assert test[1].keep_ratio is True
 
 
-@pytest.mark.parametrize('size', SEGMENTORS)
-@pytest.mark.parametrize('arch', ['vanilla-small', 'small-s2l15'])
-def test_weight_decay(size, arch):
-    check_norms_are_free_of_decay(segmentor(size, arch), arch)
+@pytest.mark.parametrize(
+    ('family', 'size', 'arch'),
+    [
+        (VMAMBA, '512x512', 'vanilla-small'),
+        (VMAMBA, '512x512', 'small-s2l15'),
+        (VMAMBA, '640x640', 'vanilla-small'),
+        (VMAMBA, '640x640', 'small-s2l15'),
+        (SPATIAL_MAMBA, '512x512', 'tiny'),
+    ],
+    ids=str,
+)
+def test_weight_decay(family, size, arch):
+    cfg = family.segmentor(size, arch)
+    family.check_norms_are_free_of_decay(cfg, arch)
 
 
-@pytest.mark.parametrize(('size', 'arch'), CASES)
-def test_tta_takes_six_sizes_and_their_mirror_images(size, arch, tmp_path):
-    cfg = segmentor(size, arch)
+@pytest.mark.parametrize(('family', 'size', 'arch'), segmentors())
+def test_tta_sizes_and_mirror_images(family, size, arch, tmp_path):
+    cfg = family.segmentor(size, arch)
     assert cfg.tta_model.type == 'SegTTAModel'
     labels = tmp_path / 'labels.png'
     cv2.imwrite(str(labels), np.full((60, 80), 3, dtype=np.uint8))
-    results = dict(
-        img=np.zeros((60, 80, 3), dtype=np.uint8),
-        img_shape=(60, 80),
-        ori_shape=(60, 80),
+    views = views_of(
+        cfg,
+        np.zeros((60, 80, 3), dtype=np.uint8),
         seg_map_path=str(labels),
         seg_fields=[],
         reduce_zero_label=True,
     )
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        views = Compose(cfg.tta_pipeline[1:])(results)
     seen = [(s.img_shape, s.flip) for s in views['data_samples']]
-    ratios = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
     assert seen == [
-        ((60 * ratio, 80 * ratio), flip)
-        for ratio in ratios
-        for flip in (False, True)
+        (shape, flip) for shape in family.tta_sizes for flip in (False, True)
     ]
     for sample in views['data_samples']:
         assert sample.gt_sem_seg.data.shape == (1, 60, 80)

@@ -1,0 +1,13 @@
+_base_ = [
+    './_base_/upernet_slim.py',
+    './_base_/spatial-mamba-mini.py',
+    './_base_/mini-ade20k.py',
+    './_base_/schedule.py',
+]
+
+model = dict(
+    backbone=dict(
+        _delete_=True, out_indices=(0, 1, 2, 3), **_base_.spatial_mamba_mini
+    )
+)
+optim_wrapper = dict(optimizer=dict(lr=2.5e-3))
