@@ -71,8 +71,12 @@ def check_weights(cfg: Config) -> None:
         path = str(part.get('checkpoint') or '').removeprefix('file://')
         if not path or '://' in path or Path(path).expanduser().exists():
             continue
-        readme = Path(osp.dirname(cfg.filename or '')) / 'README.md'
-        source = f'; {readme} tells where to get it' if readme.exists() else ''
+        source = ''
+        if (
+            cfg.filename
+            and (readme := Path(cfg.filename).with_name('README.md')).is_file()
+        ):
+            source = f'; {readme} tells where to get it'
         raise ConfigError(
             f'pretrained weights not found: {path} ({option}){source}; put '
             f'them there, point elsewhere with --cfg-options {option}'

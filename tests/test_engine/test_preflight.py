@@ -120,9 +120,8 @@ def test_annotations_of_a_metric(coco):
 
 def pretrained(checkpoint, filename=None):
     init_cfg = dict(type='Pretrained', checkpoint=str(checkpoint))
-    cfg = Config(dict(model=dict(backbone=dict(init_cfg=init_cfg))))
-    cfg._filename = filename and str(filename)
-    return cfg
+    cfg = dict(model=dict(backbone=dict(init_cfg=init_cfg)))
+    return Config(cfg, cfg_text='given', filename=filename)
 
 
 def test_missing_weights_name_the_file_and_its_source(tmp_path):
