@@ -8,5 +8,6 @@ _base_ = [
 model = dict(
     backbone=dict(
         _delete_=True, out_indices=(0, 1, 2, 3), **_base_.spatial_mamba_mini
-    )
+    ),
+    neck=dict(in_channels=_base_.widths),
 )

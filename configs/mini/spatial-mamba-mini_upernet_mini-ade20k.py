@@ -8,6 +8,7 @@ _base_ = [
 model = dict(
     backbone=dict(
         _delete_=True, out_indices=(0, 1, 2, 3), **_base_.spatial_mamba_mini
-    )
+    ),
+    decode_head=dict(in_channels=_base_.widths),
 )
-optim_wrapper = dict(optimizer=dict(lr=2.5e-3))
+optim_wrapper = dict(optimizer=dict(lr=1.2e-3))

@@ -32,7 +32,8 @@ MMSSM_INLINE int tap_column(int tap) {
 
 // The nearest index of the map: beyond its border it goes on with the values
 // at the border.
-MMSSM_INLINE int64_t clip(int64_t index, int64_t size) {
+template <typename Index>
+MMSSM_INLINE Index clip(Index index, Index size) {
   return index < 0 ? 0 : index < size ? index : size - 1;
 }
 
@@ -58,17 +59,18 @@ struct FusionArgs {
   const Token* u;  // (B, H, W, C)
 };
 
-// Gradients; those of the read-out null without it. Where threads would meet,
+// Gradients; those of the read-out null without it. Maps are like the inputs'
+// maps; all others are of the dtype of the maths, and where threads would meet,
 // each has a partial sum, P in number, so that every run adds in the same
 // order.
 template <typename T, typename Token = T>
 struct FusionGrads {
   const Token* out;  // (B, H, W, C)
-  T* x;              // (B, H, W, C)
+  Token* x;          // (B, H, W, C)
   T* taps;           // (P, 25, C)
   T* c;              // (channel blocks, B, H, W)
   T* d;              // (P, C)
-  T* u;              // (B, H, W, C)
+  Token* u;          // (B, H, W, C)
 };
 
 }  // namespace mmssm

@@ -15,25 +15,28 @@ struct FusionGradTensors {
                     int64_t channel_blocks) {
     const auto options = in.taps.options();
     const FusionSizes& s = in.size;
-    x = at::empty(in.x.sizes(), options);
+    x = at::empty(in.x.sizes(), in.x.options());
     taps = at::zeros({parts, kTaps, s.channels}, options);
     if (!in.u.defined()) return;
     c = at::zeros({channel_blocks, s.batch, s.height, s.width}, options);
     d = at::zeros({parts, s.channels}, options);
-    u = at::empty(in.x.sizes(), options);
+    u = at::empty(in.u.sizes(), in.u.options());
   }
 
   template <typename T, typename Token = T>
   FusionGrads<T, Token> pointers(const at::Tensor& out) const {
-    const auto data = [](const at::Tensor& t) -> T* {
+    const auto map = [](const at::Tensor& t) -> Token* {
+      return t.defined() ? t.mutable_data_ptr<Token>() : nullptr;
+    };
+    const auto sums = [](const at::Tensor& t) -> T* {
       return t.defined() ? t.mutable_data_ptr<T>() : nullptr;
     };
     return {out.const_data_ptr<Token>(),
-            data(x),
-            data(taps),
-            data(c),
-            data(d),
-            data(u)};
+            map(x),
+            sums(taps),
+            sums(c),
+            sums(d),
+            map(u)};
   }
 
   // What the backward op returns: the sums of the parts, each like its input;

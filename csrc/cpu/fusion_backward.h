@@ -41,7 +41,7 @@ static void backward_map(const FusionSizes& s, const FusionBlock<T>& block,
     for (int64_t column = 0; column < s.width; column += kStrip) {
       V sums[kStrip];
       sum_strip(back, column * kL, v, sums);
-      MMSSM_UNROLL
+      MMSSM_UNROLL_STRIP
       for (int i = 0; i < kStrip; ++i)
         if (column + i < s.width)
           store_token(sums[i], lanes, to + (column + i) * s.channels);
@@ -69,20 +69,16 @@ static void add_tap_grads(const T* above, const T* below, const T* grads,
       sums[0][t][parity] = sums[1][t][parity] = V(T(0));
   for (int64_t at = 0; at < count * kStrip * kL; at += kStrip * kL) {
     V g[kStrip];
-    MMSSM_UNROLL
+    MMSSM_UNROLL_STRIP
     for (int i = 0; i < kStrip; ++i) g[i] = V::load(grads + at + i * kL);
-    MMSSM_UNROLL
-    for (int j = -kDilation; j < kStrip + kDilation; ++j) {
-      const V a = V::load(above + at + j * kL);
-      const V b = V::load(below + at + j * kL);
-      MMSSM_UNROLL
-      for (int t = 0; t < 3; ++t) {
-        const int i = j - (t - 1) * kDilation;
-        if (i < 0 || i >= kStrip) continue;
-        sums[0][t][i % 2] = sums[0][t][i % 2] + g[i] * a;
-        sums[1][t][i % 2] = sums[1][t][i % 2] + g[i] * b;
-      }
-    }
+    meet_taps<kDilation>(
+        [&](int j) MMSSM_LAMBDA { return V::load(above + at + j * kL); },
+        [&](int t, int i, const V& x)
+            MMSSM_LAMBDA { sums[0][t][i % 2] = sums[0][t][i % 2] + g[i] * x; });
+    meet_taps<kDilation>(
+        [&](int j) MMSSM_LAMBDA { return V::load(below + at + j * kL); },
+        [&](int t, int i, const V& x)
+            MMSSM_LAMBDA { sums[1][t][i % 2] = sums[1][t][i % 2] + g[i] * x; });
   }
   for (int t = 0; t < 3; ++t) {
     T *to_above = d_above + t * kL, *to_below = d_below + t * kL;
@@ -99,17 +95,12 @@ static void add_middle_tap_grads(const T* values, const T* grads, int64_t count,
   for (int t = 0; t < 7; ++t) sums[t] = V::load(d_taps + t * kL);
   for (int64_t at = 0; at < count * kStrip * kL; at += kStrip * kL) {
     V g[kStrip];
-    MMSSM_UNROLL
+    MMSSM_UNROLL_STRIP
     for (int i = 0; i < kStrip; ++i) g[i] = V::load(grads + at + i * kL);
-    MMSSM_UNROLL
-    for (int j = -kReach; j < kStrip + kReach; ++j) {
-      const V x = V::load(values + at + j * kL);
-      MMSSM_UNROLL
-      for (int t = 0; t < 7; ++t) {
-        const int i = j - tap_column(9 + t);
-        if (i >= 0 && i < kStrip) sums[t] = sums[t] + g[i] * x;
-      }
-    }
+    meet_middle_taps(
+        [&](int j) MMSSM_LAMBDA { return V::load(values + at + j * kL); },
+        [&](int t, int i, const V& x)
+            MMSSM_LAMBDA { sums[t - 9] = sums[t - 9] + g[i] * x; });
   }
   for (int t = 0; t < 7; ++t) sums[t].store(d_taps + t * kL);
 }
@@ -151,7 +142,7 @@ static void backward_readout(const FusionArgs<T>& p, const FusionGrads<T>& g,
     for (int64_t column = 0; column < s.width; column += kStrip) {
       V sums[kStrip];
       sum_strip(around, column * kL, v, sums);
-      MMSSM_UNROLL
+      MMSSM_UNROLL_STRIP
       for (int i = 0; i < kStrip; ++i) {
         const int64_t w = column + i;
         if (w >= s.width) continue;

@@ -24,7 +24,7 @@ static void fuse_forward(const FusionArgs<T>& p, T* out, const FusionWork& work,
       for (int v = 0; v < block.lanes; v += V::kWidth) {
         V sums[kStrip];
         sum_strip(around, column * kL, v, sums);
-        MMSSM_UNROLL
+        MMSSM_UNROLL_STRIP
         for (int i = 0; i < kStrip; ++i) {
           const int64_t w = column + i;
           if (w >= s.width) continue;

@@ -6,16 +6,15 @@
 // each copied vector meets up to seven taps.
 #pragma once
 
+#include "../common/fusion_strip.h"
+#include "arena.h"
 #include "fusion_kernels.h"
-#include "simd.h"
 
 namespace mmssm {
 namespace MMSSM_SIMD {
 
 constexpr int kL = kFusionLanes;
-// Tokens of a row whose sums are in registers at a time. Maps of images of
-// 224 x 224 have 56, 28, 14 and 7 columns.
-constexpr int kStrip = 7;
+constexpr int kStrip = kStripTokens;
 constexpr int kRingRows = 2 * kReach + 1;
 // Rows through which a token of a row at the border may get gradient: 3 above,
 // 3 below, and what is clipped to it from either side, 1 + 3 + 5.
@@ -165,24 +164,16 @@ static TappedRows<T> rows_back(const Ring<T>& grads, int64_t row,
   return around;
 }
 
-// Which taps a column of a strip meets must be known to the compiler.
-#define MMSSM_UNROLL _Pragma("GCC unroll 32")
-
 // sums[i] += the three taps of a strip's token i.
 template <int kDilation, typename T>
 static MMSSM_MEMBER void add_taps(const T* values, const T* taps,
                                   Pack<T>* sums) {
   typedef Pack<T> V;
-  const V left = V::load(taps), mid = V::load(taps + kL),
-          right = V::load(taps + 2 * kL);
-  MMSSM_UNROLL
-  for (int j = -kDilation; j < kStrip + kDilation; ++j) {
-    const V x = V::load(values + j * kL);
-    const int i = j + kDilation, k = j - kDilation;
-    if (i < kStrip) sums[i] = sums[i] + left * x;
-    if (j >= 0 && j < kStrip) sums[j] = sums[j] + mid * x;
-    if (k >= 0) sums[k] = sums[k] + right * x;
-  }
+  const V tap[3] = {V::load(taps), V::load(taps + kL), V::load(taps + 2 * kL)};
+  meet_taps<kDilation>([&](int j)
+                           MMSSM_LAMBDA { return V::load(values + j * kL); },
+                       [&](int t, int i, const V& x)
+                           MMSSM_LAMBDA { sums[i] = sums[i] + tap[t] * x; });
 }
 
 template <typename T>
@@ -190,17 +181,10 @@ static MMSSM_MEMBER void add_middle_taps(const T* values, const T* taps,
                                          Pack<T>* sums) {
   typedef Pack<T> V;
   V tap[7];
-  MMSSM_UNROLL
-  for (int i = 0; i < 7; ++i) tap[i] = V::load(taps + i * kL);
-  MMSSM_UNROLL
-  for (int j = -kReach; j < kStrip + kReach; ++j) {
-    const V x = V::load(values + j * kL);
-    MMSSM_UNROLL
-    for (int i = 0; i < 7; ++i) {
-      const int at = j - tap_column(9 + i);
-      if (at >= 0 && at < kStrip) sums[at] = sums[at] + tap[i] * x;
-    }
-  }
+  for (int t = 0; t < 7; ++t) tap[t] = V::load(taps + t * kL);
+  meet_middle_taps([&](int j) MMSSM_LAMBDA { return V::load(values + j * kL); },
+                   [&](int t, int i, const V& x)
+                       MMSSM_LAMBDA { sums[i] = sums[i] + tap[t - 9] * x; });
 }
 
 // The sums of all taps for a strip that begins `at` elements into the rows, in
@@ -209,7 +193,7 @@ template <typename T>
 static MMSSM_MEMBER void sum_strip(const TappedRows<T>& around, int64_t at,
                                    int lane, Pack<T>* sums) {
   at += lane;
-  MMSSM_UNROLL
+  MMSSM_UNROLL_STRIP
   for (int i = 0; i < kStrip; ++i) sums[i] = Pack<T>(T(0));
   for (int r = 0; r < around.count; ++r) {
     const TappedRow<T>& row = around.rows[r];
@@ -241,28 +225,25 @@ struct FusionBlock {
   }
   static int64_t size(const FusionSizes& s) {
     return 2 * kRingRows * row_elements(s) + (3 * kTaps + 2) * kL +
-           2 * s.width * kL + products_size(s);
+           2 * s.width * kL + products_size(s) + Arena<T>::slack(10);
   }
   FusionBlock(const FusionArgs<T>& p, const FusionWork& work, T* scratch) {
     const FusionSizes& s = p.size;
     first = work.block * kL;
     lanes = s.channels - first < kL ? int(s.channels - first) : kL;
     const int64_t above = clip(work.first_row - kReach, s.height);
-    const auto take = [&](int64_t size) {
-      T* here = scratch;
-      scratch += size;
-      return here;
-    };
-    x = {take(kRingRows * row_elements(s)), row_elements(s), above};
-    grads = {take(kRingRows * row_elements(s)), row_elements(s), above};
-    taps = take(kTaps * kL);
-    mirrored = take(kTaps * kL);
-    d_taps = take(kTaps * kL);
-    skip = take(kL);
-    d_skip = take(kL);
-    u = take(s.width * kL);
-    grad_y = take(s.width * kL);
-    products = take(products_size(s));
+    Arena<T> arena(scratch);
+    const int64_t stride = row_elements(s);
+    x = {arena.take(kRingRows * stride), stride, above};
+    grads = {arena.take(kRingRows * stride), stride, above};
+    taps = arena.take(kTaps * kL);
+    mirrored = arena.take(kTaps * kL);
+    d_taps = arena.take(kTaps * kL);
+    skip = arena.take(kL);
+    d_skip = arena.take(kL);
+    u = arena.take(s.width * kL);
+    grad_y = arena.take(s.width * kL);
+    products = arena.take(products_size(s));
     copy_taps(p.taps + first, s.channels, lanes, false, taps);
     if (p.d) copy_token(p.d + first, lanes, skip);
   }

@@ -5,7 +5,7 @@
 #include <atomic>
 #include <thread>
 
-#include "../common/grads.h"
+#include "../common/scan_grads.h"
 #include "scan_kernels.h"
 #include "scratch.h"
 

@@ -15,9 +15,11 @@ struct VectorOf;
 #if defined(__GNUC__)
 #define MMSSM_VECTOR __attribute__((vector_size(MMSSM_VECTOR_BYTES)))
 #define MMSSM_UNALIGNED __attribute__((packed))
+#define MMSSM_LAMBDA __attribute__((always_inline))
 #else
 #define MMSSM_VECTOR
 #define MMSSM_UNALIGNED
+#define MMSSM_LAMBDA
 #endif
 template <>
 struct VectorOf<float> {

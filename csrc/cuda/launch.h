@@ -3,11 +3,14 @@
 #pragma once
 
 #include <cuda_runtime.h>
+#include <stdint.h>
 
 #include <type_traits>
 
 namespace mmssm {
 namespace cuda {
+
+constexpr int kWarp = 32;
 
 // Returns the first error, of the call itself or of the kernel's set-up.
 template <typename... Parameters, typename... Arguments>

@@ -2,11 +2,10 @@
 #include "routed_scan.h"
 
 #include <ATen/Context.h>
-#include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
 
-#include "../common/grads.h"
+#include "../common/scan_grads.h"
+#include "device.h"
 #include "scan_plan.h"
 
 namespace mmssm {
@@ -16,10 +15,6 @@ namespace {
 using at::Tensor;
 using std::optional;
 
-void check(int error) { C10_CUDA_CHECK(static_cast<cudaError_t>(error)); }
-
-void* current_stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
-
 bool is_empty(const ScanSizes& s) {
   return s.batch == 0 || s.routes == 0 || s.steps == 0 || s.channels == 0;
 }
@@ -27,20 +22,6 @@ bool is_empty(const ScanSizes& s) {
 template <typename T>
 T* data(const Tensor& t) {
   return t.defined() ? t.mutable_data_ptr<T>() : nullptr;
-}
-
-// Calls `run.operator()<T, Token>()` for the dtypes of the maths and of tokens.
-template <typename Run>
-void dispatch(const ScanInputs& in, const Run& run) {
-  const auto token = in.x.scalar_type();
-  if (token == at::kDouble)
-    run(double(), double());
-  else if (token == at::kHalf)
-    run(float(), at::Half());
-  else if (token == at::kBFloat16)
-    run(float(), at::BFloat16());
-  else
-    run(float(), float());
 }
 
 // Memory for what goes between segments; nothing for one.
@@ -101,7 +82,7 @@ std::pair<Tensor, Tensor> run(const ScanInputs& in, bool delta_softplus,
   if (with_checkpoints)
     checkpoints = at::empty(checkpoint_shape(in.size), options);
   if (!is_empty(in.size))
-    dispatch(in, [&](auto t, auto token) {
+    dispatch(in.x.scalar_type(), [&](auto t, auto token) {
       using T = decltype(t);
       using Token = decltype(token);
       run_forward(make_args<T, Token>(in, delta_softplus, checkpoints), out,
@@ -168,7 +149,7 @@ EightTensors backward(const Tensor& grad, const Tensor& checkpoints,
   const Tensor grad_out = grad.to(in.a.scalar_type()).contiguous();
   const Tensor saved = checkpoints.contiguous();
   if (!is_empty(in.size))
-    dispatch(in, [&](auto t, auto token) {
+    dispatch(in.x.scalar_type(), [&](auto t, auto token) {
       using T = decltype(t);
       using Token = decltype(token);
       const ScanPlan plan =

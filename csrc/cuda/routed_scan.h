@@ -1,8 +1,8 @@
 // The routed scan's ops on a CUDA device; schemas in ops.cpp.
 #pragma once
 
-#include "../common/inputs.h"
 #include "../common/op_handles.h"
+#include "../common/scan_inputs.h"
 
 namespace mmssm {
 namespace cuda {

@@ -1,39 +1,17 @@
 // The choice of a plan: only speed depends on it.
 #include "scan_plan.h"
 
-#include <c10/cuda/CUDAException.h>
 #include <c10/util/Exception.h>
-#include <cuda_runtime.h>
 
 #include <algorithm>
-#include <map>
-#include <mutex>
+
+#include "device.h"
 
 namespace mmssm {
 namespace cuda {
 namespace {
 
-struct Device {
-  int multiprocessors, shared_bytes;  // shared_bytes: the most a block can have
-};
-
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-Device current_device() {
-  static std::mutex mutex;
-  static std::map<int, Device> known;
-  const std::lock_guard<std::mutex> lock(mutex);
-  int index = 0;
-  C10_CUDA_CHECK(cudaGetDevice(&index));
-  const auto found = known.find(index);
-  if (found != known.end()) return found->second;
-  Device device;
-  C10_CUDA_CHECK(cudaDeviceGetAttribute(&device.multiprocessors,
-                                        cudaDevAttrMultiProcessorCount, index));
-  C10_CUDA_CHECK(cudaDeviceGetAttribute(
-      &device.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, index));
-  return known[index] = device;
-}
 
 // The fewest whole warps that cover a group in as many blocks as full ones
 // would; fewer if the shared memory does not reach.

@@ -3,11 +3,11 @@
 #pragma once
 
 #include "../common/scan_args.h"
+#include "launch.h"
 
 namespace mmssm {
 namespace cuda {
 
-constexpr int kWarp = 32;
 constexpr int kMaxThreads = 128;  // of a block: one per channel
 
 // A block of threads has one segment of one route, one block of channels of

@@ -3,26 +3,10 @@
 #pragma once
 
 #include "scan_tile.cuh"
+#include "warp_sum.cuh"
 
 namespace mmssm {
 namespace cuda {
-
-// Adds 32 values over the lanes of a warp. Lane i is left with the sum of
-// values[i]: each exchange halves what a lane still holds, so that 31 shuffles
-// do what 160 would, one value at a time. A recursion, not a loop, to index the
-// registers by constants.
-template <typename T, int kHalf = kWarp / 2>
-__device__ T sum_over_warp(T* values) {
-  const bool upper = threadIdx.x & kHalf;
-#pragma unroll
-  for (int i = 0; i < kHalf; ++i) {
-    const T keep = upper ? values[i + kHalf] : values[i];
-    const T send = upper ? values[i] : values[i + kHalf];
-    values[i] = keep + __shfl_xor_sync(0xffffffffu, send, kHalf);
-  }
-  if constexpr (kHalf > 1) sum_over_warp<T, kHalf / 2>(values);
-  return values[0];
-}
 
 // Adds the warps' sums of each state, (N, warps, 2 kTile), dB before dC, and
 // leaves them in the tile's rows of B and C.

@@ -1,4 +1,5 @@
 // The CUDA kernels' own sources, compiled as C++.
+#include "../../csrc/cuda/fusion_kernels.cu"
 #include "../../csrc/cuda/scan_backward.cu"
 #include "../../csrc/cuda/scan_forward.cu"
 

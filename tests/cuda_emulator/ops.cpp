@@ -2,14 +2,20 @@
 #include <Python.h>
 #include <torch/library.h>
 
-#include "../../csrc/cuda/routed_scan.cpp"
-#include "../../csrc/cuda/scan_plan.cpp"
+#include "../../csrc/cuda/fusion_plan.h"
+#include "../../csrc/cuda/routed_scan.h"
+#include "../../csrc/cuda/scan_plan.h"
+#include "../../csrc/cuda/state_fusion.h"
 #include "broken_kernels.h"
 
 namespace {
 
 void set_plan(int64_t threads, int64_t segments, int64_t shares) {
   mmssm::cuda::plan_limits() = {threads, segments, shares};
+}
+
+void set_fusion_ranges(int64_t ranges) {
+  mmssm::cuda::fusion_ranges() = ranges;
 }
 
 void set_order(int64_t order, bool blocks_reversed) {
@@ -31,6 +37,13 @@ TORCH_LIBRARY(mmssm_emulated, m) {
   define("backward(Tensor grad, Tensor checkpoints, ",
          ") -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, "
          "Tensor)");
+  m.def(
+      "fuse(Tensor x, Tensor taps, Tensor? C, Tensor? D, Tensor? u) -> "
+      "Tensor");
+  m.def(
+      "fuse_backward(Tensor grad, Tensor x, Tensor taps, Tensor? C, "
+      "Tensor? D, Tensor? u) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def("set_fusion_ranges(int ranges) -> ()", &set_fusion_ranges);
   m.def("set_plan(int threads, int segments, int shares) -> ()", &set_plan);
   m.def("set_order(int order, bool blocks_reversed) -> ()", &set_order);
   m.def("broken(str fault) -> Tensor", &run_broken_kernel);
@@ -40,4 +53,6 @@ TORCH_LIBRARY_IMPL(mmssm_emulated, CPU, m) {
   m.impl("scan", &mmssm::cuda::forward);
   m.impl("forward", &mmssm::cuda::forward_with_checkpoints);
   m.impl("backward", &mmssm::cuda::backward);
+  m.impl("fuse", &mmssm::cuda::fuse);
+  m.impl("fuse_backward", &mmssm::cuda::fuse_backward);
 }

@@ -16,6 +16,8 @@ OPS = [
     'mmssm::routed_selective_scan',
     'mmssm::_routed_selective_scan_forward',
     'mmssm::_routed_selective_scan_backward',
+    'mmssm::state_fusion',
+    'mmssm::_state_fusion_backward',
 ]
 
 pytestmark = [
@@ -82,7 +84,7 @@ def test_cuda_kernels_are_registered(extension):
 @pytest.mark.parametrize('device', ['meta', 'cuda'])
 def test_shapes_without_a_gpu(extension, device):
     """Meta tensors, and fake ones on a CUDA device, which tracing uses."""
-    shapes = '(2, 9, 6) (2, 3, 9, 6) (2, 3, 9, 6, 4)'
+    shapes = '(2, 9, 6) (2, 3, 9, 6) (2, 3, 9, 6, 4) (2, 5, 4, 6)'
     assert run_with(extension, 'shapes', device).strip() == shapes
 
 
@@ -173,11 +175,26 @@ def make_inputs(device: str = 'cpu', readout: bool = True) -> list:
     ]
 
 
+def make_fusion_inputs(device: str = 'cpu') -> list:
+    generator = torch.Generator().manual_seed(0)
+
+    def rand(*shape):
+        return torch.randn(*shape, generator=generator).to(device)
+
+    size = (2, 5, 4)
+    return [rand(*size, 6), rand(25, 6), rand(*size), rand(6), rand(*size, 6)]
+
+
 def results() -> list:
-    inputs = make_inputs()
-    leaves = [t.requires_grad_() for t in inputs[:-1]]
-    y = torch.ops.mmssm.routed_selective_scan(*inputs)
-    return [y.detach(), *torch.autograd.grad(y.square().sum(), leaves)]
+    found = []
+    for op, inputs in (
+        (torch.ops.mmssm.routed_selective_scan, make_inputs()),
+        (torch.ops.mmssm.state_fusion, make_fusion_inputs()),
+    ):
+        leaves = [t.requires_grad_() for t in inputs if t.is_floating_point()]
+        y = op(*inputs)
+        found += [y.detach(), *torch.autograd.grad(y.square().sum(), leaves)]
+    return found
 
 
 def print_shapes(device: str) -> None:
@@ -191,6 +208,10 @@ def print_shapes(device: str) -> None:
             y = scan(*moved, True, output)
             assert y.device.type == device
             print(tuple(y.shape), end=' ')
+        moved = [t.to(device) for t in make_fusion_inputs()]
+        y = torch.ops.mmssm.state_fusion(*moved)
+        assert y.device.type == device
+        print(tuple(y.shape))
 
 
 def main(extension: str, what: str, *arguments: str) -> None:
@@ -205,11 +226,16 @@ def main(extension: str, what: str, *arguments: str) -> None:
     elif what == 'shapes':
         print_shapes(*arguments)
     elif what == 'opcheck':
-        torch.library.opcheck(
-            torch.ops.mmssm.routed_selective_scan.default,
-            make_inputs(),
-            test_utils=('test_schema', 'test_faketensor'),
-        )
+        ops = torch.ops.mmssm
+        for op, inputs in (
+            (ops.routed_selective_scan, make_inputs()),
+            (ops.state_fusion, make_fusion_inputs()),
+        ):
+            torch.library.opcheck(
+                op.default,
+                inputs,
+                test_utils=('test_schema', 'test_faketensor'),
+            )
     else:
         torch.save(results(), *arguments)
 

@@ -1,47 +1,12 @@
-"""The CUDA kernels' own source, run on a CPU by tests/cuda_emulator."""
-
-import os
-from pathlib import Path
+"""The scan's CUDA kernels, their own source, on an emulator."""
 
 import pytest
 import torch
-from torch.utils import cpp_extension
 
 from mmssm.ops import native, routed_selective_scan_reference
 
-ROOT = Path(__file__).parents[2]
 ORDER = 'x dt A B C D dt_weight dt_bias routes'.split()
 FIBER_ORDERS = dict(forward=0, reverse=1, random=2)
-
-
-@pytest.fixture(scope='session')
-def build():
-    """Compile the emulated ops, about 40 s; later runs find them built."""
-    here = ROOT / 'tests/cuda_emulator'
-    folder = ROOT / 'build/cuda_emulator'
-    folder.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault('MAX_JOBS', '2')
-    cpp_extension.load(
-        'mmssm_emulated',
-        [
-            str(here / 'kernels.cpp'),
-            str(here / 'ops.cpp'),
-            str(ROOT / 'csrc/common/grads.cpp'),
-            str(ROOT / 'csrc/common/inputs.cpp'),
-        ],
-        extra_cflags=['-O2', '-g0', '-Wno-unknown-pragmas'],
-        extra_include_paths=[str(here / 'include')],
-        build_directory=str(folder),
-        is_python_module=False,
-    )
-    return torch.ops.mmssm_emulated
-
-
-@pytest.fixture
-def ops(build):
-    yield build
-    build.set_plan(0, 0, 0)
-    build.set_order(0, False)
 
 
 def make_inputs(

@@ -1,11 +1,12 @@
-# A Spatial-Mamba at half of its width, trained from scratch.
+# A Spatial-Mamba at three eighths of its width, trained from scratch.
 spatial_mamba_mini = dict(
     type='SpatialMamba',
     arch=dict(
-        embed_dims=32,
+        embed_dims=24,
         depths=(1, 2, 4, 2),
-        ssm_ratio=1.0,
+        ssm_ratio=2.0,
         mlp_ratio=4.0,
-        drop_path_rate=0.05,
+        drop_path_rate=0.0,
     ),
 )
+widths = [24, 48, 96, 192]

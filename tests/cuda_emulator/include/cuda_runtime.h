@@ -15,6 +15,7 @@
 #define __device__
 #define __host__
 #define __shared__
+#define __forceinline__ inline
 #define __align__(bytes) __attribute__((aligned(bytes)))
 #define __launch_bounds__(...)
 #define __syncthreads() emulator::Block::wait_for_block(__LINE__)

@@ -5,8 +5,8 @@
 
 #include <optional>
 
-#include "inputs.h"
 #include "op_handles.h"
+#include "scan_inputs.h"
 
 namespace mmssm {
 

@@ -1,4 +1,4 @@
-#include "grads.h"
+#include "scan_grads.h"
 
 namespace mmssm {
 

@@ -1,4 +1,4 @@
-#include "inputs.h"
+#include "scan_inputs.h"
 
 namespace mmssm {
 namespace {
