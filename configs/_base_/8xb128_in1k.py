@@ -31,8 +31,8 @@ model = dict(
 train_dataloader = dict(batch_size=128)
 
 # The inherited paramwise_cfg frees biases and one-dimensional parameters from
-# decay. The scans' A_logs, x_proj_weight, dt_projs_weight and dt_projs_bias
-# have more dimensions and are decayed, as in the originals.
+# decay. The scans' A_logs, x_proj_weight, dt_projs_weight and, in VMamba,
+# dt_projs_bias have more dimensions and are decayed, as in the originals.
 optim_wrapper = dict(type='AmpOptimWrapper', clip_grad=dict(max_norm=5.0))
 param_scheduler = [
     dict(

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ..backbones.base import Arch
 from ..backbones.hierarchical import HierarchicalBackbone
 from .errors import CheckpointError
 
-Arch = str | dict
 Rules = Sequence[tuple[str, str]]
 Shapes = dict[str, tuple[int, ...]]
 

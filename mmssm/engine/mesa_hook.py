@@ -110,20 +110,22 @@ class MESAHook(Hook):
         self._logits = None
 
     def _note_logits(self, head: nn.Module, args: tuple, output) -> None:
-        if self._active and head.training:
+        if head.training:
             self._logits = output
 
     def _add_loss(
         self, model: nn.Module, args: tuple, kwargs: dict, losses
     ) -> dict | None:
         """Put the loss among those of a training step's ``forward``."""
-        mode = kwargs.get('mode')
-        if not (self._active and model.training and mode == 'loss'):
-            return None
         logits, self._logits = self._logits, None
+        if not (model.training and kwargs.get('mode') == 'loss'):
+            return None
+        # Seen at the first step, not when the loss begins, days later.
         if not isinstance(logits, Tensor):
             kind = type(logits).__name__
             raise _no_logits(model, f'has a head that gives a {kind}')
+        if not self._active:
+            return None
         with torch.no_grad():
             target = self._teacher(*args, **{**kwargs, 'mode': 'tensor'})
         loss = soft_cross_entropy(logits, target)

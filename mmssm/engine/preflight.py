@@ -60,28 +60,42 @@ def check_weights(cfg: Config) -> None:
         cfg (Config): The config to train.
 
     Raises:
-        ConfigError: Names the file, where to get it if a README beside the
-            config tells, and the option that points elsewhere.
+        ConfigError: Names the file, the README that tells where to get it,
+            if there is one, and the option that points elsewhere.
     """
     option = 'model.backbone.init_cfg'
     init = (cfg.model.get('backbone') or {}).get('init_cfg')
-    for part in init if isinstance(init, (list, tuple)) else [init]:
+    several = isinstance(init, (list, tuple))
+    for i, part in enumerate(init if several else [init]):
+        place = f'{option}.{i}' if several else option
         if not isinstance(part, dict) or part.get('type') != 'Pretrained':
             continue
         path = str(part.get('checkpoint') or '').removeprefix('file://')
         if not path or '://' in path or Path(path).expanduser().exists():
             continue
-        source = ''
-        if (
-            cfg.filename
-            and (readme := Path(cfg.filename).with_name('README.md')).is_file()
-        ):
-            source = f'; {readme} tells where to get it'
+        readme = _readme_about(path, cfg)
+        source = f'; {readme} tells where to get it' if readme else ''
         raise ConfigError(
             f'pretrained weights not found: {path} ({option}){source}; put '
-            f'them there, point elsewhere with --cfg-options {option}'
+            f'them there, point elsewhere with --cfg-options {place}'
             f'.checkpoint=/path/to/file, or start untrained with {option}=None'
         )
+
+
+def _readme_about(path: str, cfg: Config) -> Path | None:
+    """A page that names the file: beside the config, or of a model family."""
+    pages = sorted(Path(__file__).parents[2].glob('configs/*/README.md'))
+    if cfg.filename:
+        pages.insert(0, Path(cfg.filename).with_name('README.md'))
+    name = Path(path).name
+    return next(
+        (
+            page
+            for page in pages
+            if page.is_file() and name in page.read_text(errors='ignore')
+        ),
+        None,
+    )
 
 
 def _builds_itself(dataset: dict, scope: str | None) -> bool:

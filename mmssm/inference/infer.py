@@ -226,9 +226,9 @@ def _find_model(config: str, checkpoint: str | None) -> tuple[str, str]:
     checkpoint = checkpoint or weights
     if checkpoint is None:
         raise ConfigError(
-            f'no weights can be fetched for {config}: there are none, or only '
-            f"by hand, see the README.md beside {path}; give a file's path as "
-            'checkpoint'
+            f'no weights can be fetched for {config}: the model index has no '
+            f'address of them; the README.md beside {path} may link to a '
+            'download; give its file as checkpoint'
         )
     return path, checkpoint
 

@@ -1,13 +1,11 @@
 """Halve a token map and double its channels."""
 
-from collections import OrderedDict
-
 import torch
 import torch.nn.functional as F
-from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from .conv_bn import conv_bn
 from .map_conv import MapConv2d
 
 
@@ -65,17 +63,11 @@ class InvertedDownsample(BaseModule):
 
     def __init__(self, in_channels: int) -> None:
         super().__init__()
-        out_channels, wide = 2 * in_channels, 8 * in_channels
-        act = dict(type='ReLU')
-        # Not a ConvModule: that warns of a bias before a norm.
-        last = OrderedDict(
-            conv=nn.Conv2d(wide, out_channels, 1),
-            bn=nn.BatchNorm2d(out_channels),
-        )
+        wide = 8 * in_channels
         self.conv = nn.Sequential(
-            ConvModule(in_channels, wide, 1, act_cfg=act),
-            ConvModule(wide, wide, 3, 2, 1, groups=wide, act_cfg=act),
-            nn.Sequential(last),
+            conv_bn(in_channels, wide, 1, bias=True, norm=False),
+            conv_bn(wide, wide, 3, 2, groups=wide, bias=True, norm=False),
+            conv_bn(wide, 2 * in_channels, 1, bias=True, act=False),
         )
 
     def forward(self, x: Tensor) -> Tensor:

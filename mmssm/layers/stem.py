@@ -1,9 +1,9 @@
 """Image (B, 3, H, W) -> first token map (B, H/4, W/4, C)."""
 
-from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from .conv_bn import conv_bn
 from .map_conv import MapConv2d
 from .slices import by_slices
 
@@ -88,13 +88,13 @@ class ResidualStem(BaseModule):
     def __init__(self, in_channels: int, embed_dims: int) -> None:
         super().__init__()
         half, wide = embed_dims // 2, 4 * embed_dims
-        self.conv1 = _conv_bn(in_channels, half, 3, 2)
+        self.conv1 = conv_bn(in_channels, half, 3, 2)
         self.conv2 = nn.Sequential(
-            _conv_bn(half, half, 3, 1), _conv_bn(half, half, 3, 1, act=False)
+            conv_bn(half, half, 3), conv_bn(half, half, 3, act=False)
         )
         self.conv3 = nn.Sequential(
-            _conv_bn(half, wide, 3, 2),
-            _conv_bn(wide, embed_dims, 1, 1, act=False),
+            conv_bn(half, wide, 3, 2),
+            conv_bn(wide, embed_dims, 1, act=False),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,21 +107,3 @@ class ResidualStem(BaseModule):
         x = self.conv1(x)
         x = self.conv3(x + self.conv2(x))
         return x.permute(0, 2, 3, 1).contiguous()
-
-
-def _conv_bn(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int,
-    stride: int,
-    act: bool = True,
-) -> ConvModule:
-    return ConvModule(
-        in_channels,
-        out_channels,
-        kernel_size,
-        stride,
-        kernel_size // 2,
-        norm_cfg=dict(type='BN'),
-        act_cfg=dict(type='ReLU') if act else None,
-    )

@@ -19,8 +19,9 @@ class StructureAwareSSM(BaseModule):
     """One scan of the rows, whose states are fused with their neighbours.
 
     Projection, depthwise convolution and activation; the recurrence gives
-    each token a state; :func:`mmssm.ops.state_fusion` adds to it those of
-    25 tokens around it; it is then read out, normed, gated and projected.
+    each token a state; :func:`mmssm.ops.state_fusion` makes of it a weighted
+    sum with those of 24 tokens around it; this is then read out, normed,
+    gated and projected.
 
     Args:
         embed_dims (int): Channels in and out.

@@ -104,7 +104,7 @@ def merge_taps(weight: Tensor, alpha: Tensor, dtype: torch.dtype) -> Tensor:
         Tensor: (25, C), in the order of ``csrc/common/fusion_args.h``.
     """
     scaled = weight.to(dtype) * alpha.to(dtype).view(3, 1, 1, 1)
-    # (dilation, row, column, C)
+    # By row of the filters: (dilation, column, C).
     top, row, bottom = scaled.permute(2, 0, 3, 1)
     return torch.cat(
         [
@@ -140,6 +140,12 @@ def _check_filters(x: Tensor, weight: Tensor, alpha: Tensor) -> None:
         raise RuntimeError(
             f'state_fusion: x must be floating-point, got {x.dtype}'
         )
+    for name, tensor in (('weight', weight), ('alpha', alpha)):
+        if tensor.device != x.device or not tensor.is_floating_point():
+            raise RuntimeError(
+                f'state_fusion: {name} must be floating-point and on '
+                f'{x.device}, like x, got {tensor.dtype} on {tensor.device}'
+            )
     _check_shape('weight', weight, '(3, C, 3, 3)', 3, x.shape[3], 3, 3)
     _check_shape('alpha', alpha, '(3)', 3)
 

@@ -182,6 +182,19 @@ def test_initial_values():
     assert linear.std().item() == pytest.approx(0.02, rel=0.1)
 
 
+def test_convolutions_start_as_pytorch_leaves_them():
+    """Uniform in +-1 / sqrt(fan-in), as in the original."""
+    model = SpatialMamba('tiny')
+    model.init_weights()
+    convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert len(convs) == 5 + 3 * 3 + 18 * 3  # stem, downsampling, blocks
+    for conv in convs:
+        fan_in = conv.weight[0].numel()
+        want = (3 * fan_in) ** -0.5
+        assert conv.weight.std().item() == pytest.approx(want, rel=0.15)
+        assert conv.bias is None or conv.bias.any()
+
+
 def test_names_that_files_rely_on():
     names = SpatialMamba(MINI, out_indices=(1,)).state_dict()
     block = 'stages.0.blocks.0.'

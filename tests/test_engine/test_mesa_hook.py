@@ -378,3 +378,4 @@ def test_model_without_logits(tmp_path, head, message):
     run._hooks.remove(recorder)
     with pytest.raises(ConfigError, match=message):
         run.train()
+    assert run.iter == 0

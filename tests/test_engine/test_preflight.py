@@ -126,17 +126,27 @@ def pretrained(checkpoint, filename=None):
 
 def test_missing_weights_name_the_file_and_its_source(tmp_path):
     readme = tmp_path / 'README.md'
-    cfg = pretrained('nowhere.pth', tmp_path / 'config.py')
-    with pytest.raises(ConfigError, match='not found: nowhere.pth') as error:
+    readme.write_text('About another file.')
+    cfg = pretrained('no/where.pth', tmp_path / 'config.py')
+    with pytest.raises(ConfigError, match='not found: no/where.pth') as error:
         check_weights(cfg)
     assert 'README' not in str(error.value)
-    readme.touch()
+    assert '.init_cfg.checkpoint=' in str(error.value)
+    readme.write_text('Put it into `no/where.pth`.')
     with pytest.raises(ConfigError, match=f'{readme} tells where to get it'):
         check_weights(cfg)
     init_cfg = dict(cfg.model.backbone.init_cfg)
     cfg.model.backbone.init_cfg = [dict(type='Constant'), init_cfg]
-    with pytest.raises(ConfigError, match='init_cfg=None'):
+    with pytest.raises(ConfigError, match='init_cfg.1.checkpoint='):
         check_weights(cfg)
+
+
+def test_missing_weights_of_a_released_model(tmp_path):
+    """Also in a user's own config, wherever it lies."""
+    checkpoint = 'checkpoints/spatial-mamba-tiny.pth'
+    for name in (None, tmp_path / 'config.py'):
+        with pytest.raises(ConfigError, match='spatial_mamba/README.md tells'):
+            check_weights(pretrained(checkpoint, name))
 
 
 def test_weights_that_are_there_or_fetched(tmp_path):

@@ -233,6 +233,8 @@ def test_derivatives_that_are_missing_are_refused():
         (dict(x=torch.zeros(2, 6, 7)), r'x must be a map \(B, H, W, C\)'),
         (dict(x=torch.zeros(2, 0, 7, 5)), 'at least one token'),
         (dict(weight=torch.zeros(3, 5, 1, 3)), 'weight must have shape'),
+        (dict(weight=torch.zeros(3, 5, 3, 3).int()), 'weight must be float'),
+        (dict(alpha=torch.zeros(3, device='meta')), 'alpha must be .* on cpu'),
         (dict(alpha=torch.zeros(2)), r'alpha must have shape \(3\)'),
         (dict(C=torch.zeros(2, 6, 7, 1)), r'C must have shape \(B, H, W\)'),
         (dict(D=torch.zeros(4)), r'D must have shape \(C\)'),
