@@ -31,6 +31,10 @@ READING = (
     'of the first row.'
 )
 PEAK = 'Peak: most memory of tensors at a time, above {}.'
+FLOOR = (
+    "GB/s: the floor over the time. Floor: the op's inputs read once, its "
+    'results written once.'
+)
 
 
 @dataclass
@@ -120,6 +124,26 @@ def op_run(
     for tensor in floats:
         tensor.requires_grad_()
     return Run(name, {'forward': forward, 'forward + backward': both})
+
+
+def op_facts(inputs: dict[str, Tensor], backward: bool) -> dict[str, int]:
+    """What an op must move that keeps nothing but inputs and results.
+
+    Args:
+        inputs (dict[str, Tensor]): As those of :func:`op_run`.
+        backward (bool): Likewise.
+
+    Returns:
+        dict[str, int]: Bytes of ``inputs['x']``, a map, and the floor.
+    """
+    sizes = {n: t.numel() * t.element_size() for n, t in inputs.items()}
+    result = sizes['x']
+    floor = sum(sizes.values()) + result
+    if backward:
+        # The inputs once more, the result's gradient, the inputs' gradients.
+        floats = [n for n, t in inputs.items() if t.is_floating_point()]
+        floor += sum(sizes.values()) + result + sum(sizes[n] for n in floats)
+    return dict(map_bytes=sizes['x'], floor_bytes=floor)
 
 
 @dataclass

@@ -7,7 +7,17 @@ from torch import Tensor
 from mmssm.ops import native, state_fusion
 from mmssm.ops.state_fusion import DILATIONS
 
-from .benchmark import PEAK, READING, Case, Run, machine, measure, op_run
+from .benchmark import (
+    FLOOR,
+    PEAK,
+    READING,
+    Case,
+    Run,
+    machine,
+    measure,
+    op_facts,
+    op_run,
+)
 from .benchmark_report import Report, op_table
 
 # Side of the map and inner channels in Spatial-Mamba at 224 pixels, and a
@@ -57,8 +67,7 @@ def bench_fusion(
     remarks = [
         READING.format(rounds),
         PEAK.format('the inputs') + ' A map: B x H x W x C values.',
-        "GB/s: the floor over the time. Floor: the op's inputs read once, "
-        'its results written once.',
+        FLOOR,
         'NHWC, NCHW: how maps lie in memory. Merging the weights is timed.',
     ]
     if not native.use_native(torch.empty(0, device=device)):
@@ -68,7 +77,7 @@ def bench_fusion(
     for name, (side, channels) in FUSION_SIZES.items():
         inputs = fusion_inputs(side, channels, batch, device, dtype)
         results = measure(name, _runs(inputs, backward), rounds, device)
-        case = Case(name, results, _facts(inputs, backward))
+        case = Case(name, results, op_facts(inputs, backward))
         report.add(op_table(case), case)
     return report
 
@@ -138,13 +147,3 @@ def _runs(inputs: dict[str, Tensor], backward: bool) -> list[Run]:
             run.optional = True  # not every dtype has it on every device
             runs.append(run)
     return runs
-
-
-def _facts(inputs: dict[str, Tensor], backward: bool) -> dict:
-    sizes = {n: t.numel() * t.element_size() for n, t in inputs.items()}
-    result = sizes['x']
-    floor = sum(sizes.values()) + result
-    if backward:
-        # The inputs once more, the result's gradient, the inputs' gradients.
-        floor += 2 * sum(sizes.values()) + result
-    return dict(map_bytes=sizes['x'], floor_bytes=floor)

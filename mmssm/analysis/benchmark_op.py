@@ -14,7 +14,17 @@ from mmssm.ops import (
 )
 from mmssm.scans import CROSS, routes
 
-from .benchmark import PEAK, READING, Case, Run, machine, measure, op_run
+from .benchmark import (
+    FLOOR,
+    PEAK,
+    READING,
+    Case,
+    Run,
+    machine,
+    measure,
+    op_facts,
+    op_run,
+)
 from .benchmark_report import Report, op_table
 
 # The routed scan's sizes in VMamba's variants at 224 pixels: side of the map,
@@ -73,8 +83,7 @@ def bench_op(
     remarks = [
         READING.format(rounds),
         PEAK.format('the inputs') + ' A map: B x L x C tokens.',
-        "GB/s: the floor over the time. Floor: the op's inputs read once, "
-        'its results written once.',
+        FLOOR,
         *missing,
     ]
     if not native.use_native(torch.empty(0, device=device)):
@@ -85,7 +94,7 @@ def bench_op(
         inputs = scan_inputs(*size, batch, device, dtype)
         runs = _runs(inputs, foreign, backward, compiled)
         results = measure(name, runs, rounds, device)
-        case = Case(name, results, _facts(inputs, backward))
+        case = Case(name, results, op_facts(inputs, backward))
         report.add(op_table(case), case)
     return report
 
@@ -310,14 +319,3 @@ def _find_oflex() -> Callable:
         return Scan.apply(u, delta, A, B, C, D, delta_bias, delta_softplus)
 
     return scan
-
-
-def _facts(inputs: dict[str, Tensor], backward: bool) -> dict:
-    """Sizes in bytes, see :func:`bench_op`."""
-    sizes = {n: t.numel() * t.element_size() for n, t in inputs.items()}
-    result = sizes['x']
-    floor = sum(sizes.values()) + result
-    if backward:
-        # The inputs once more, the result's gradient, the inputs' gradients.
-        floor += 2 * sum(sizes.values()) - sizes['routes'] + result
-    return dict(map_bytes=sizes['x'], floor_bytes=floor)

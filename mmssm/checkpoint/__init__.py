@@ -10,6 +10,7 @@ from .loaders import register_loaders
 from .safe_load import (
     allow_unsafe_loading,
     load_file,
+    local_file,
     locate_checkpoint,
 )
 from .upstream import convert_upstream
@@ -20,6 +21,7 @@ __all__ = [
     'atomic_write',
     'convert_upstream',
     'load_file',
+    'local_file',
     'locate_checkpoint',
 ]
 

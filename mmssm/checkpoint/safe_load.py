@@ -162,8 +162,19 @@ def locate_checkpoint(checkpoint: str | Path) -> str:
     Raises:
         CheckpointError: There is no such file, or nothing in it.
     """
+    file = local_file(checkpoint)
+    return str(checkpoint) if file is None else str(check_file(file))
+
+
+def local_file(checkpoint: str | Path) -> Path | None:
+    """The file that a checkpoint's name means; None for an address.
+
+    Args:
+        checkpoint (str or Path): As that of :func:`locate_checkpoint`; the
+            file need not be there.
+    """
     name = str(checkpoint).removeprefix('file://')
-    return name if '://' in name else str(check_file(name))
+    return None if '://' in name else Path(name).expanduser()
 
 
 def _is_of_the_machine(error: Exception) -> bool:

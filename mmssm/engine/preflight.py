@@ -7,6 +7,8 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
+from mmssm.checkpoint import local_file
+
 from .config import leaf_datasets
 from .errors import ConfigError
 
@@ -70,8 +72,9 @@ def check_weights(cfg: Config) -> None:
         place = f'{option}.{i}' if several else option
         if not isinstance(part, dict) or part.get('type') != 'Pretrained':
             continue
-        path = str(part.get('checkpoint') or '').removeprefix('file://')
-        if not path or '://' in path or Path(path).expanduser().exists():
+        checkpoint = part.get('checkpoint')
+        path = local_file(checkpoint) if checkpoint else None
+        if path is None or path.exists():
             continue
         readme = _readme_about(path, cfg)
         source = f'; {readme} tells where to get it' if readme else ''
@@ -82,17 +85,16 @@ def check_weights(cfg: Config) -> None:
         )
 
 
-def _readme_about(path: str, cfg: Config) -> Path | None:
+def _readme_about(file: Path, cfg: Config) -> Path | None:
     """A page that names the file: beside the config, or of a model family."""
     pages = sorted(Path(__file__).parents[2].glob('configs/*/README.md'))
     if cfg.filename:
         pages.insert(0, Path(cfg.filename).with_name('README.md'))
-    name = Path(path).name
     return next(
         (
             page
             for page in pages
-            if page.is_file() and name in page.read_text(errors='ignore')
+            if page.is_file() and file.name in page.read_text(errors='ignore')
         ),
         None,
     )

@@ -47,9 +47,9 @@ def test_every_case_is_measured(backward, monkeypatch):
 def test_floor_counts_each_input_and_result_once():
     inputs = benchmark_fusion.fusion_inputs(3, 8, 2, dtype=torch.bfloat16)
     a_map, weights = 2 * 2 * 9 * 8, 4 * (27 * 8 + 3)
-    facts = benchmark_fusion._facts(inputs, backward=False)
+    facts = benchmark.op_facts(inputs, backward=False)
     assert facts == dict(map_bytes=a_map, floor_bytes=2 * a_map + weights)
-    facts = benchmark_fusion._facts(inputs, backward=True)
+    facts = benchmark.op_facts(inputs, backward=True)
     assert facts['floor_bytes'] == 5 * a_map + 3 * weights
 
 

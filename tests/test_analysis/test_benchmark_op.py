@@ -77,13 +77,13 @@ def test_floor_counts_each_input_and_result_once():
     narrow = maps + 2 * tokens * K * (2 + 1 + 1)
     weights = 4 * K * 8 * (1 + 1 + 2 + 1)
     routes = 4 * K * 9
-    facts = benchmark_op._facts(inputs, backward=False)
+    facts = benchmark.op_facts(inputs, backward=False)
     assert facts == dict(
         map_bytes=maps, floor_bytes=narrow + weights + routes + maps
     )
     # Read again, with the result's gradient; gradients written.
     both = 3 * (narrow + weights) + 2 * routes + 2 * maps
-    facts = benchmark_op._facts(inputs, backward=True)
+    facts = benchmark.op_facts(inputs, backward=True)
     assert facts['floor_bytes'] == both
 
 
