@@ -6,7 +6,14 @@ mmsegmentation or mmpretrain.
 """
 
 from . import checkpoint  # noqa: F401  (registers the loaders)
-from .backbones import SpatialMamba, VMamba
+from .backbones import LocalVim, LocalVMamba, SpatialMamba, Vim, VMamba
 from .version import __version__
 
-__all__ = ['SpatialMamba', 'VMamba', '__version__']
+__all__ = [
+    'LocalVMamba',
+    'LocalVim',
+    'SpatialMamba',
+    'VMamba',
+    'Vim',
+    '__version__',
+]

@@ -1,6 +1,9 @@
 """Backbones, registered in MMEngine's root ``MODELS``."""
 
+from .local_vim import LocalVim
+from .local_vmamba import LocalVMamba
 from .spatial_mamba import SpatialMamba
+from .vim import Vim
 from .vmamba import VMamba
 
-__all__ = ['SpatialMamba', 'VMamba']
+__all__ = ['LocalVMamba', 'LocalVim', 'SpatialMamba', 'VMamba', 'Vim']

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import re
 from collections.abc import Sequence
 
 from mmengine.logging import print_log
@@ -14,10 +15,11 @@ Arch = str | dict
 
 
 class SSMBackbone(BaseModule):
-    """Base of multi-stage backbones.
+    """Base of all backbones.
 
-    A subclass has ``stem``, ``stages`` and one ``norm{i}`` per output, and
-    fills :attr:`arch_settings`.
+    A subclass has norms at its outputs, called ``norm`` or ``norm{i}`` for
+    stage i, and fills :attr:`arch_settings`. A plain model's layers are its
+    stages.
 
     Args:
         out_indices (Sequence[int]): Stages whose maps are returned.
@@ -116,14 +118,18 @@ class SSMBackbone(BaseModule):
     def _freeze_stages(self) -> None:
         if self.frozen_stages < 0:
             return
-        frozen = [self.stem, *self.stages[: self.frozen_stages + 1]]
+        frozen = self._frozen_parts()
         for i in self.out_indices:
-            if i <= self.frozen_stages:
+            if i <= self.frozen_stages and hasattr(self, f'norm{i}'):
                 frozen.append(getattr(self, f'norm{i}'))
-        for module in frozen:
-            module.eval()
-            for parameter in module.parameters():
-                parameter.requires_grad = False
+        for part in frozen:
+            part.requires_grad_(False)
+            if isinstance(part, nn.Module):
+                part.eval()
+
+    def _frozen_parts(self) -> list[nn.Module | nn.Parameter]:
+        """What ``frozen_stages`` freezes, but for the outputs' norms."""
+        return [self.stem, *self.stages[: self.frozen_stages + 1]]
 
     def train(self, mode: bool = True) -> nn.Module:
         """Set the mode; frozen stages (and with ``norm_eval`` batch norms)
@@ -166,7 +172,7 @@ class SSMBackbone(BaseModule):
         """Load this backbone's part of a checkpoint, all of it or nothing.
 
         Only the norms after the outputs may differ, since they depend on
-        ``out_indices``: those the file lacks start fresh.
+        what is returned: those the file lacks start fresh.
 
         Args:
             path (str): File or URL.
@@ -179,13 +185,13 @@ class SSMBackbone(BaseModule):
         """
         checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
         weights = self._own_weights(path, checkpoint, prefix)
+        weights = self._adapt_weights(weights)
         own = self.state_dict()
-        out_norms = tuple(f'norm{i}.' for i in range(len(self.stages)))
         fresh = [k for k in own if k not in weights]
         unknown = [
-            k for k in weights if k not in own and not k.startswith(out_norms)
+            k for k in weights if k not in own and not _of_output_norm(k)
         ]
-        missing = [k for k in fresh if not k.startswith(out_norms)]
+        missing = [k for k in fresh if not self._may_start_fresh(k)]
         reshaped = [
             f'{k} {tuple(weights[k].shape)} instead of {tuple(own[k].shape)}'
             for k in own
@@ -201,6 +207,14 @@ class SSMBackbone(BaseModule):
             f'from {path}; start fresh: {", ".join(fresh) or "none"}',
             logger='current',
         )
+
+    def _adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The file's tensors, fitted to this model where they can be."""
+        return weights
+
+    def _may_start_fresh(self, key: str) -> bool:
+        """Whether a pretrained file may lack this tensor."""
+        return _of_output_norm(key)
 
     @staticmethod
     def _own_weights(
@@ -253,3 +267,7 @@ class SSMBackbone(BaseModule):
             f'{self.arch_name or "given as a dict"!r}: {"; ".join(problems)}. '
             'Set arch to what the file holds, or choose another file'
         )
+
+
+def _of_output_norm(key: str) -> bool:
+    return re.match(r'norm\d*\.', key) is not None

@@ -1,6 +1,7 @@
 """The assembly that backbones of several stages share."""
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 from torch import Tensor, nn
@@ -61,12 +62,12 @@ class HierarchicalBackbone(SSMBackbone):
             drop_path_rate = settings['drop_path_rate']
         embed_dims = settings['embed_dims']
         self.stem = self._build_stem(in_channels, embed_dims)
-        rates = iter(np.linspace(0, drop_path_rate, sum(depths)).tolist())
+        rates = enumerate(np.linspace(0, drop_path_rate, sum(depths)).tolist())
         self.stages = nn.ModuleList()
         for i, depth in enumerate(depths):
             blocks = nn.ModuleList(
-                self._build_block(embed_dims, next(rates))
-                for _ in range(depth)
+                self._build_block(index, embed_dims, rate)
+                for index, rate in islice(rates, depth)
             )
             last = i == len(depths) - 1
             down = None if last else self._build_downsample(embed_dims)
@@ -81,9 +82,9 @@ class HierarchicalBackbone(SSMBackbone):
         raise NotImplementedError
 
     def _build_block(
-        self, embed_dims: int, drop_path_rate: float
+        self, index: int, embed_dims: int, drop_path_rate: float
     ) -> nn.Module:
-        """(B, H, W, C) -> (B, H, W, C)."""
+        """Block ``index`` of all: (B, H, W, C) -> (B, H, W, C)."""
         raise NotImplementedError
 
     def _build_downsample(self, embed_dims: int) -> nn.Module:

@@ -68,7 +68,7 @@ class SpatialMamba(HierarchicalBackbone):
         return ResidualStem(in_channels, embed_dims)
 
     def _build_block(
-        self, embed_dims: int, drop_path_rate: float
+        self, index: int, embed_dims: int, drop_path_rate: float
     ) -> nn.Module:
         return VSSBlock(
             embed_dims,

@@ -6,12 +6,13 @@ the same order. Where several rules fit, the first counts.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..backbones.base import Arch
+from ..backbones.base import Arch, SSMBackbone
 from ..backbones.hierarchical import HierarchicalBackbone
 from .errors import CheckpointError
 
@@ -121,6 +122,22 @@ class RenamedWeights(dict[str, Tensor]):
             if name not in expected:
                 raise _unknown(self.original(name))
 
+    def has_head(self) -> bool:
+        """Whether there is a part of a classifier's last layer."""
+        return any(name.startswith(_HEAD) for name in self)
+
+    def head_shapes(self, width: int) -> Shapes:
+        """Shapes of a classifier's last layer on ``width`` channels, if any.
+
+        Raises:
+            CheckpointError: Its tensors have no elements.
+        """
+        if not self.has_head():
+            return {}
+        known = 'weight' if 'head.fc.weight' in self else 'bias'
+        classes = self.size(f'head.fc.{known}', 0)
+        return {'head.fc.weight': (classes, width), 'head.fc.bias': (classes,)}
+
     def parts(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The backbone's weights, and the head's without their prefix."""
         backbone = {k: v for k, v in self.items() if not k.startswith(_HEAD)}
@@ -133,7 +150,55 @@ class RenamedWeights(dict[str, Tensor]):
         return CheckpointError(f'key {self.original(name)!r} is missing')
 
 
-def arch_name(backbone: type[HierarchicalBackbone], arch: dict) -> str | None:
+class Packing(NamedTuple):
+    """Tensors of mmssm's that hold ``count`` of the original's each.
+
+    A part is called ``<name>.<number>``; the parts are stacked, or joined
+    where mmssm's tensor has no axis more.
+
+    Args:
+        count (int): Parts of a whole.
+        ends (tuple[str, ...]): What the names of the wholes end in.
+        filters (tuple[str, ...]): Ends of wholes whose parts are depthwise
+            filters, (C, 1, ...) in the original.
+    """
+
+    count: int
+    ends: tuple[str, ...]
+    filters: tuple[str, ...] = ()
+
+    def apart(self, shapes: Shapes) -> Shapes:
+        """The wholes' shapes replaced by those of their parts."""
+        apart = {}
+        for name, shape in shapes.items():
+            if not name.endswith((*self.ends, *self.filters)):
+                apart[name] = shape
+                continue
+            part = shape[1:]
+            if shape[0] != self.count:
+                part = (shape[0] // self.count, *part)
+            if name.endswith(self.filters):
+                part = (part[0], 1, *part[1:])
+            for i in range(self.count):
+                apart[f'{name}.{i}'] = part
+        return apart
+
+    def together(
+        self, weights: Mapping[str, Tensor], shapes: Shapes
+    ) -> dict[str, Tensor]:
+        """The parts replaced by the wholes, which have these shapes."""
+        together = {}
+        for name, value in weights.items():
+            whole, _, number = name.rpartition('.')
+            if not whole.endswith((*self.ends, *self.filters)):
+                together[name] = value
+            elif number == '0':
+                parts = [weights[f'{whole}.{i}'] for i in range(self.count)]
+                together[whole] = torch.stack(parts).view(shapes[whole])
+        return together
+
+
+def arch_name(backbone: type[SSMBackbone], arch: dict) -> str | None:
     """The backbone's first arch with these fields, if there is one."""
     for name, settings in backbone.arch_settings.items():
         if all(_plain(settings[k]) == _plain(v) for k, v in arch.items()):
@@ -160,26 +225,30 @@ def expected_shapes(
     Raises:
         CheckpointError: No model has this arch.
     """
-    try:
-        with torch.device('meta'):  # holds no numbers
-            model = backbone(arch, out_indices=(0, 1, 2, 3))
-    except (ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f'its keys and shapes show an arch that no model has: {error}'
-        ) from error
-    shapes = {k: tuple(v.shape) for k, v in model.state_dict().items()}
-    has_head = any(name.startswith(_HEAD) for name in weights)
+    shapes = shapes_of(lambda: backbone(arch, out_indices=(0, 1, 2, 3)))
+    has_head = weights.has_head()
     width = shapes['norm3.weight'][0]
     for i in range(4):
         norm = f'norm{i}.'
         if not (_any_starts(weights, norm) or (has_head and i == 3)):
             shapes = {k: v for k, v in shapes.items() if k[:6] != norm}
-    if has_head:
-        known = 'weight' if 'head.fc.weight' in weights else 'bias'
-        classes = weights.size(f'head.fc.{known}', 0)
-        shapes['head.fc.weight'] = (classes, width)
-        shapes['head.fc.bias'] = (classes,)
-    return shapes
+    return {**shapes, **weights.head_shapes(width)}
+
+
+def shapes_of(build: Callable[[], nn.Module]) -> Shapes:
+    """Names and shapes of the tensors of the model that ``build`` returns.
+
+    Raises:
+        CheckpointError: No such model can be built.
+    """
+    try:
+        with torch.device('meta'):  # holds no numbers
+            model = build()
+    except (ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f'its keys and shapes show an arch that no model has: {error}'
+        ) from error
+    return {k: tuple(v.shape) for k, v in model.state_dict().items()}
 
 
 def _pattern(template: str) -> re.Pattern:

@@ -6,14 +6,13 @@ A classification file holds a whole training state; the weights under
 
 from collections.abc import Collection, Mapping
 
-import torch
 from torch import Tensor
 
 from ..backbones import SpatialMamba
 from .key_map import (
     Arch,
+    Packing,
     RenamedWeights,
-    Shapes,
     arch_name,
     expected_shapes,
 )
@@ -23,7 +22,7 @@ NAME = 'spatial_mamba'
 _BLOCK, _BLOCK_TO = 'layers.#.blocks.#', 'stages.#.blocks.#'
 _MIXER, _MIXER_TO = f'{_BLOCK}.self_attention', f'{_BLOCK_TO}.mixer'
 _DOWN, _DOWN_TO = 'layers.#.downsample.conv.#', 'stages.#.downsample.conv.#'
-_FILTERS = '.mixer.fusion_weight'
+_FILTERS = Packing(3, (), filters=('.mixer.fusion_weight',))
 
 # Original name -> mmssm's name; one filter of three is '<name>.<number>'.
 _RULES = (
@@ -73,11 +72,10 @@ def convert(
     weights = RenamedWeights(state_dict, _RULES)
     fields = _recognise(weights)
     arch = arch_name(SpatialMamba, fields) or fields
-    weights.check(
-        _with_filters_apart(expected_shapes(SpatialMamba, arch, weights))
-    )
+    shapes = expected_shapes(SpatialMamba, arch, weights)
+    weights.check(_FILTERS.apart(shapes))
     backbone, head = weights.parts()
-    return _with_filters_stacked(backbone), head, arch
+    return _FILTERS.together(backbone, shapes), head, arch
 
 
 def _recognise(weights: RenamedWeights) -> dict:
@@ -90,28 +88,3 @@ def _recognise(weights: RenamedWeights) -> dict:
         ssm_ratio=weights.size(f'{block}.mixer.x_proj_weight', 1) / dims,
         mlp_ratio=weights.size(f'{block}.ffn.layers.0.0.weight', 0) / dims,
     )
-
-
-def _with_filters_apart(shapes: Shapes) -> Shapes:
-    """A block's filters (3, C, 3, 3) as the original's three (C, 1, 3, 3)."""
-    apart = {}
-    for name, shape in shapes.items():
-        if name.endswith(_FILTERS):
-            for i in range(shape[0]):
-                apart[f'{name}.{i}'] = (shape[1], 1, *shape[2:])
-        else:
-            apart[name] = shape
-    return apart
-
-
-def _with_filters_stacked(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The reverse of :func:`_with_filters_apart`, for tensors."""
-    stacked = {}
-    for name, value in weights.items():
-        whole, _, number = name.rpartition('.')
-        if not whole.endswith(_FILTERS):
-            stacked[name] = value
-        elif number == '0':
-            filters = [weights[f'{whole}.{i}'] for i in range(3)]
-            stacked[whole] = torch.stack(filters).squeeze(2)
-    return stacked

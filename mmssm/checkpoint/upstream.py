@@ -22,11 +22,18 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from . import spatial_mamba, vmamba
+from . import local_vim, local_vmamba, spatial_mamba, vim, vmamba
 from .errors import CheckpointError
 
-# In the order of asking: an old VMamba's keys are a part of Spatial-Mamba's.
-_FAMILIES = (spatial_mamba, vmamba)
+# In the order of asking: VMamba's keys are a part of LocalVMamba's, an old
+# VMamba's of Spatial-Mamba's.
+_FAMILIES = (
+    local_vim,
+    local_vmamba,
+    spatial_mamba,
+    vim,
+    vmamba,
+)
 
 # Where the authors keep the weights, the ones they evaluate with first.
 _CONTAINERS = ('state_dict', 'model', 'model_ema')
@@ -38,12 +45,7 @@ _META_KEPT = ('dataset_meta', 'CLASSES', 'PALETTE', 'epoch', 'iter')
 
 # Models of the field whose keys resemble a family's above; telling them apart
 # by one key gives their users a reason instead of a list of keys.
-_NOT_SUPPORTED = (
-    (r'\.op\.multi_scan\.', 'LocalVMamba'),
-    (r'\.mixer\.x_proj_\d+\.', 'LocalVim'),
-    (r'\.mixer\.A_b_log$', 'Vim'),
-    (r'\.TreeSSM\.', 'GrootV'),
-)
+_NOT_SUPPORTED = ((r'\.TreeSSM\.', 'GrootV'),)
 
 
 class _Found(NamedTuple):

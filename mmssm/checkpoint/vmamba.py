@@ -13,8 +13,8 @@ NAME = 'vmamba'
 _BLOCK, _BLOCK_TO = 'layers.#.blocks.#', 'stages.#.blocks.#'
 _DOWN, _DOWN_TO = 'layers.#.downsample', 'stages.#.downsample'
 
-# Original name -> mmssm's name, but for the stem.
-_COMMON = (
+# Original name -> mmssm's name, but for the stem. LocalVMamba has them, too.
+COMMON_RULES = (
     (f'{_BLOCK}.norm.*', f'{_BLOCK_TO}.norm1.*'),
     (f'{_BLOCK}.norm2.*', f'{_BLOCK_TO}.norm2.*'),
     (f'{_BLOCK}.mlp.fc1.*', f'{_BLOCK_TO}.ffn.layers.0.0.*'),
@@ -35,13 +35,13 @@ _COMMON = (
     ('norm.*', 'norm3.*'),
     ('head.*', 'head.fc.*'),
 )
-_CONV_STEM = (
+_CONV_STEM_RULES = (
     ('patch_embed.0.*', 'stem.conv1.*'),
     ('patch_embed.2.*', 'stem.norm1.*'),
     ('patch_embed.5.*', 'stem.conv2.*'),
     ('patch_embed.7.*', 'stem.norm2.*'),
 )
-_PATCH_STEM = (
+PATCH_STEM_RULES = (
     ('patch_embed.0.*', 'stem.conv.*'),
     ('patch_embed.2.*', 'stem.norm.*'),
     ('patch_embed.proj.*', 'stem.conv.*'),
@@ -75,8 +75,8 @@ def convert(
             does not belong to the arch.
     """
     has_conv_stem = 'patch_embed.5.weight' in state_dict
-    stem = _CONV_STEM if has_conv_stem else _PATCH_STEM
-    weights = RenamedWeights(state_dict, stem + _COMMON)
+    stem = _CONV_STEM_RULES if has_conv_stem else PATCH_STEM_RULES
+    weights = RenamedWeights(state_dict, stem + COMMON_RULES)
     fields = _recognise(weights)
     arch = arch_name(VMamba, fields) or fields
     expected = expected_shapes(VMamba, arch, weights)

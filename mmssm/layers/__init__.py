@@ -2,9 +2,12 @@
 
 from .block import VSSBlock
 from .downsample import ConvDownsample, InvertedDownsample, PatchMerging
+from .mamba_block import MambaBlock
+from .mamba_mixer import MambaMixer
+from .positions import RotaryPositions
 from .ss2d import SS2D
 from .ssd2d import SSD2D
-from .stem import ConvStem, PatchStem, ResidualStem
+from .stem import ConvStem, PatchStem, PatchTokens, ResidualStem
 from .structure_aware_ssm import StructureAwareSSM
 
 __all__ = [
@@ -13,9 +16,13 @@ __all__ = [
     'ConvDownsample',
     'ConvStem',
     'InvertedDownsample',
+    'MambaBlock',
+    'MambaMixer',
     'PatchMerging',
     'PatchStem',
+    'PatchTokens',
     'ResidualStem',
+    'RotaryPositions',
     'StructureAwareSSM',
     'VSSBlock',
 ]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..ops import routed_selective_scan
 from ..scans import CROSS, cached_routes, parse_routes
+from .route_merge import build_merge, released_order, take_tokens
 from .slices import by_slices
 from .ssm_init import linear_init, s4d_log_rates, step_bias, step_weight
 
@@ -35,6 +36,9 @@ class SS2D(BaseModule):
             "v2": unit rates, 0.1 * U(0, 1) steps). Defaults to 's4d'.
         route_names (Sequence[str]): See :mod:`mmssm.scans`. Defaults to
             VMamba's cross-scan.
+        merge (str, optional): How routes become one map: 'gated' or
+            'searched', see :func:`mmssm.layers.route_merge.build_merge`.
+            Defaults to None, their plain sum.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class SS2D(BaseModule):
         act: str = 'SiLU',
         ssm_init: str = 's4d',
         route_names: str | Sequence[str] = CROSS,
+        merge: str | None = None,
     ) -> None:
         super().__init__()
         inner = int(ssm_ratio * embed_dims)
@@ -67,6 +72,8 @@ class SS2D(BaseModule):
             linear_init(num_routes, self.dt_rank + 2 * d_state, inner)
         )
         self._init_recurrence(ssm_init, num_routes, inner)
+        self.merge = merge and build_merge(merge, inner, num_routes)
+        self.released_inverse = False
         self.out_norm = nn.LayerNorm(inner)
         self.out_proj = nn.Linear(inner, embed_dims, bias=False)
 
@@ -115,7 +122,7 @@ class SS2D(BaseModule):
         return self.out_proj(y)
 
     def scan(self, x: Tensor, height: int, width: int) -> Tensor:
-        """The routed scan of tokens (B, L, C) on their H x W map."""
+        """The routed scan of tokens (B, L, C) on their H x W map, merged."""
         num_routes, rows, inner = self.x_proj_weight.shape
         # A projection acts on single tokens, so it needs no route order: one
         # matrix product serves all routes.
@@ -123,7 +130,7 @@ class SS2D(BaseModule):
         dt, B, C = projected.unflatten(-1, (num_routes, rows)).split(
             [self.dt_rank, self.d_state, self.d_state], -1
         )
-        return routed_selective_scan(
+        y = routed_selective_scan(
             x,
             dt,
             -torch.exp(self.A_logs).view(num_routes, inner, -1),
@@ -133,6 +140,13 @@ class SS2D(BaseModule):
             routes=cached_routes(self.route_names, height, width, x.device),
             dt_weight=self.dt_projs_weight,
             dt_bias=self.dt_projs_bias,
+            output='routes' if self.merge else 'sum',
             # The sum over routes can pass float16's largest number.
             out_dtype=torch.float32 if x.dtype == torch.float16 else None,
         )
+        if not self.merge:
+            return y
+        if self.released_inverse:
+            order = released_order(self.route_names, height, width, x.device)
+            y = take_tokens(y, order)
+        return self.merge(y)

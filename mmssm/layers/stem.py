@@ -1,5 +1,6 @@
 """Image (B, 3, H, W) -> first token map (B, H/4, W/4, C)."""
 
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -42,6 +43,50 @@ class PatchStem(BaseModule):
         """
         _check_image(x, 4)
         return self.norm(self.conv(x.permute(0, 2, 3, 1)))
+
+
+class PatchTokens(BaseModule):
+    """Square patches to tokens, without a norm (as in ViT).
+
+    Images are padded with zeros at the bottom and the right until whole
+    patches cover them.
+
+    Args:
+        in_channels (int): Image channels.
+        embed_dims (int): Token channels.
+        patch_size (int): Side of a patch, in pixels.
+        stride (int): Pixels from patch to patch.
+    """
+
+    def __init__(
+        self, in_channels: int, embed_dims: int, patch_size: int, stride: int
+    ) -> None:
+        super().__init__()
+        self.patch_size, self.stride = patch_size, stride
+        self.conv = MapConv2d(
+            in_channels, embed_dims, patch_size, stride=stride
+        )
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of tokens that an image gets."""
+        return (
+            1 + max(0, -(-(height - self.patch_size) // self.stride)),
+            1 + max(0, -(-(width - self.patch_size) // self.stride)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, *grid(H, W), C).
+
+        Raises:
+            ValueError: If it is no batch of images.
+        """
+        _check_image(x, 1)
+        bottom, right = (
+            (tokens - 1) * self.stride + self.patch_size - side
+            for tokens, side in zip(self.grid(*x.shape[-2:]), x.shape[-2:])
+        )
+        x = F.pad(x, (0, right, 0, bottom))
+        return self.conv(x.permute(0, 2, 3, 1))
 
 
 class ConvStem(BaseModule):

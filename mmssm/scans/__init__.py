@@ -1,20 +1,26 @@
 """Routes: in which order a scan visits the tokens of an H x W map."""
 
-from . import cross  # noqa: F401  (registers its routes)
+from . import cross, local  # noqa: F401  (they register their routes)
 from .route import (
+    BIDIRECTIONAL,
     CROSS,
+    FLIP,
     cached_routes,
     parse_routes,
     register_route,
+    register_sized_route,
     route_indices,
     routes,
 )
 
 __all__ = [
+    'BIDIRECTIONAL',
     'CROSS',
+    'FLIP',
     'cached_routes',
     'parse_routes',
     'register_route',
+    'register_sized_route',
     'route_indices',
     'routes',
 ]

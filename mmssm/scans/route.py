@@ -1,7 +1,8 @@
 """The table of routes, and the one op that turns names into indices."""
 
+import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -9,12 +10,17 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 Route = Callable[[int, int], np.ndarray]
+SizedRoute = Callable[[int, int, int], np.ndarray]
 
 _ROUTES: dict[str, Route] = {}
+_SIZED_ROUTES: dict[str, SizedRoute] = {}
 
 FLIP = '_flip'
+ZERO_TOKEN = -1
 # The four routes of VMamba's SS2D, in the order of its K axis.
 CROSS = ('h', 'v', 'h_flip', 'v_flip')
+# The two of Vim's mixer: a sequence, taken as a map of one row, and back.
+BIDIRECTIONAL = ('h', 'h_flip')
 
 
 def register_route(name: str) -> Callable[[Route], Route]:
@@ -28,17 +34,45 @@ def register_route(name: str) -> Callable[[Route], Route]:
     Raises:
         ValueError: If the name is taken, ends in ``_flip`` or is not one word.
     """
-    if name in _ROUTES or name.endswith(FLIP) or len(name.split()) != 1:
-        raise ValueError(
-            f'route name {name!r} is taken, ends in {FLIP!r} or is not '
-            'one word; choose another'
-        )
+    _check_name(name)
 
     def register(function: Route) -> Route:
         _ROUTES[name] = function
         return function
 
     return register
+
+
+def register_sized_route(name: str) -> Callable[[SizedRoute], SizedRoute]:
+    """Register a function (H, W, size) as the routes ``<name><size>``.
+
+    As :func:`register_route`, for every size from 1.
+
+    Raises:
+        ValueError: If the name is taken, ends in ``_flip`` or a digit, or is
+            not one word.
+    """
+    _check_name(name)
+    if name[-1].isdigit():
+        raise ValueError(
+            f'route name {name!r} ends in a digit, which its sizes would '
+            'follow; choose another'
+        )
+
+    def register(function: SizedRoute) -> SizedRoute:
+        _SIZED_ROUTES[name] = function
+        return function
+
+    return register
+
+
+def _check_name(name: str) -> None:
+    taken = name in _ROUTES or name in _SIZED_ROUTES
+    if taken or name.endswith(FLIP) or len(name.split()) != 1:
+        raise ValueError(
+            f'route name {name!r} is taken, ends in {FLIP!r} or is not '
+            'one word; choose another'
+        )
 
 
 @lru_cache(maxsize=512)
@@ -63,13 +97,17 @@ def route_indices(name: str, height: int, width: int) -> np.ndarray:
 
 
 def _find(name: str) -> Route:
-    base = name[: -len(FLIP)] if name.endswith(FLIP) else name
-    if base not in _ROUTES:
-        known = ', '.join(sorted(_ROUTES))
-        raise ValueError(
-            f'unknown route {name!r}; known: {known}, each also with {FLIP!r}'
-        )
-    return _ROUTES[base]
+    base = name.removesuffix(FLIP)
+    if base in _ROUTES:
+        return _ROUTES[base]
+    sized = re.fullmatch(r'(.*\D)([1-9]\d*)', base)
+    if sized and sized[1] in _SIZED_ROUTES:
+        return partial(_SIZED_ROUTES[sized[1]], size=int(sized[2]))
+    known = [*sorted(_ROUTES), *(f'{n}<size>' for n in sorted(_SIZED_ROUTES))]
+    raise ValueError(
+        f'unknown route {name!r}; known: {", ".join(known)}, each also with '
+        f'{FLIP!r}'
+    )
 
 
 def _check_indices(
@@ -79,7 +117,7 @@ def _check_indices(
     if whole:
         visited = np.sort(indices[indices >= 0])
         whole = np.array_equal(visited, np.arange(height * width))
-        whole = whole and indices.min() >= -1
+        whole = whole and indices.min() >= ZERO_TOKEN
     if not whole:
         raise ValueError(
             f'route {name!r} must return a 1-D integer array that visits '
@@ -101,39 +139,59 @@ def parse_routes(names: str | Sequence[str]) -> tuple[str, ...]:
     return names
 
 
+def _with_class_token(indices: np.ndarray, tokens: int) -> np.ndarray:
+    """Put the token in the middle of the map's into that of the route."""
+    middle = tokens // 2
+    return np.insert(indices + (indices >= middle), middle, middle)
+
+
 @lru_cache(maxsize=512)
-def _stacked(names: str, height: int, width: int) -> np.ndarray:
+def _stacked(
+    names: str, height: int, width: int, class_token: bool
+) -> np.ndarray:
     """(K, T) of space-separated names, the shorter ones ended with -1."""
     parts = [route_indices(n, height, width) for n in names.split()]
+    if class_token:
+        parts = [_with_class_token(p, height * width) for p in parts]
     longest = max(len(p) for p in parts)
     rows = [
-        np.pad(p, (0, longest - len(p)), constant_values=-1) for p in parts
+        np.pad(p, (0, longest - len(p)), constant_values=ZERO_TOKEN)
+        for p in parts
     ]
-    return np.stack(rows)
+    return np.stack(rows).astype(np.int32)
 
 
 # Few: multi-scale training meets many sizes, and these lie on the device.
 @lru_cache(maxsize=64)
 def _on_device(
-    names: str, height: int, width: int, device: torch.device
+    names: str,
+    height: int,
+    width: int,
+    device: torch.device,
+    class_token: bool,
 ) -> Tensor:
+    indices = _stacked(names, height, width, class_token)
     # Inference mode's tensors could not be used outside of it.
     with torch.inference_mode(False):
-        return torch.from_numpy(_stacked(names, height, width)).to(device)
+        return torch.from_numpy(indices).to(device)
 
 
 # An op, so that tracing and export see one node instead of running the route
 # functions on fake tensors; an op must not return what it keeps, so it copies.
 @torch.library.custom_op('mmssm::routes', mutates_args=())
 def _routes_op(
-    names: str, height: int, width: int, device: torch.device
+    names: str,
+    height: int,
+    width: int,
+    device: torch.device,
+    class_token: bool,
 ) -> Tensor:
-    return _on_device(names, height, width, device).clone()
+    return _on_device(names, height, width, device, class_token).clone()
 
 
 @_routes_op.register_fake
-def _(names, height, width, device):
-    shape = _stacked(names, int(height), int(width)).shape
+def _(names, height, width, device, class_token):
+    shape = _stacked(names, int(height), int(width), class_token).shape
     return torch.empty(shape, dtype=torch.int32, device=device)
 
 
@@ -142,6 +200,7 @@ def routes(
     height: int,
     width: int,
     device: str | torch.device = 'cpu',
+    class_token: bool = False,
 ) -> Tensor:
     """Indices of several routes over an H x W map.
 
@@ -152,6 +211,9 @@ def routes(
         width (int): Columns of the map.
         device (str | torch.device): Where the result lies. Defaults to
             'cpu'.
+        class_token (bool): Whether a class token stands in the middle of the
+            map's tokens, at index ``H * W // 2``. Every route then meets it
+            after as many steps. Defaults to False.
 
     Returns:
         Tensor: (K, T) int32, for :func:`mmssm.ops.routed_selective_scan`.
@@ -164,13 +226,17 @@ def routes(
     if torch.jit.is_tracing():
         # The JIT tracer, which counts FLOPs, cannot record a device argument:
         # there the indices are constants of the traced size.
-        indices = _stacked(names, int(height), int(width))
+        indices = _stacked(names, int(height), int(width), class_token)
         return torch.tensor(indices, device=device)
-    return _routes_op(names, height, width, torch.device(device))
+    return _routes_op(names, height, width, torch.device(device), class_token)
 
 
 def cached_routes(
-    names: tuple[str, ...], height: int, width: int, device: torch.device
+    names: tuple[str, ...],
+    height: int,
+    width: int,
+    device: torch.device,
+    class_token: bool = False,
 ) -> Tensor:
     """:func:`routes` without a copy where that is possible: not to be changed.
 
@@ -178,5 +244,5 @@ def cached_routes(
     """
     recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
     if recorded or _get_current_dispatch_mode():
-        return routes(names, height, width, device)
-    return _on_device(' '.join(names), height, width, device)
+        return routes(names, height, width, device, class_token)
+    return _on_device(' '.join(names), height, width, device, class_token)

@@ -95,7 +95,7 @@ def test_bad_requests_are_named(arguments, message):
 
 def test_opcheck():
     torch.library.opcheck(
-        torch.ops.mmssm.routes.default, ('h v', 3, 4, torch.device('cpu'))
+        torch.ops.mmssm.routes.default, ('h v', 3, 4, torch.device('cpu'), False)
     )
 
 

@@ -1,0 +1,136 @@
+"""Scan directions per block, of `LocalMamba <https://arxiv.org/abs/2403.09338>`_.
+
+The tables are those that its authors found by searching and released.
+"""
+
+from collections.abc import Sequence
+
+from ..scans import parse_routes
+
+Directions = str | Sequence[str | Sequence[str]]
+
+# What a search chooses from, in the order of its weights.
+CANDIDATES = ('h', 'h_flip', 'v', 'v_flip', 'w2', 'w2_flip', 'w7', 'w7_flip')
+SEARCH = 'search'
+
+LOCAL_VIM_TINY = (
+    'h v_flip w7 w7_flip',
+    'h_flip w2_flip w7 w7_flip',
+    'h h_flip v w7',
+    'h h_flip v v_flip',
+    'h h_flip v v_flip',
+    'h h_flip v v_flip',
+    'h_flip v v_flip w7',
+    'h_flip v v_flip w2_flip',
+    'h h_flip v v_flip',
+    'h h_flip v v_flip',
+    'h v v_flip w2',
+    'h v v_flip w2_flip',
+    'h h_flip v_flip w7',
+    'h_flip v v_flip w2',
+    'h h_flip v v_flip',
+    'h v w2 w2_flip',
+    'v v_flip w2 w7',
+    'h h_flip v w2',
+    'h h_flip w2_flip w7',
+    'v v_flip w2 w2_flip',
+)
+LOCAL_VMAMBA_TINY = (
+    'h h_flip w7 w7_flip',
+    'h_flip v_flip w2 w2_flip',
+    'h_flip v_flip w2_flip w7',
+    'h_flip v v_flip w2',
+    'h h_flip v_flip w2_flip',
+    'h_flip v_flip w2 w2_flip',
+    'h w2_flip w7 w7_flip',
+    'h h_flip v v_flip',
+    'h v_flip w7 w7_flip',
+    'h_flip v w2 w7_flip',
+    'v v_flip w2 w7_flip',
+    'h h_flip v_flip w2_flip',
+    'v_flip w2_flip w7 w7_flip',
+    'h_flip v_flip w2_flip w7_flip',
+    'h_flip v w7 w7_flip',
+)
+LOCAL_VMAMBA_SMALL = (
+    'h v v_flip w7_flip',
+    'h h_flip v w7',
+    'h_flip v v_flip w7',
+    'h_flip v w2_flip w7',
+    'h_flip v w2_flip w7',
+    'h_flip v_flip w2 w7_flip',
+    'h_flip v v_flip w7',
+    'h v v_flip w7',
+    'h v v_flip w7',
+    'h v v_flip w7_flip',
+    'h h_flip v v_flip',
+    'h v v_flip w2',
+    'v v_flip w2_flip w7',
+    'h h_flip v w2',
+    'h_flip v v_flip w7_flip',
+    'h h_flip v v_flip',
+    'h v v_flip w7_flip',
+    'h v v_flip w7_flip',
+    'h h_flip v_flip w7',
+    'h_flip v_flip w2_flip w7',
+    'h_flip v v_flip w7_flip',
+    'v v_flip w7 w7_flip',
+    'h v v_flip w7_flip',
+    'h_flip v v_flip w2',
+    'h v v_flip w2_flip',
+    'h h_flip v w7',
+    'h h_flip w7 w7_flip',
+    'h v_flip w2 w2_flip',
+    'h v_flip w2 w7',
+    'h v v_flip w7_flip',
+    'h_flip v w2_flip w7',
+    'h_flip v_flip w7 w7_flip',
+    'h v w7 w7_flip',
+)
+
+
+def parse_directions(
+    directions: Directions, depth: int
+) -> tuple[tuple[str, ...], ...]:
+    """The route names of every block.
+
+    Args:
+        directions (str | Sequence): One entry per block, each a sequence of
+            route names or a string of them with spaces in between; or
+            'search' for all :data:`CANDIDATES` in every block.
+        depth (int): Blocks of the model.
+
+    Returns:
+        tuple[tuple[str, ...], ...]: ``depth`` entries.
+
+    Raises:
+        ValueError: If entries are too many or too few, or one names no
+            route, an unknown one or one twice.
+    """
+    if isinstance(directions, str):
+        if directions != SEARCH:
+            raise ValueError(
+                "directions must be 'search' or a list with one entry per "
+                f'block, got {directions!r}'
+            )
+        return (CANDIDATES,) * depth
+    if len(directions) != depth:
+        raise ValueError(
+            f'directions must name the routes of {depth} blocks, got '
+            f'{len(directions)} entries'
+        )
+    parsed = []
+    for block, entry in enumerate(directions):
+        try:
+            names = parse_routes(entry)
+        except ValueError as error:
+            raise ValueError(
+                f'directions of block {block}: {error}'
+            ) from error
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f'directions of block {block} name a route twice: '
+                f'{" ".join(names)}'
+            )
+        parsed.append(names)
+    return tuple(parsed)

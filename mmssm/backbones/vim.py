@@ -1,0 +1,136 @@
+"""Vim.
+
+`Vision Mamba: Efficient Visual Representation Learning with Bidirectional
+State Space Model <https://arxiv.org/abs/2401.09417>`_.
+"""
+
+from collections.abc import Sequence
+
+from mmengine.registry import MODELS
+from torch import nn
+
+from ..layers import MambaMixer
+from ..scans import BIDIRECTIONAL
+from .base import Arch
+from .plain import PlainBackbone
+
+_TINY = dict(
+    embed_dims=192,
+    depth=24,
+    patch_size=16,
+    patch_stride=16,
+    d_state=16,
+    ssm_ratio=2.0,
+    class_token=True,
+    rope=False,
+    drop_path_rate=0.0,
+)
+
+
+@MODELS.register_module()
+class Vim(PlainBackbone):
+    """Layers of bidirectional Mamba mixers on patches of 16 x 16 pixels.
+
+    A class token stands in the middle of the sequence; each layer takes the
+    mean of a scan forward and one backward, with weights of their own.
+
+    Args:
+        arch (str | dict): 'tiny', 'small' or 'base', or a dict of the fields
+            of :attr:`arch_settings`; fields left out are those of ``tiny``:
+
+            - **embed_dims** (int): Channels.
+            - **depth** (int): Layers.
+            - **patch_size**, **patch_stride** (int): Pixels of a patch's
+              side, and from patch to patch: 8 for the models that the authors
+              finetune at finer granularity.
+            - **d_state** (int): States per channel.
+            - **ssm_ratio** (float): Inner channels of the mixer / channels.
+            - **class_token** (bool): Whether there is a class token.
+            - **rope** (bool): Whether every layer turns its tokens by rotary
+              positions.
+            - **drop_path_rate** (float): Stochastic depth of the last layer;
+              it grows linearly from 0.
+
+        img_size (int | tuple[int, int]): Height and width whose positions
+            are learnt; those of other images are interpolated. Defaults to
+            224.
+        in_channels (int): Image channels. Defaults to 3.
+        out_type (str, optional): 'featmap' (maps of ``out_indices``),
+            'avg_featmap' (the last layer's mean) or 'cls_token'. Defaults to
+            what the classifier reads.
+        drop_path_rate (float, optional): Defaults to the arch's own.
+        out_indices (Sequence[int]): Layers to return, from 0; negative ones
+            count from the end. Defaults to (-1, ).
+        frozen_stages (int): Stem, positions and the layers up to this one do
+            not learn. Defaults to -1, none.
+        norm_eval (bool): Keep batch norms in eval mode. Defaults to False.
+        with_cp (bool): Recompute blocks in backward to save memory. Defaults
+            to False.
+        init_cfg (dict | list[dict], optional): Defaults to the original's
+            initialisation.
+
+    Example:
+        >>> model = Vim('tiny')
+        >>> [tuple(y.shape) for y in model(torch.rand(1, 3, 224, 224))]
+        [(1, 192)]
+    """
+
+    arch_settings = dict(
+        tiny=_TINY,
+        small={**_TINY, 'embed_dims': 384, 'drop_path_rate': 0.05},
+        base={**_TINY, 'embed_dims': 768, 'drop_path_rate': 0.1},
+    )
+
+    def __init__(
+        self,
+        arch: Arch = 'tiny',
+        img_size: int | tuple[int, int] = 224,
+        in_channels: int = 3,
+        out_type: str | None = None,
+        drop_path_rate: float | None = None,
+        out_indices: Sequence[int] = (-1,),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(
+            arch,
+            img_size,
+            in_channels,
+            out_type,
+            drop_path_rate,
+            out_indices,
+            frozen_stages,
+            norm_eval,
+            with_cp,
+            init_cfg,
+        )
+        if self.cls_token is not None:
+            nn.init.trunc_normal_(self.cls_token, std=0.02)
+        _lecun_normal(self.stem.conv)
+
+    def _build_norm(self, embed_dims: int) -> nn.Module:
+        return nn.RMSNorm(embed_dims, eps=1e-5)
+
+    def _build_mixer(self, index: int, embed_dims: int) -> MambaMixer:
+        return MambaMixer(
+            embed_dims,
+            BIDIRECTIONAL,
+            'mean',
+            self.arch['d_state'],
+            self.arch['ssm_ratio'],
+            out_proj_scale=self.arch['depth'] ** -0.5,
+        )
+
+    def _mixers_map(self, height: int, width: int) -> tuple[int, int]:
+        """All tokens, the class token among them, in one row."""
+        return 1, height * width + self.has_class_token
+
+
+def _lecun_normal(conv: nn.Conv2d) -> None:
+    """A normal of variance 1 / fan-in, cut at two standard deviations."""
+    # The cut takes this share of the standard deviation.
+    std = conv.weight[0].numel() ** -0.5 / 0.87962566103423978
+    nn.init.trunc_normal_(conv.weight, std=std, a=-2 * std, b=2 * std)
+    nn.init.zeros_(conv.bias)

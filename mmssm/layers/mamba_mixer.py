@@ -1,0 +1,186 @@
+"""Mamba's mixer for image tokens, along several routes."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from ..ops import routed_selective_scan
+from ..scans import cached_routes, parse_routes
+from .route_merge import build_merge, released_order, take_tokens
+from .ssm_init import linear_init, s4d_log_rates, step_bias, step_weight
+
+
+class MambaMixer(BaseModule):
+    """Selective scans of a token sequence along several routes.
+
+    Projection; on each route a causal depthwise convolution, activation and
+    the scan of `Mamba <https://arxiv.org/abs/2312.00752>`_ with weights of
+    its own; the common gate; merging and projection. Unlike
+    :class:`SS2D`, whose convolution is the map's and comes before the
+    routes, each route scans other values: those are gathered in its order.
+
+    Args:
+        embed_dims (int): Channels in and out.
+        route_names (Sequence[str]): See :mod:`mmssm.scans`.
+        merge (str): 'mean', 'gated' or 'searched', see
+            :func:`mmssm.layers.route_merge.build_merge`.
+        d_state (int): States per channel. Defaults to 16.
+        ssm_ratio (float): Inner channels / ``embed_dims``. Defaults to 2.
+        conv_size (int): Steps that the convolution sees. Defaults to 4.
+        class_token (bool): Whether a class token stands in the middle of the
+            map's tokens. Defaults to False.
+        out_proj_scale (float): Factor of the last projection's initial
+            weights, where residual branches are many. Defaults to 1.
+        init_std (float, optional): Standard deviation of the truncated normal
+            that all linear maps but the last start from, also those of the
+            step sizes, whose bias then is 0, as in LocalMamba. Defaults to
+            PyTorch's and Mamba's own initialisation.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        route_names: str | tuple[str, ...],
+        merge: str,
+        d_state: int = 16,
+        ssm_ratio: float = 2.0,
+        conv_size: int = 4,
+        class_token: bool = False,
+        out_proj_scale: float = 1.0,
+        init_std: float | None = None,
+    ) -> None:
+        super().__init__()
+        inner = int(ssm_ratio * embed_dims)
+        self.d_state = d_state
+        self.dt_rank = rank = math.ceil(embed_dims / 16)
+        self.route_names = parse_routes(route_names)
+        self.class_token = class_token
+        self.released_inverse = False
+        routes = len(self.route_names)
+        self.in_proj = nn.Linear(embed_dims, 2 * inner, bias=False)
+        self.act = nn.SiLU()
+        # As nn.Conv1d starts: a channel's fan-in is the steps it sees.
+        self.conv_weight = nn.Parameter(linear_init(routes, inner, conv_size))
+        bound = conv_size**-0.5
+        # Biases have one axis, so that weight decay spares them.
+        self.conv_bias = nn.Parameter(
+            torch.empty(routes * inner).uniform_(-bound, bound)
+        )
+        self.x_proj_weight = nn.Parameter(
+            linear_init(routes, rank + 2 * d_state, inner)
+        )
+        self.dt_projs_weight = nn.Parameter(step_weight(routes, inner, rank))
+        self.dt_projs_bias = nn.Parameter(step_bias(routes * inner))
+        self.A_logs = nn.Parameter(s4d_log_rates(routes, inner, d_state))
+        self.Ds = nn.Parameter(torch.ones(routes * inner))
+        self.merge = build_merge(merge, inner, routes)
+        self.out_proj = nn.Linear(inner, embed_dims, bias=False)
+        if init_std is not None:
+            self._draw_normal(init_std)
+        with torch.no_grad():
+            self.out_proj.weight.mul_(out_proj_scale)
+
+    def _draw_normal(self, std: float) -> None:
+        linear = [m for m in self.merge.modules() if isinstance(m, nn.Linear)]
+        weights = [m.weight for m in (self.in_proj, *linear)]
+        for weight in (*weights, self.x_proj_weight, self.dt_projs_weight):
+            nn.init.trunc_normal_(weight, std=std)
+        for bias in (*(m.bias for m in linear), self.dt_projs_bias):
+            nn.init.zeros_(bias)
+
+    def forward(self, x: Tensor, height: int, width: int) -> Tensor:
+        """Mix tokens.
+
+        Args:
+            x (Tensor): Tokens (B, L, C) of the map, row after row, the class
+                token, if any, in their middle.
+            height (int): Rows of the map.
+            width (int): Columns of the map.
+
+        Returns:
+            Tensor: (B, L, C).
+        """
+        inner = self.out_proj.in_features
+        y = self.scan(F.linear(x, self.in_proj.weight[:inner]), height, width)
+        gate = self.act(F.linear(x, self.in_proj.weight[inner:]))
+        y = self.merge(y * gate.unsqueeze(1))
+        return self.out_proj(y)
+
+    def scan(self, x: Tensor, height: int, width: int) -> Tensor:
+        """Convolve and scan tokens (B, L, C) along the routes: (B, K, L, C).
+
+        Zero tokens, where a route leaves the map, are scanned, too: the
+        convolution makes something of them.
+        """
+        batch, tokens, inner = x.shape
+        routes = cached_routes(
+            self.route_names, height, width, x.device, self.class_token
+        ).long()
+        num_routes, steps = routes.shape
+        index = torch.where(routes < 0, tokens, routes).flatten()
+        u = F.pad(x, (0, 0, 0, 1)).index_select(1, index)
+        u = self.act(self._convolve(u.unflatten(1, (num_routes, steps))))
+        weight = self.x_proj_weight.transpose(1, 2).to(u.dtype)
+        projected = u.transpose(0, 1).flatten(1, 2) @ weight
+        projected = projected.unflatten(1, (batch, steps)).transpose(0, 1)
+        y = self._scan_sequences(u, projected)
+        # Where each token stands on its route.
+        back = y.new_empty(num_routes, tokens + 1, dtype=torch.long)
+        order = torch.arange(steps, device=x.device).expand(num_routes, -1)
+        back = back.scatter(1, index.view(num_routes, steps), order)
+        back = back[:, :tokens]
+        if self.released_inverse:
+            back = back.gather(1, self._released_order(height, width, back))
+        return take_tokens(y, back)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        """Causal depthwise convolutions of K sequences (B, K, T, C)."""
+        steps, taps = x.shape[2], self.conv_weight.shape[-1]
+        weight = self.conv_weight.to(x.dtype)
+        x = F.pad(x, (0, 0, taps - 1, 0))
+        bias = self.conv_bias.view(weight.shape[:2]).to(x.dtype)
+        y = bias.unsqueeze(1)
+        for i in range(taps):
+            y = torch.addcmul(y, x[:, :, i : i + steps], weight[:, None, :, i])
+        return y
+
+    def _scan_sequences(self, u: Tensor, projected: Tensor) -> Tensor:
+        """The recurrence of K sequences (B, K, T, C), each read in order."""
+        num_routes, steps = u.shape[1:3]
+        dt, B, C = projected.split(
+            [self.dt_rank, self.d_state, self.d_state], -1
+        )
+        A = -torch.exp(self.A_logs).view(num_routes, -1, self.d_state)
+        D = self.Ds.view(num_routes, -1)
+        bias = self.dt_projs_bias.view(num_routes, -1)
+        order = torch.arange(steps, device=u.device, dtype=torch.int32)
+        results = [
+            routed_selective_scan(
+                u[:, k],
+                dt[:, k].unsqueeze(2),
+                A[k : k + 1],
+                B[:, k].unsqueeze(2),
+                C[:, k].unsqueeze(2),
+                D[k : k + 1],
+                routes=order.unsqueeze(0),
+                dt_weight=self.dt_projs_weight[k : k + 1],
+                dt_bias=bias[k : k + 1],
+                # A sum over states can pass float16's largest number.
+                out_dtype=torch.float32 if u.dtype == torch.float16 else None,
+            )
+            for k in range(num_routes)
+        ]
+        return torch.stack(results, 1)
+
+    def _released_order(self, height: int, width: int, like: Tensor) -> Tensor:
+        """:func:`released_order`, around the class token if there is one."""
+        order = released_order(self.route_names, height, width, like.device)
+        if not self.class_token:
+            return order
+        middle = height * width // 2
+        order = order + (order >= middle)
+        token = order.new_full((len(order), 1), middle)
+        return torch.cat([order[:, :middle], token, order[:, middle:]], 1)

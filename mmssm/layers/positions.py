@@ -1,0 +1,127 @@
+"""Tables of positions, fitted to maps of other sizes."""
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor
+
+
+def resize_table(
+    table: Tensor, grid: tuple[int, int], to: tuple[int, int]
+) -> Tensor:
+    """Fit a table of positions to another grid (bicubic).
+
+    Args:
+        table (Tensor): (..., H * W, C), row after row.
+        grid (tuple[int, int]): Its rows and columns.
+        to (tuple[int, int]): Rows and columns wanted.
+
+    Returns:
+        Tensor: (..., H' * W', C); ``table`` itself if the grids are equal.
+    """
+    if tuple(grid) == tuple(to):
+        return table
+    maps = table.reshape(-1, *grid, table.shape[-1]).permute(0, 3, 1, 2)
+    maps = F.interpolate(maps.float(), to, mode='bicubic', align_corners=False)
+    maps = maps.flatten(2).transpose(1, 2).to(table.dtype)
+    return maps.reshape(*table.shape[:-2], -1, table.shape[-1])
+
+
+def resize_position_embedding(
+    table: Tensor,
+    grid: tuple[int, int],
+    to: tuple[int, int],
+    class_token: bool,
+) -> Tensor:
+    """:func:`resize_table` around the class token's entry in the middle.
+
+    Args:
+        table (Tensor): (1, H * W, C), or (1, H * W + 1, C) with a class
+            token's entry at index ``H * W // 2``.
+        grid (tuple[int, int]): Its rows and columns.
+        to (tuple[int, int]): Rows and columns wanted.
+        class_token (bool): Whether there is such an entry.
+
+    Returns:
+        Tensor: (1, H' * W', C), or one entry more.
+    """
+    if tuple(grid) == tuple(to) or not class_token:
+        return resize_table(table, grid, to)
+    middle = grid[0] * grid[1] // 2
+    patches = torch.cat([table[:, :middle], table[:, middle + 1 :]], 1)
+    patches = resize_table(patches, grid, to)
+    return insert_in_middle(patches, table[:, middle : middle + 1])
+
+
+def insert_in_middle(tokens: Tensor, token: Tensor) -> Tensor:
+    """Tokens (B, L, C) with (B, 1, C) at index ``L // 2``: (B, L + 1, C)."""
+    middle = tokens.shape[1] // 2
+    return torch.cat([tokens[:, :middle], token, tokens[:, middle:]], 1)
+
+
+def without_middle(tokens: Tensor) -> Tensor:
+    """The reverse of :func:`insert_in_middle`: (B, L + 1, C) -> (B, L, C)."""
+    middle = (tokens.shape[1] - 1) // 2
+    return torch.cat([tokens[:, :middle], tokens[:, middle + 1 :]], 1)
+
+
+class RotaryPositions(BaseModule):
+    """Turn pairs of channels by angles that grow with row and column.
+
+    Two-dimensional rotary embedding as in `EVA-02
+    <https://arxiv.org/abs/2303.11331>`_: half the channels turn with the row,
+    half with the column. Maps of another size than ``grid`` get its tables
+    resized, as LocalVim does, not angles computed anew.
+
+    Args:
+        embed_dims (int): Channels, a multiple of 4.
+        grid (tuple[int, int]): Rows and columns of the tables.
+        pretrained_side (int): Rows and columns that a whole image has in the
+            unit of the angles. Defaults to 14.
+
+    Raises:
+        ValueError: If the channels do not divide by 4.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        grid: tuple[int, int],
+        pretrained_side: int = 14,
+    ) -> None:
+        super().__init__()
+        if embed_dims % 4:
+            raise ValueError(
+                'rotary positions turn pairs of channels in two directions: '
+                f'embed_dims must be a multiple of 4, got {embed_dims}'
+            )
+        half = embed_dims // 2
+        rates = 10000.0 ** (-torch.arange(0, half, 2) / half)
+        rows, columns = (
+            torch.arange(side) / side * pretrained_side for side in grid
+        )
+        angles = torch.cat(
+            torch.broadcast_tensors(
+                (rows[:, None] * rates)[:, None],
+                (columns[:, None] * rates)[None],
+            ),
+            -1,
+        )
+        angles = angles.repeat_interleave(2, -1).flatten(0, 1)
+        self.grid = tuple(grid)
+        self.register_buffer('cos', angles.cos())
+        self.register_buffer('sin', angles.sin())
+
+    def tables(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Cosines and sines (H * W, C) for a map of any size."""
+        to = (height, width)
+        return (
+            resize_table(self.cos, self.grid, to),
+            resize_table(self.sin, self.grid, to),
+        )
+
+    @staticmethod
+    def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Turn tokens (B, L, C) by :meth:`tables`."""
+        turned = torch.stack((-x[..., 1::2], x[..., ::2]), -1).flatten(-2)
+        return x * cos + turned * sin

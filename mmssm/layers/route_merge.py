@@ -1,0 +1,130 @@
+"""How the results of several routes become one map.
+
+Each maps the routes' results (B, K, L, C) to tokens (B, L, C).
+"""
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+
+class RouteMean(nn.Module):
+    """The mean over routes, of `Vim <https://arxiv.org/abs/2401.09417>`_."""
+
+    def forward(self, y: Tensor) -> Tensor:
+        """(B, K, L, C) -> (B, L, C)."""
+        return y.mean(1)
+
+
+class GatedSum(BaseModule):
+    """The sum over routes, whose channels are gated by their mean tokens.
+
+    The channel gate of `LocalMamba <https://arxiv.org/abs/2403.09338>`_,
+    which all routes share. The paper's gate of tokens is not in the released
+    code, nor here.
+
+    Args:
+        channels (int): Channels, C.
+        reduction (int): Channels / channels between the gate's two linear
+            maps. Defaults to 8.
+    """
+
+    def __init__(self, channels: int, reduction: int = 8) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.reduce = nn.Linear(channels, channels // reduction)
+        self.act = nn.GELU()
+        self.select = nn.Linear(channels // reduction, channels)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """(B, K, L, C) -> (B, L, C)."""
+        return torch.einsum('bklc,bkc->blc', y, self.gate(y))
+
+    def gate(self, y: Tensor) -> Tensor:
+        """(B, K, L, C) -> (B, K, C), between 0 and 1."""
+        mean = self.norm(y).mean(2)
+        return torch.sigmoid(self.select(self.act(self.reduce(mean))))
+
+
+class SearchedSum(GatedSum):
+    """The gated routes, normed and weighted with learnt probabilities.
+
+    LocalMamba's search for scan directions: after training, the routes with
+    the largest weights are kept, see
+    :mod:`mmssm.analysis.direction_search`.
+
+    Args:
+        channels (int): Channels, C.
+        num_routes (int): Routes, K.
+    """
+
+    def __init__(self, channels: int, num_routes: int) -> None:
+        super().__init__(channels)
+        self.weights = nn.Parameter(1e-3 * torch.randn(num_routes))
+
+    def probabilities(self) -> Tensor:
+        """The routes' shares (K,), which sum to 1."""
+        return self.weights.softmax(0)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """(B, K, L, C) -> (B, L, C)."""
+        y = y * self.gate(y).unsqueeze(2)
+        y = F.layer_norm(y, y.shape[-1:])
+        return torch.einsum('bklc,k->blc', y, self.probabilities().to(y))
+
+
+def build_merge(kind: str, channels: int, num_routes: int) -> nn.Module:
+    """A merge by name.
+
+    Args:
+        kind (str): 'mean', 'gated' or 'searched'.
+        channels (int): Channels, C.
+        num_routes (int): Routes, K.
+
+    Raises:
+        ValueError: If there is no such merge.
+    """
+    if kind == 'mean':
+        return RouteMean()
+    if kind == 'gated':
+        return GatedSum(channels)
+    if kind == 'searched':
+        return SearchedSum(channels, num_routes)
+    raise ValueError(
+        f"merge must be 'mean', 'gated' or 'searched', got {kind!r}"
+    )
+
+
+def released_order(
+    route_names: tuple[str, ...],
+    height: int,
+    width: int,
+    device: torch.device,
+) -> Tensor:
+    """Which token's result LocalMamba's released code puts at a token.
+
+    It puts the results of ``v`` and ``v_flip`` back as if the map were
+    ``width`` x ``height``; others, and square maps, are right.
+
+    Args:
+        route_names (tuple[str, ...]): Names of K routes.
+        height (int): Rows of the map.
+        width (int): Columns of the map.
+        device (torch.device): Where the result lies.
+
+    Returns:
+        Tensor: (K, H * W) int64.
+    """
+    token = torch.arange(height * width, device=device)
+    step = token % height * width + token // height
+    swapped = step % height * width + step // height
+    return torch.stack(
+        [swapped if name in ('v', 'v_flip') else token for name in route_names]
+    )
+
+
+def take_tokens(y: Tensor, order: Tensor) -> Tensor:
+    """``y[b, k, order[k, l]]`` for results (B, K, T, C) and (K, L) indices."""
+    index = order[None, :, :, None].expand(len(y), -1, -1, y.shape[-1])
+    return y.gather(2, index)
