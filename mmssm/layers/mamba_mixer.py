@@ -107,7 +107,7 @@ class MambaMixer(BaseModule):
         y = self.scan(F.linear(x, self.in_proj.weight[:inner]), height, width)
         gate = self.act(F.linear(x, self.in_proj.weight[inner:]))
         y = self.merge(y * gate.unsqueeze(1))
-        return self.out_proj(y)
+        return self.out_proj(y.to(self.out_proj.weight.dtype))
 
     def scan(self, x: Tensor, height: int, width: int) -> Tensor:
         """Convolve and scan tokens (B, L, C) along the routes: (B, K, L, C).

@@ -39,12 +39,13 @@ class GatedSum(BaseModule):
 
     def forward(self, y: Tensor) -> Tensor:
         """(B, K, L, C) -> (B, L, C)."""
-        return torch.einsum('bklc,bkc->blc', y, self.gate(y))
+        return _weighted_sum(y, self.gate(y))
 
     def gate(self, y: Tensor) -> Tensor:
-        """(B, K, L, C) -> (B, K, C), between 0 and 1."""
-        mean = self.norm(y).mean(2)
-        return torch.sigmoid(self.select(self.act(self.reduce(mean))))
+        """(B, K, L, C) -> (B, K, 1, C), between 0 and 1, in y's dtype."""
+        mean = self.norm(y.to(self.norm.weight.dtype)).mean(2, keepdim=True)
+        gate = torch.sigmoid(self.select(self.act(self.reduce(mean))))
+        return gate.to(y.dtype)
 
 
 class SearchedSum(GatedSum):
@@ -69,9 +70,17 @@ class SearchedSum(GatedSum):
 
     def forward(self, y: Tensor) -> Tensor:
         """(B, K, L, C) -> (B, L, C)."""
-        y = y * self.gate(y).unsqueeze(2)
+        y = y * self.gate(y)
         y = F.layer_norm(y, y.shape[-1:])
-        return torch.einsum('bklc,k->blc', y, self.probabilities().to(y))
+        return _weighted_sum(y, self.probabilities().view(1, -1, 1, 1))
+
+
+def _weighted_sum(y: Tensor, weights: Tensor) -> Tensor:
+    """The sum over K of (B, K, L, C), without a product as large as that."""
+    total = y[:, 0] * weights[:, 0]
+    for k in range(1, y.shape[1]):
+        total = torch.addcmul(total, y[:, k], weights[:, k])
+    return total
 
 
 def build_merge(kind: str, channels: int, num_routes: int) -> nn.Module:

@@ -6,7 +6,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 import mmssm
-from mmssm.backbones import SpatialMamba, VMamba
+from mmssm.backbones import LocalVMamba, SpatialMamba, VMamba
 from mmssm.checkpoint import convert_upstream
 
 # The patch stem drops what is left of an image's size divided by 4.
@@ -17,8 +17,12 @@ KINDS = {
     'vmamba-patch': (VMamba, PATCH),
     'vmamba-ssd': (VMamba, SSD),
     'spatial-mamba': (SpatialMamba, dict()),
+    'local-vmamba': (LocalVMamba, dict()),
+    'local-vmamba-search': (LocalVMamba, dict(directions='search')),
 }
-TWO_KINDS = ['vmamba', 'spatial-mamba']
+FAMILIES = ['vmamba', 'spatial-mamba', 'local-vmamba']
+PATCH_STEMS = ['vmamba-patch', 'local-vmamba', 'local-vmamba-search']
+DIRECTIONS = ['h v_flip w2 w7_flip', 'h_flip w3 w2_flip', 'v w7 h w3_flip']
 
 # Counted on the original implementations, classifier (1000 classes) included;
 # VMamba's small-m2 and base-m2 were never counted there.
@@ -36,6 +40,8 @@ PARAMETERS = {
     (SpatialMamba, 'tiny'): 26_748_862,
     (SpatialMamba, 'small'): 43_074_280,
     (SpatialMamba, 'base'): 95_745_592,
+    (LocalVMamba, 'tiny'): 25_527_160,
+    (LocalVMamba, 'small'): 49_748_536,
 }
 UNCOUNTED = {(VMamba, 'small-m2'), (VMamba, 'base-m2')}
 
@@ -48,14 +54,25 @@ GOLDEN = {
     'vmamba_tiny_s1l8_backbone': (VMamba, 'tiny-s1l8'),
     'spatial_mamba_tiny_cls': (SpatialMamba, 'tiny'),
     'spatial_mamba_tiny_backbone': (SpatialMamba, 'tiny'),
+    'local_vmamba_tiny_cls': (LocalVMamba, 'tiny'),
+    'local_vmamba_tiny_backbone': (LocalVMamba, 'tiny'),
+    'local_vmamba_tiny_backbone_released_inverse': (LocalVMamba, 'tiny'),
 }
+
+
+def mini_arch(kind, depths=(1, 1, 1, 1)):
+    """A small arch of one of :data:`KINDS`."""
+    backbone, fields = KINDS[kind]
+    arch = dict(embed_dims=16, depths=depths, **fields)
+    if backbone is LocalVMamba:
+        routes = [DIRECTIONS[i % 3] for i in range(sum(depths))]
+        arch.setdefault('directions', routes)
+    return arch
 
 
 def mini(kind, depths=(1, 1, 1, 1), **arguments):
     """A small backbone of one of :data:`KINDS`."""
-    backbone, fields = KINDS[kind]
-    arch = dict(embed_dims=16, depths=depths, **fields)
-    return backbone(arch, **arguments)
+    return KINDS[kind][0](mini_arch(kind, depths), **arguments)
 
 
 def count(model):
@@ -75,6 +92,7 @@ def test_parameter_count_is_the_originals(backbone, arch):
     [
         (VMamba, 'tiny-s1l8', 29_481_408),
         (SpatialMamba, 'tiny', 26_236_758),
+        (LocalVMamba, 'tiny', 24_759_504),
     ],
 )
 def test_parameter_count_with_output_norms(backbone, arch, parameters):
@@ -84,7 +102,7 @@ def test_parameter_count_with_output_norms(backbone, arch, parameters):
 
 
 def test_every_arch_is_counted_or_unreleased():
-    archs = {(b, a) for b in (VMamba, SpatialMamba) for a in b.arch_settings}
+    archs = {(b, a) for b, _ in KINDS.values() for a in b.arch_settings}
     assert archs == set(PARAMETERS) | UNCOUNTED
     for backbone, arch in UNCOUNTED:
         with torch.device('meta'):
@@ -99,9 +117,12 @@ def test_golden(golden, name):
     case, (backbone, arch) = golden(name), GOLDEN[name]
     classifies = name.endswith('_cls')
     converted = convert_upstream({'model': case.state_dict()}, name)
+    options = {}
+    if name.endswith('_released_inverse'):
+        options['released_inverse'] = True
     model = nn.Module()
     model.backbone = backbone(
-        arch, out_indices=(3,) if classifies else (0, 1, 2, 3)
+        arch, out_indices=(3,) if classifies else (0, 1, 2, 3), **options
     )
     if classifies:
         model.head = nn.Module()
@@ -126,7 +147,7 @@ def test_any_size_learns(kind, size):
     """Any H x W, down to one patch, and every parameter gets a gradient."""
     model = mini(kind, out_indices=(0, 1, 2, 3))
     outs = model(torch.randn(2, 3, *size))
-    half_up = kind != 'vmamba-patch'
+    half_up = kind not in PATCH_STEMS
     height, width = ((s + 3) // 4 if half_up else s // 4 for s in size)
     for i, out in enumerate(outs):
         assert out.shape == (2, 16 * 2**i, height, width)
@@ -137,7 +158,7 @@ def test_any_size_learns(kind, size):
         assert parameter.grad.isfinite().all(), name
 
 
-@pytest.mark.parametrize('kind', TWO_KINDS)
+@pytest.mark.parametrize('kind', FAMILIES)
 def test_batch_items_do_not_mix(kind):
     model = mini(kind).eval()
     x = torch.randn(3, 3, 40, 40)
@@ -148,19 +169,19 @@ def test_batch_items_do_not_mix(kind):
     torch.testing.assert_close(whole, single, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('kind', TWO_KINDS)
+@pytest.mark.parametrize('kind', FAMILIES)
 def test_drop_path_grows_linearly(kind):
     model = mini(kind, (1, 2, 1), drop_path_rate=0.3, out_indices=(2,))
     blocks = [block for stage in model.stages for block in stage.blocks]
-    for paths in (
-        [block.drop_path for block in blocks],
-        [block.ffn.dropout_layer for block in blocks],
-    ):
-        rates = [path.drop_prob for path in paths]
+    paths = [[block.drop_path for block in blocks]]
+    if kind != 'local-vmamba':  # which has no FFN
+        paths.append([block.ffn.dropout_layer for block in blocks])
+    for path in paths:
+        rates = [p.drop_prob for p in path]
         assert rates == pytest.approx([0, 0.1, 0.2, 0.3])
 
 
-@pytest.mark.parametrize('kind', TWO_KINDS)
+@pytest.mark.parametrize('kind', FAMILIES)
 def test_frozen_stages(kind):
     model = mini(kind, out_indices=(0, 1), frozen_stages=0).train()
     frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
@@ -175,7 +196,7 @@ def test_frozen_stages(kind):
         assert torch.equal(value, before[key]), key
 
 
-@pytest.mark.parametrize('kind', TWO_KINDS)
+@pytest.mark.parametrize('kind', FAMILIES)
 def test_with_cp_changes_nothing_but_memory(kind):
     torch.manual_seed(0)
     plain = mini(kind, drop_path_rate=0.0)
@@ -211,7 +232,7 @@ def test_inference_equals_training_forward(monkeypatch, kind, autocast):
         )
 
 
-@pytest.mark.parametrize('kind', ['vmamba', 'vmamba-ssd', 'spatial-mamba'])
+@pytest.mark.parametrize('kind', [*FAMILIES, 'vmamba-ssd'])
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_autocast_and_16_bit_weights(dtype, kind):
     torch.manual_seed(0)
@@ -233,6 +254,8 @@ def test_autocast_and_16_bit_weights(dtype, kind):
         ('vmamba', 'inductor'),
         ('vmamba-ssd', 'inductor'),
         ('spatial-mamba', 'aot_eager'),
+        ('local-vmamba', 'aot_eager'),
+        ('local-vmamba-search', 'aot_eager'),
     ],
 )
 def test_compile_and_export_give_the_eager_result(kind, backend):
@@ -247,7 +270,7 @@ def test_compile_and_export_give_the_eager_result(kind, backend):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('kind', TWO_KINDS)
+@pytest.mark.parametrize('kind', FAMILIES)
 def test_compiled_gradients(kind):
     torch.manual_seed(0)
     model = mini(kind, (1, 1), drop_path_rate=0.0, out_indices=(1,)).eval()
@@ -264,11 +287,11 @@ def test_compiled_gradients(kind):
 
 
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain', 'mmengine'])
-@pytest.mark.parametrize('kind', TWO_KINDS)
+@pytest.mark.parametrize('kind', FAMILIES)
 def test_registered_for_every_scope(scope, kind):
     backbone = KINDS[kind][0]
     name = backbone.__name__
-    arch = dict(embed_dims=16, depths=(1, 1, 1, 1))
+    arch = mini_arch(kind)
     with DefaultScope.overwrite_default_scope(scope):
         for type_ in (name, f'mmssm.{name}', getattr(mmssm, name)):
             model = MODELS.build(dict(type=type_, arch=arch))
@@ -297,7 +320,7 @@ def test_too_small_an_image_is_refused(kind):
         (dict(frozen_stages=4), ValueError, r'-1 \(none\) to 3, got 4'),
     ],
 )
-@pytest.mark.parametrize('kind', TWO_KINDS)
+@pytest.mark.parametrize('kind', FAMILIES)
 def test_bad_arguments_are_named_in_one_line(kind, arguments, error, message):
     backbone = KINDS[kind][0]
     with pytest.raises(error, match=message) as caught:

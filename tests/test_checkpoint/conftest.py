@@ -15,7 +15,8 @@ KEYS_FOLDER = Path(__file__).parents[1] / 'data' / 'upstream_keys'
 def upstream_keys():
     """{model: depths and original key -> shape}.
 
-    ``blocks.*`` stands for each of a stage's blocks.
+    ``blocks.*`` stands for each of a stage's blocks, ``layers.*`` for each of
+    a plain model's layers.
     """
     found = {}
     for path in KEYS_FOLDER.glob('*.json'):
@@ -31,7 +32,7 @@ def original(upstream_keys):
         depths, keys = upstream_keys[model].values()
         found = {}
         for key, shape in keys.items():
-            stage = int(key.split('.')[1]) if '*' in key else 0
+            stage = int(key.split('.')[1]) if 'blocks.*' in key else 0
             for block in range(depths[stage] if '*' in key else 1):
                 name = key.replace('*', str(block))
                 found[name] = torch.zeros(()).expand(shape)

@@ -5,10 +5,47 @@ import torch
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from mmssm.backbones import SpatialMamba, VMamba
+from mmssm.backbones import (
+    LocalVim,
+    LocalVMamba,
+    SpatialMamba,
+    Vim,
+    VMamba,
+)
 from mmssm.checkpoint import CheckpointError, convert_upstream
 
+SEARCHED = dict(
+    embed_dims=32,
+    depths=[2, 2, 9, 2],
+    d_state=16,
+    ssm_ratio=2.0,
+    directions='search',
+)
+SEARCHED_PLAIN = dict(
+    embed_dims=128,
+    depth=20,
+    patch_size=16,
+    d_state=16,
+    ssm_ratio=2.0,
+    class_token=False,
+    rope=True,
+    directions='search',
+)
 ARCHS = {
+    'local_vmamba': dict(
+        local_vmamba_tiny='tiny',
+        local_vmamba_small='small',
+        local_vmamba_tiny_search=SEARCHED,
+        local_vmamba_tiny_backbone='tiny',
+    ),
+    'local_vim': dict(
+        local_vim_tiny='tiny',
+        local_vim_tiny_midcls='tiny-midcls',
+        local_vim_small='small',
+        local_vim_tiny_search=SEARCHED_PLAIN,
+        local_vim_tiny_backbone='tiny',
+    ),
+    'vim': dict(vim_tiny='tiny', vim_small='small', vim_base='base'),
     'vmamba': dict(
         vanilla_vmamba_tiny='vanilla-tiny',
         vanilla_vmamba_small='vanilla-small',
@@ -29,12 +66,38 @@ ARCHS = {
         spatial_mamba_tiny_backbone='tiny',
     ),
 }
-BACKBONES = dict(vmamba=VMamba, spatial_mamba=SpatialMamba)
+BACKBONES = dict(
+    local_vmamba=LocalVMamba,
+    local_vim=LocalVim,
+    vim=Vim,
+    vmamba=VMamba,
+    spatial_mamba=SpatialMamba,
+)
 MODELS = [
     (family, model) for family, archs in ARCHS.items() for model in archs
 ]
 # One classifier and one backbone of each family.
-TINY = dict(vmamba='vmamba_tiny_s1l8', spatial_mamba='spatial_mamba_tiny')
+TINY = dict(
+    local_vmamba='local_vmamba_tiny',
+    local_vim='local_vim_tiny',
+    vim='vim_tiny',
+    vmamba='vmamba_tiny_s1l8',
+    spatial_mamba='spatial_mamba_tiny',
+)
+# Those whose authors' backbones have norms at their outputs.
+WITH_OUTPUTS = [family for family in TINY if family != 'vim']
+PLAIN = ('local_vim', 'vim')
+
+
+def outputs(family):
+    """Arguments that give a backbone the outputs of the authors' files."""
+    if family in PLAIN:
+        return dict(out_type='featmap', out_indices=(4, 9, 14, 19))
+    return dict(out_indices=(0, 1, 2, 3))
+
+
+def last_norm(family):
+    return 'norm' if family in PLAIN else 'norm3'
 
 
 def tensors(*keys):
@@ -53,15 +116,13 @@ def test_released_model(original, shapes, model_shapes, family, model):
         family=family, arch=arch, source='file.pth', container='model'
     )
     found = shapes(converted['state_dict'])
-    out_indices = (0, 1, 2, 3)
+    arguments = outputs(family)
     if not model.endswith('_backbone'):
-        out_indices = (3,)
-        width = found['backbone.norm3.weight'][0]
+        arguments = {}
+        width = found[f'backbone.{last_norm(family)}.weight'][0]
         assert found.pop('head.fc.weight') == (1000, width)
         assert found.pop('head.fc.bias') == (1000,)
-    assert found == model_shapes(
-        BACKBONES[family], arch=arch, out_indices=out_indices
-    )
+    assert found == model_shapes(BACKBONES[family], arch=arch, **arguments)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +148,7 @@ def test_containers(original, shapes, family, wrap, container):
     assert shapes(wrapped['state_dict']) == shapes(plain['state_dict'])
 
 
-@pytest.mark.parametrize('family', TINY)
+@pytest.mark.parametrize('family', WITH_OUTPUTS)
 def test_detector_keeps_its_neck_and_heads(
     original, shapes, model_shapes, family
 ):
@@ -113,18 +174,18 @@ def test_detector_keeps_its_neck_and_heads(
         assert converted['state_dict'][key] is others[key]
         del found[key]
     assert found == model_shapes(
-        BACKBONES[family], arch='tiny', out_indices=(0, 1, 2, 3)
+        BACKBONES[family], arch='tiny', **outputs(family)
     )
 
 
-@pytest.mark.parametrize('family', TINY)
+@pytest.mark.parametrize('family', WITH_OUTPUTS)
 def test_backbone_without_any_norm(original, shapes, model_shapes, family):
     weights = original(f'{TINY[family]}_backbone')
     weights = {k: v for k, v in weights.items() if k[:7] != 'outnorm'}
     converted = convert_upstream(weights, 'x.pth')
     expected = model_shapes(BACKBONES[family], arch='tiny')
-    for end in ('weight', 'bias'):
-        del expected[f'backbone.norm3.{end}']
+    norm = f'backbone.{last_norm(family)}.'
+    expected = {k: v for k, v in expected.items() if not k.startswith(norm)}
     assert shapes(converted['state_dict']) == expected
 
 
@@ -137,9 +198,8 @@ def test_loading_converts(tmp_path, golden, family):
     with torch.device('meta'):
         model.backbone = BACKBONES[family](loaded['meta']['mmssm']['arch'])
         model.head = nn.Module()
-        model.head.fc = nn.Linear(
-            model.backbone.norm3.normalized_shape[0], 1000
-        )
+        norm = getattr(model.backbone, last_norm(family))
+        model.head.fc = nn.Linear(norm.normalized_shape[0], 1000)
     model.load_state_dict(loaded['state_dict'], assign=True)
     originals = case.state_dict()
     last = max(k for k in originals if k.endswith('head.bias'))
@@ -176,9 +236,6 @@ def test_other_checkpoints_are_left_alone(checkpoint):
 @pytest.mark.parametrize(
     'name, key',
     [
-        ('LocalVMamba', 'layers.0.blocks.0.op.multi_scan.attn.norm.weight'),
-        ('LocalVim', 'layers.0.mixer.x_proj_0.weight'),
-        ('Vim', 'layers.0.mixer.A_b_log'),
         ('GrootV', 'levels.0.blocks.0.TreeSSM.x_proj_weight'),
     ],
 )
@@ -186,6 +243,6 @@ def test_family_that_cannot_be_converted(name, key):
     weights = tensors(key, 'layers.0.blocks.0.op.x_proj_weight')
     with pytest.raises(
         CheckpointError,
-        match=rf'x\.pth holds {name}, .*it converts spatial_mamba, vmamba',
+        match=rf'x\.pth holds {name}, .*it converts local_vim, ',
     ):
         convert_upstream(dict(model=weights), 'x.pth')

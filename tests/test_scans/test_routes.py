@@ -8,16 +8,23 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from mmssm.scans import (
+    BIDIRECTIONAL,
     CROSS,
     cached_routes,
     parse_routes,
     register_route,
+    register_sized_route,
     route_indices,
     routes,
 )
-from mmssm.scans.route import _ROUTES
+from mmssm.scans.route import _ROUTES, _SIZED_ROUTES
 
-ALL_ROUTES = [n + flip for n in sorted(_ROUTES) for flip in ('', '_flip')]
+WINDOWS = [
+    f'{n}{size}' for n in sorted(_SIZED_ROUTES) for size in range(1, 10)
+]
+ALL_ROUTES = [
+    n + flip for n in (*sorted(_ROUTES), *WINDOWS) for flip in ('', '_flip')
+]
 sizes = st.integers(1, 40)
 
 
@@ -29,14 +36,54 @@ def test_every_token_once(name, height, width):
     assert np.array_equal(tokens, np.arange(height * width))
 
 
+@pytest.mark.parametrize('name', ALL_ROUTES)
+def test_every_token_once_and_back_on_all_small_maps(name):
+    for height in range(1, 25):
+        for width in range(1, 25):
+            route = route_indices(name, height, width)
+            visits = route[route >= 0]
+            assert len(visits) == height * width
+            map_ = np.arange(100, 100 + height * width)
+            restored = np.zeros_like(map_)
+            restored[visits] = map_[visits]
+            assert np.array_equal(restored, map_)
+            # Steps to tokens and back: the inverse of the permutation.
+            assert np.array_equal(map_[visits][np.argsort(visits)], map_)
+
+
+@given(height=sizes, width=sizes, size=st.integers(1, 9))
+def test_windows_follow_each_other_row_after_row(height, width, size):
+    want = [
+        row * width + column if row < height and column < width else -1
+        for top in range(0, height, size)
+        for left in range(0, width, size)
+        for row in range(top, top + size)
+        for column in range(left, left + size)
+    ]
+    got = route_indices(f'w{size}', height, width)
+    assert got.tolist() == want
+    flipped = route_indices(f'w{size}_flip', height, width)
+    assert flipped.tolist() == want[::-1]
+
+
+@pytest.mark.parametrize('name', ['w1', 'w24'])
+def test_windows_of_one_token_or_the_whole_map_are_rows(name):
+    assert np.array_equal(route_indices(name, 24, 24), np.arange(24 * 24))
+
+
 @given(height=sizes, width=sizes)
-def test_inverse_restores_the_map(height, width):
-    map_ = torch.randn(height * width)
-    for route in routes(CROSS, height, width).long():
-        restored = torch.empty_like(map_)
-        restored[route] = map_[route]
-        assert torch.equal(restored, map_)
-        assert torch.equal(map_[route][torch.argsort(route)], map_)
+def test_class_token_is_met_in_the_middle(height, width):
+    tokens = height * width
+    middle = tokens // 2
+    for name in ('h', 'v_flip', 'w3', 'w3_flip'):
+        (route,) = routes(name, height, width, class_token=True).tolist()
+        assert route[middle] == middle
+        patches = [i - (i > middle) for i in route if i != middle]
+        assert patches == route_indices(name, height, width).tolist()
+
+
+def test_bidirectional_is_a_sequence_and_its_reverse():
+    assert routes(BIDIRECTIONAL, 1, 4).tolist() == [[0, 1, 2, 3], [3, 2, 1, 0]]
 
 
 def test_cross_is_row_column_and_their_reverses():
@@ -77,6 +124,30 @@ def test_new_route_is_one_function(monkeypatch):
         register_route('diagonal')
 
 
+def test_new_sized_route_is_one_function(monkeypatch):
+    monkeypatch.setattr('mmssm.scans.route._ROUTES', dict(_ROUTES))
+    monkeypatch.setattr('mmssm.scans.route._SIZED_ROUTES', dict(_SIZED_ROUTES))
+
+    @register_sized_route('skip')
+    def skip(height, width, size):
+        tokens = np.arange(height * width)
+        return np.concatenate([tokens[i::size] for i in range(size)])
+
+    assert routes('skip2', 1, 5).tolist() == [[0, 2, 4, 1, 3]]
+    assert routes('skip3_flip', 1, 5).tolist() == [[2, 4, 1, 3, 0]]
+    for function in (register_route, register_sized_route):
+        with pytest.raises(ValueError, match='is taken'):
+            function('skip')
+    with pytest.raises(ValueError, match='ends in a digit'):
+        register_sized_route('skip2')
+
+
+@pytest.mark.parametrize('name', ['w', 'w0', 'w-1', 'w2.5', 'w2_flip_flip'])
+def test_window_without_a_size_is_unknown(name):
+    with pytest.raises(ValueError, match=r'known: h, v, w<size>, each also'):
+        parse_routes([name])
+
+
 def test_shorter_routes_end_in_zero_tokens(monkeypatch):
     monkeypatch.setattr('mmssm.scans.route._ROUTES', dict(_ROUTES))
     register_route('leaving')(lambda height, width: np.array([0, -1, 1, 2]))
@@ -93,9 +164,11 @@ def test_bad_requests_are_named(arguments, message):
         routes(*arguments)
 
 
-def test_opcheck():
+@pytest.mark.parametrize('class_token', [False, True])
+def test_opcheck(class_token):
     torch.library.opcheck(
-        torch.ops.mmssm.routes.default, ('h v', 3, 4, torch.device('cpu'), False)
+        torch.ops.mmssm.routes.default,
+        ('h w3', 3, 4, torch.device('cpu'), class_token),
     )
 
 
