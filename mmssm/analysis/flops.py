@@ -223,14 +223,15 @@ def _routed_selective_scan(inputs: list, outputs: list) -> Counter:
     """Handle of ``mmssm::routed_selective_scan``.
 
     Its first inputs are x, dt, A, B, C, D, dt_weight, dt_bias, routes. The
-    projection of dt that the op does itself is a matrix product over the
-    map's tokens.
+    projection of dt that the op does itself is a matrix product at every step
+    of a route.
     """
-    batch, tokens, channels = _shape(inputs[0])
+    batch, _, channels = _shape(inputs[0])
     routes, _, states = _shape(inputs[2])
+    steps = _shape(inputs[8])[1]
     counts = scan_counts(
         batch,
-        _shape(inputs[8])[1],
+        steps,
         routes * channels,
         states,
         with_output=_given(inputs[4]),
@@ -238,7 +239,7 @@ def _routed_selective_scan(inputs: list, outputs: list) -> Counter:
     )
     if _given(inputs[6]):
         rank = _shape(inputs[6])[2]
-        counts['dt_projection'] = batch * tokens * routes * channels * rank
+        counts['dt_projection'] = batch * steps * routes * channels * rank
     return counts
 
 

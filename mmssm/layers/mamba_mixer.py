@@ -62,7 +62,7 @@ class MambaMixer(BaseModule):
         routes = len(self.route_names)
         self.in_proj = nn.Linear(embed_dims, 2 * inner, bias=False)
         self.act = nn.SiLU()
-        # As nn.Conv1d starts: a channel's fan-in is the steps it sees.
+        # As nn.Conv1d starts; a channel sees conv_size steps of itself.
         self.conv_weight = nn.Parameter(linear_init(routes, inner, conv_size))
         bound = conv_size**-0.5
         # Biases have one axis, so that weight decay spares them.
@@ -115,65 +115,67 @@ class MambaMixer(BaseModule):
         Zero tokens, where a route leaves the map, are scanned, too: the
         convolution makes something of them.
         """
-        batch, tokens, inner = x.shape
+        tokens = x.shape[1]
         routes = cached_routes(
             self.route_names, height, width, x.device, self.class_token
         ).long()
         num_routes, steps = routes.shape
-        index = torch.where(routes < 0, tokens, routes).flatten()
-        u = F.pad(x, (0, 0, 0, 1)).index_select(1, index)
-        u = self.act(self._convolve(u.unflatten(1, (num_routes, steps))))
-        weight = self.x_proj_weight.transpose(1, 2).to(u.dtype)
-        projected = u.transpose(0, 1).flatten(1, 2) @ weight
-        projected = projected.unflatten(1, (batch, steps)).transpose(0, 1)
-        y = self._scan_sequences(u, projected)
-        # Where each token stands on its route.
-        back = y.new_empty(num_routes, tokens + 1, dtype=torch.long)
-        order = torch.arange(steps, device=x.device).expand(num_routes, -1)
-        back = back.scatter(1, index.view(num_routes, steps), order)
-        back = back[:, :tokens]
+        read = torch.where(routes < 0, tokens, routes)
+        # Step by step, the routes beside each other as channels.
+        u = F.pad(x, (0, 0, 0, 1)).index_select(1, read.t().flatten())
+        u = self.act(self._convolve(u.view(len(x), steps, -1)))
+        y = self._scan_sequences(u.view(len(x), steps, num_routes, -1))
+        # At which step each route has a token; the last column's are zeros'.
+        step = torch.arange(steps, device=x.device).expand(num_routes, -1)
+        back = step.new_zeros(num_routes, tokens + 1)
+        back = back.scatter(1, read, step)[:, :tokens]
         if self.released_inverse:
             back = back.gather(1, self._released_order(height, width, back))
-        return take_tokens(y, back)
+        return take_tokens(y.transpose(1, 2), back)
 
     def _convolve(self, x: Tensor) -> Tensor:
-        """Causal depthwise convolutions of K sequences (B, K, T, C)."""
-        steps, taps = x.shape[2], self.conv_weight.shape[-1]
-        weight = self.conv_weight.to(x.dtype)
-        x = F.pad(x, (0, 0, taps - 1, 0))
-        bias = self.conv_bias.view(weight.shape[:2]).to(x.dtype)
-        y = bias.unsqueeze(1)
-        for i in range(taps):
-            y = torch.addcmul(y, x[:, :, i : i + steps], weight[:, None, :, i])
-        return y
+        """Causal depthwise convolutions of channels along (B, T, K * C)."""
+        steps, taps = x.shape[1], self.conv_weight.shape[-1]
+        # In two dimensions: a channels-last image, which needs no copies.
+        y = F.conv2d(
+            x.transpose(1, 2).unsqueeze(2),
+            self.conv_weight.view(-1, 1, 1, taps),
+            self.conv_bias,
+            padding=(0, taps - 1),
+            groups=x.shape[2],
+        )
+        return y[:, :, 0, :steps].transpose(1, 2)
 
-    def _scan_sequences(self, u: Tensor, projected: Tensor) -> Tensor:
-        """The recurrence of K sequences (B, K, T, C), each read in order."""
-        num_routes, steps = u.shape[1:3]
-        dt, B, C = projected.split(
+    def _scan_sequences(self, u: Tensor) -> Tensor:
+        """The recurrence of K sequences (B, T, K, C), each read in order.
+
+        For the op the sequences are one map of T * K tokens, of which route k
+        passes every K-th.
+        """
+        steps, num_routes = u.shape[1:3]
+        projected = torch.einsum('btkc,krc->btkr', u, self.x_proj_weight)
+        projected = projected.flatten(1, 2).unsqueeze(2)
+        # A token is met on one route only: all may have the same values.
+        dt, B, C = projected.expand(-1, -1, num_routes, -1).split(
             [self.dt_rank, self.d_state, self.d_state], -1
         )
-        A = -torch.exp(self.A_logs).view(num_routes, -1, self.d_state)
-        D = self.Ds.view(num_routes, -1)
-        bias = self.dt_projs_bias.view(num_routes, -1)
-        order = torch.arange(steps, device=u.device, dtype=torch.int32)
-        results = [
-            routed_selective_scan(
-                u[:, k],
-                dt[:, k].unsqueeze(2),
-                A[k : k + 1],
-                B[:, k].unsqueeze(2),
-                C[:, k].unsqueeze(2),
-                D[k : k + 1],
-                routes=order.unsqueeze(0),
-                dt_weight=self.dt_projs_weight[k : k + 1],
-                dt_bias=bias[k : k + 1],
-                # A sum over states can pass float16's largest number.
-                out_dtype=torch.float32 if u.dtype == torch.float16 else None,
-            )
-            for k in range(num_routes)
-        ]
-        return torch.stack(results, 1)
+        order = torch.arange(
+            steps * num_routes, device=u.device, dtype=torch.int32
+        )
+        y = routed_selective_scan(
+            u.flatten(1, 2),
+            dt,
+            -torch.exp(self.A_logs).view(num_routes, -1, self.d_state),
+            B,
+            C,
+            self.Ds.view(num_routes, -1),
+            routes=order.view(steps, num_routes).t(),
+            dt_weight=self.dt_projs_weight,
+            dt_bias=self.dt_projs_bias.view(num_routes, -1),
+            # A sum over states can pass float16's largest number.
+            out_dtype=torch.float32 if u.dtype == torch.float16 else None,
+        )
+        return y.unflatten(1, (steps, num_routes))
 
     def _released_order(self, height: int, width: int, like: Tensor) -> Tensor:
         """:func:`released_order`, around the class token if there is one."""

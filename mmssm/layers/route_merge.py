@@ -135,5 +135,5 @@ def released_order(
 
 def take_tokens(y: Tensor, order: Tensor) -> Tensor:
     """``y[b, k, order[k, l]]`` for results (B, K, T, C) and (K, L) indices."""
-    index = order[None, :, :, None].expand(len(y), -1, -1, y.shape[-1])
-    return y.gather(2, index)
+    routes = torch.arange(len(order), device=y.device).unsqueeze(1)
+    return y[:, routes, order]
