@@ -2,6 +2,7 @@
 
 from .checkpoint_hook import AtomicCheckpointHook
 from .cli import add_common_options, add_unsafe_load
+from .direction_search_hook import DirectionSearchHook
 from .errors import ConfigError, run_tool
 from .evaluate import evaluate
 from .memory import keep_freed_memory
@@ -14,6 +15,7 @@ from .train import train
 __all__ = [
     'AtomicCheckpointHook',
     'ConfigError',
+    'DirectionSearchHook',
     'MESAHook',
     'StrictLoadHook',
     'add_common_options',
