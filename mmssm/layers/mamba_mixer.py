@@ -123,8 +123,9 @@ class MambaMixer(BaseModule):
         read = torch.where(routes < 0, tokens, routes)
         # Step by step, the routes beside each other as channels.
         u = F.pad(x, (0, 0, 0, 1)).index_select(1, read.t().flatten())
-        u = self.act(self._convolve(u.view(len(x), steps, -1)))
-        y = self._scan_sequences(u.view(len(x), steps, num_routes, -1))
+        u = u.unflatten(1, (steps, num_routes))
+        u = self.act(self._convolve(u.flatten(2))).view_as(u)
+        y = self._scan_sequences(u)
         # At which step each route has a token; the last column's are zeros'.
         step = torch.arange(steps, device=x.device).expand(num_routes, -1)
         back = step.new_zeros(num_routes, tokens + 1)

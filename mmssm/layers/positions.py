@@ -22,7 +22,8 @@ def resize_table(
     if tuple(grid) == tuple(to):
         return table
     maps = table.reshape(-1, *grid, table.shape[-1]).permute(0, 3, 1, 2)
-    maps = F.interpolate(maps.float(), to, mode='bicubic', align_corners=False)
+    maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+    maps = F.interpolate(maps, to, mode='bicubic', align_corners=False)
     maps = maps.flatten(2).transpose(1, 2).to(table.dtype)
     return maps.reshape(*table.shape[:-2], -1, table.shape[-1])
 

@@ -1,0 +1,439 @@
+"""What holds for the backbones of one scale, LocalVim and Vim."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+import mmssm
+from mmssm.backbones import LocalVim, Vim
+from mmssm.checkpoint import convert_upstream
+
+ROUTES = ['h v_flip w2 w7_flip', 'h_flip w3 w2_flip', 'v w7']
+TOKEN = dict(class_token=True, rope=False)
+KINDS = {
+    'local-vim': (LocalVim, dict(directions=ROUTES)),
+    'local-vim-token': (LocalVim, dict(directions=ROUTES, **TOKEN)),
+    'local-vim-search': (LocalVim, dict(directions='search')),
+    'vim': (Vim, dict()),
+    'vim-rope': (Vim, dict(class_token=False, rope=True)),
+}
+WITH_TOKEN = ['local-vim-token', 'vim']
+FAMILIES = ['local-vim', *WITH_TOKEN]
+
+# Counted on the original implementations, classifier (1000 classes) included.
+PARAMETERS = {
+    (LocalVim, 'tiny'): 7_994_152,
+    (LocalVim, 'tiny-midcls'): 7_994_536,
+    (LocalVim, 'small'): 27_783_784,
+    (Vim, 'tiny'): 7_148_008,
+    (Vim, 'small'): 25_796_584,
+    (Vim, 'base'): 97_598_440,
+}
+
+MAPS = dict(out_type='featmap', out_indices=(4, 9, 14, 19))
+GOLDEN = {
+    'local_vim_tiny_cls': (LocalVim, 'tiny', dict()),
+    'local_vim_tiny_middle_cls_token_cls': (LocalVim, 'tiny-midcls', dict()),
+    'local_vim_tiny_backbone': (LocalVim, 'tiny', MAPS),
+    'vim_tiny_cls': (Vim, 'tiny', dict()),
+}
+
+
+def mini_arch(kind, **fields):
+    return dict(embed_dims=32, depth=3, d_state=4, **KINDS[kind][1], **fields)
+
+
+def mini(kind, patch_stride=16, **arguments):
+    """A small backbone of one of :data:`KINDS`, for images of 4 x 4 patches.
+
+    Its weights are far from the initial ones.
+    """
+    torch.manual_seed(0)
+    arch = mini_arch(kind, patch_stride=patch_stride)
+    model = KINDS[kind][0](arch, **{'img_size': 64, **arguments})
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def count(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+def outputs(model, x):
+    with torch.no_grad():
+        return model(x)
+
+
+@pytest.mark.parametrize('backbone, arch', PARAMETERS)
+def test_parameter_count_is_the_originals(backbone, arch):
+    with torch.device('meta'):
+        model = backbone(arch)
+    head = 1000 * (model.arch['embed_dims'] + 1)
+    assert count(model) + head == PARAMETERS[backbone, arch]
+
+
+def test_every_arch_is_counted():
+    assert set(PARAMETERS) == {
+        (b, a) for b in (LocalVim, Vim) for a in b.arch_settings
+    }
+
+
+def test_supernet_has_the_originals_parameters():
+    with torch.device('meta'):
+        model = LocalVim(dict(embed_dims=128), directions='search')
+    assert count(model) + 1000 * (128 + 1) == 5_473_288
+    for layer in model.layers:
+        assert layer.mixer.merge.weights.shape == (8,)
+
+
+@pytest.mark.parametrize('name', GOLDEN)
+def test_golden(golden, name):
+    """In eval mode without gradients, as in use, and with them."""
+    case, (backbone, arch, options) = golden(name), GOLDEN[name]
+    weights = case.state_dict()
+    # The originals' A_log_0 to 3 of a layer start as one tensor. The files
+    # hold four, but the cases were computed on a CPU, where loading fills
+    # that one memory with each in turn: the last counts for all routes.
+    for key in weights:
+        if '.A_log_' in key:
+            weights[key] = weights[f'{key[:-1]}3']
+    converted = convert_upstream({'state_dict': weights}, name)
+    assert converted['meta']['mmssm']['arch'] == arch
+    model = nn.Module()
+    model.backbone = backbone(arch, **options)
+    if name.endswith('_cls'):
+        model.head = nn.Module()
+        model.head.fc = nn.Linear(192, 1000)
+    model.load_state_dict(converted['state_dict'], strict=True)
+    assert count(model) == case.meta['params']
+    model.eval()
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            outs = model.backbone(case.input())
+            if name.endswith('_cls'):
+                assert case.error('logits', model.head.fc(outs[-1])) <= 2e-4
+                continue
+            assert len(outs) == 4
+            for i, out in enumerate(outs):
+                assert case.error(f'stage{i}', out) <= 2e-4
+
+
+@pytest.mark.parametrize('arch', ['tiny', 'tiny-midcls'])
+def test_directions_are_those_of_the_golden_case(golden, arch):
+    with torch.device('meta'):
+        names = [m.mixer.route_names for m in LocalVim(arch).layers]
+    case = golden('local_vim_tiny_cls')
+    assert len(names) == 20
+    assert names == [
+        tuple(entry) for entry in case.meta['kwargs']['directions']
+    ]
+
+
+def test_small_takes_the_directions_that_its_code_builds():
+    with torch.device('meta'):
+        names = {m.mixer.route_names for m in LocalVim('small').layers}
+    assert names == {('h', 'h_flip', 'w2', 'w2_flip')}
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_out_types(kind):
+    """Maps are what the mixers add, normed; vectors the normed sum's."""
+    maps = mini(kind, out_type='featmap', out_indices=(0, -1)).eval()
+    kept = []
+    for layer in maps.layers:
+        layer.register_forward_hook(lambda *args: kept.append(args[2]))
+    x = torch.randn(2, 3, 50, 81)
+    first, last = outputs(maps, x)
+    has_token = kind in WITH_TOKEN
+    for got, norm, (_, mixed) in zip(
+        (first, last), (maps.norm0, maps.norm2), (kept[0], kept[2])
+    ):
+        assert type(norm) is nn.LayerNorm and got.is_contiguous()
+        want = norm(mixed)
+        assert want.shape == (2, 4 * 6 + has_token, 32)
+        if has_token:
+            want = torch.cat([want[:, :12], want[:, 13:]], 1)
+        want = torch.stack([want[:, i * 6 : i * 6 + 6] for i in range(4)], 2)
+        torch.testing.assert_close(got, want.permute(0, 3, 2, 1))
+    types = ['avg_featmap', *(['cls_token'] if has_token else [])]
+    for out_type in types:
+        model = mini(kind, out_type=out_type)
+        model.load_state_dict(maps.state_dict(), strict=False)
+        (got,) = outputs(model.eval(), x)
+        tokens = model.norm(kept[2][0])
+        assert type(model.norm) is nn.RMSNorm and model.norm.eps == 1e-5
+        if out_type == 'cls_token':
+            want = tokens[:, 12]
+        elif has_token:
+            want = (tokens.sum(1) - tokens[:, 12]) / 24
+        else:
+            want = tokens.mean(1)
+        torch.testing.assert_close(got, want)
+    default = mini(kind).eval()
+    assert default.out_type == types[-1]
+    default.load_state_dict(model.state_dict())
+    torch.testing.assert_close(outputs(default, x)[0], got)
+
+
+@pytest.mark.parametrize('size', [(64, 64), (33, 70), (5, 17), (1, 1)])
+@pytest.mark.parametrize('stride', [16, 8])
+@pytest.mark.parametrize('kind', KINDS)
+def test_any_size_learns(kind, stride, size):
+    """Any H x W, and every parameter gets a gradient."""
+    rows, columns = (
+        len(range(0, max(side - 16, 0) + stride, stride)) for side in size
+    )
+    for arguments in (dict(), dict(out_type='featmap', out_indices=(1, 2))):
+        model = mini(kind, stride, **arguments)
+        outs = model(torch.randn(2, 3, *size))
+        for out in outs:
+            if arguments:
+                assert out.shape == (2, 32, rows, columns)
+            else:
+                assert out.shape == (2, 32)
+        sum((out * torch.randn_like(out)).sum() for out in outs).backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize('stride', [16, 8])
+@pytest.mark.parametrize('kind', FAMILIES)
+def test_images_are_padded_with_zeros(kind, stride):
+    model = mini(kind, stride).eval()
+    x = torch.randn(1, 3, 41, 7)
+    padded = F.pad(x, (0, 9, 0, 7))
+    torch.testing.assert_close(outputs(model, x), outputs(model, padded))
+    moved = F.pad(x, (9, 0, 7, 0))
+    assert not torch.allclose(outputs(model, x)[0], outputs(model, moved)[0])
+
+
+@pytest.mark.parametrize('kind', FAMILIES)
+def test_batch_items_do_not_mix(kind):
+    model = mini(kind).eval()
+    x = torch.randn(3, 3, 40, 50)
+    whole = outputs(model, x)[0]
+    single = torch.cat([outputs(model, x[i : i + 1])[0] for i in range(3)])
+    torch.testing.assert_close(whole, single, rtol=1e-4, atol=1e-5)
+    assert outputs(model, x[:0])[0].shape == (0, 32)
+
+
+@pytest.mark.parametrize('size', [(48, 80), (20, 100), (16, 50)])
+def test_transposed_images_and_routes_give_transposed_maps(size):
+    """Rows and columns are never mistaken, around a class token, too."""
+    routes = ['h v_flip', 'h_flip v h', 'v']
+    swapped = ['v h_flip', 'v_flip h v', 'h']
+    maps = dict(out_type='featmap', out_indices=(0, 2))
+    kind = 'local-vim-token'
+    model = mini(kind, img_size=(48, 80), directions=routes, **maps).eval()
+    other = mini(kind, img_size=(80, 48), directions=swapped, **maps).eval()
+    weights = model.state_dict()
+    weights['stem.conv.weight'] = weights['stem.conv.weight'].mT
+    # The positions' entries (3, 5), around the class token's.
+    table = weights['pos_embed']
+    patches = torch.cat([table[:, :7], table[:, 8:]], 1)
+    patches = patches.view(1, 3, 5, 32).transpose(1, 2).reshape(1, 15, 32)
+    table = torch.cat([patches[:, :7], table[:, 7:8], patches[:, 7:]], 1)
+    weights['pos_embed'] = table
+    other.load_state_dict(weights)
+    x = torch.randn(2, 3, *size)
+    for got, want in zip(outputs(other, x.mT), outputs(model, x)):
+        torch.testing.assert_close(got, want.mT, rtol=1e-4, atol=1e-4)
+
+
+def test_released_inverse_differs_on_maps_that_are_not_square():
+    for kind in ('local-vim', 'local-vim-token'):
+        right, released = mini(kind), mini(kind, released_inverse=True)
+        for size, equal in (((48, 48), True), ((48, 80), False)):
+            x = torch.randn(1, 3, *size)
+            (a,), (b,) = outputs(right, x), outputs(released, x)
+            assert torch.allclose(a, b) is equal
+
+
+@pytest.mark.parametrize('kind', FAMILIES)
+def test_drop_path_grows_linearly_and_is_for_training(kind):
+    model = mini(kind, drop_path_rate=0.9)
+    rates = [layer.drop_path.drop_prob for layer in model.layers]
+    assert rates == pytest.approx([0, 0.45, 0.9])
+    x = torch.randn(4, 3, 64, 64)
+    first, second = (outputs(model.train(), x)[0] for _ in range(2))
+    assert not torch.allclose(first, second)
+    want = outputs(mini(kind, drop_path_rate=0.0).train(), x)[0]
+    torch.testing.assert_close(outputs(model.eval(), x)[0], want)
+
+
+def test_drop_path_is_the_archs_own():
+    for backbone, arch, rate in (
+        (LocalVim, 'tiny', 0.1),
+        (Vim, 'tiny', 0.0),
+        (Vim, 'small', 0.05),
+    ):
+        with torch.device('meta'):
+            model = backbone(arch)
+        assert model.layers[-1].drop_path.drop_prob == pytest.approx(rate)
+
+
+@pytest.mark.parametrize('kind', FAMILIES)
+def test_frozen_stages(kind):
+    model = mini(kind, out_type='featmap', out_indices=(1, 2), frozen_stages=1)
+    prefixes = {'stem', 'pos_embed', 'layers.0', 'layers.1', 'norm1'}
+    if kind in WITH_TOKEN:
+        prefixes.add('cls_token')
+    for mode in (True, False, True):
+        model.train(mode)
+        frozen = [
+            n for n, p in model.named_parameters() if not p.requires_grad
+        ]
+        parts = [name.split('.') for name in frozen]
+        assert prefixes == {
+            '.'.join(part[: 1 + (part[0] == 'layers')]) for part in parts
+        }
+        assert not model.layers[1].training and not model.stem.training
+        assert model.layers[2].training is model.norm2.training is mode
+    sum(o.square().sum() for o in model(torch.randn(2, 3, 64, 64))).backward()
+    assert all(p.grad is None for p in model.layers[1].parameters())
+    assert model.layers[2].mixer.conv_weight.grad.abs().max() > 0
+
+
+def test_nothing_is_frozen_by_default_and_a_vectors_norm_never():
+    assert all(p.requires_grad for p in mini('vim').parameters())
+    model = mini('vim', frozen_stages=2)
+    learning = [n for n, p in model.named_parameters() if p.requires_grad]
+    assert learning == ['norm.weight']
+
+
+@pytest.mark.parametrize('kind', FAMILIES)
+def test_with_cp_changes_nothing_but_memory(kind):
+    x, weight = torch.randn(2, 3, 50, 80), torch.randn(2, 32)
+    models = [mini(kind, drop_path_rate=0.5, with_cp=cp) for cp in (0, 1)]
+    kept = []
+    for model in models:
+        torch.manual_seed(1)  # the same paths are dropped
+        numbers = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, n=numbers: n.append(t.numel()) or t, lambda t: t
+        ):
+            loss = (model.train()(x)[0] * weight).sum()
+        loss.backward()
+        kept.append(sum(numbers))
+    assert kept[1] < kept[0] / 2
+    for a, b in zip(*(model.parameters() for model in models)):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+@pytest.mark.parametrize('kind', FAMILIES)
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_autocast_and_16_bit_weights(dtype, kind):
+    model = mini(kind).eval()
+    x = torch.randn(1, 3, 64, 80)
+    want = outputs(model, x)[0]
+    with torch.autocast('cpu', dtype=dtype):
+        mixed = outputs(model, x)[0]
+    low = outputs(model.to(dtype), x.to(dtype))[0]
+    assert low.dtype == dtype
+    for got in (mixed, low):
+        torch.testing.assert_close(got.float(), want, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize('kind', FAMILIES)
+def test_compile_and_export_give_the_eager_result(kind):
+    """On images of another size, too, whose positions are resized."""
+    model = mini(kind, out_type='featmap', out_indices=(0, 2)).eval()
+    x = torch.randn(1, 3, 33, 48)
+    want = outputs(model, x)
+    with torch.no_grad():
+        exported = torch.export.export(model, (x,)).module()(x)
+        compiled = torch.compile(model, fullgraph=True, backend='aot_eager')(x)
+    for got in (exported, compiled):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain', 'mmengine'])
+@pytest.mark.parametrize('kind', FAMILIES)
+def test_registered_for_every_scope(scope, kind):
+    backbone = KINDS[kind][0]
+    name = backbone.__name__
+    with DefaultScope.overwrite_default_scope(scope):
+        for type_ in (name, f'mmssm.{name}', getattr(mmssm, name)):
+            model = MODELS.build(dict(type=type_, arch=mini_arch(kind)))
+            assert isinstance(model, backbone)
+
+
+def test_initial_values():
+    torch.manual_seed(0)
+    for model in (Vim('tiny'), LocalVim('tiny-midcls')):
+        depth = len(model.layers)
+        model.init_weights()
+        assert model.pos_embed.std().item() == pytest.approx(0.02, rel=0.05)
+        for layer in model.layers:
+            assert layer.norm.eps == 1e-5
+            bound = (384 * depth) ** -0.5
+            assert 0.95 < layer.mixer.out_proj.weight.max() / bound <= 1
+    vim, local = Vim('tiny'), LocalVim('tiny-midcls')
+    assert vim.cls_token.std().item() == pytest.approx(0.02, rel=0.2)
+    assert (local.cls_token == 0).all()
+    fan_in = 3 * 16 * 16
+    weight = vim.stem.conv.weight
+    assert weight.std().item() == pytest.approx(fan_in**-0.5, rel=0.02)
+    assert 2.2 < weight.abs().max() * fan_in**0.5 < 2.3
+    assert (vim.stem.conv.bias == 0).all()
+    assert local.stem.conv.weight.abs().max() <= fan_in**-0.5
+    mixers = [model.layers[0].mixer.in_proj.weight for model in (vim, local)]
+    assert mixers[0].abs().max() <= 192**-0.5
+    assert mixers[1].std().item() == pytest.approx(0.02, rel=0.05)
+
+
+@pytest.mark.parametrize('kind', FAMILIES)
+def test_what_is_no_image_is_refused(kind):
+    model = mini(kind)
+    with pytest.raises(ValueError, match=r'images must be \(B, channels'):
+        model(torch.zeros(3, 64, 64))
+    with pytest.raises(ValueError, match='the image is 0 x 64 pixels'):
+        model(torch.zeros(1, 3, 0, 64))
+
+
+BAD = [
+    (dict(out_type='maps'), 'must be one of featmap, avg_featmap, cls_token'),
+    (dict(out_indices=(0, 2)), r'of the last layer \(2\).*out_type=.featmap'),
+    (dict(out_type='featmap', out_indices=(3,)), 'name stages 0 to 2, each'),
+    (dict(out_type='featmap', out_indices=(-4,)), 'name stages 0 to 2, each'),
+    (dict(out_type='featmap', out_indices=(-1, 2)), 'each at most once, got'),
+    (dict(out_type='featmap', out_indices=()), 'name stages 0 to 2, each'),
+    (dict(out_indices=2), 'name stages 0 to 2, each at most once, got 2'),
+    (dict(frozen_stages=3), r'must be -1 \(none\) to 2, got 3'),
+    (dict(arch='huge'), "no arch 'huge'; known: tiny, "),
+    (dict(arch=dict(depths=(1,))), "unknown arch field 'depths'"),
+    (dict(arch=dict(class_token=True, rope=True)), 'rotary positions turn'),
+]
+BAD_LOCAL = [
+    (dict(directions=ROUTES[:2]), 'routes of 3 blocks, got 2 entries'),
+    (dict(directions=['h', 'hh', 'v']), "block 1: unknown route 'hh'; known"),
+    (dict(directions=['h', 'v', 'h h']), 'block 2 name a route twice: h h'),
+    (dict(directions='h'), "must be 'search' or a list"),
+    (dict(norm='batch'), "norm must be 'rms' or 'layer', got 'batch'"),
+]
+
+
+@pytest.mark.parametrize(
+    'kind, arguments, message',
+    [(kind, *case) for kind in ('local-vim', 'vim') for case in BAD]
+    + [('local-vim', *case) for case in BAD_LOCAL]
+    + [('local-vim', dict(out_type='cls_token'), 'needs an arch with a class')]
+    + [('vim-rope', dict(out_type='cls_token'), 'needs an arch with a class')],
+)
+def test_bad_arguments_are_named_in_one_line(kind, arguments, message):
+    backbone = KINDS[kind][0]
+    with pytest.raises(ValueError, match=message) as caught:
+        backbone(**{'arch': mini_arch(kind), **arguments})
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('backbone', [LocalVim, Vim])
+def test_misspelt_argument_is_named(backbone):
+    with pytest.raises(TypeError, match="did you mean 'img_size'") as caught:
+        backbone('tiny', image_size=64)
+    assert '\n' not in str(caught.value)
