@@ -1,25 +1,49 @@
-"""What the tests of the recipes share: tables and reading of configs.
+"""How the tests of the recipes describe and read configs."""
 
-The tables hold what the original authors' settings say.
-"""
-
+import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pytest
+import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope
 
 import mmssm
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
+
+
+def swin_rate(epoch: float) -> float:
+    """Swin's learning rate after some epochs, and VMamba's."""
+    if epoch < 20:
+        return 1e-6 + (1e-3 - 1e-6) * epoch / 20
+    return _cosine((epoch - 20) / 280, 1e-3, 1e-5)
+
+
+def local_mamba_rate(epoch: float) -> float:
+    """LocalMamba's: its warm-up takes one step per epoch."""
+    if epoch < 20:
+        return 1e-7 + (1e-3 - 1e-7) * int(epoch) / 20
+    return _cosine((epoch - 20) / 280, 1e-3, 1e-6)
+
+
+def vim_rate(epoch: float) -> float:
+    """Vim's, per epoch; the cosine goes on under the warm-up."""
+    epoch = int(epoch)
+    if epoch < 5:
+        return 1e-6 + (1e-3 - 1e-6) * epoch / 5
+    return _cosine(epoch / 300, 1e-3, 1e-5)
+
+
+def _cosine(share: float, first: float, last: float) -> float:
+    return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
 
 
 class Arch(NamedTuple):
@@ -28,31 +52,55 @@ class Arch(NamedTuple):
     width: int  # the first stage's channels
     drop_path: float  # of the classifier
     downstream: float | None  # drop path of detectors, segmentors; None: none
-    weights: str  # file of the classifier, without .pth
+    weights: str  # file of the classifier, .pth where it has no other ending
     ema: bool = True
     mesa: float | None = None
     per_gpu: int = 2  # images in detection
+    segmentor_drop_path: float | None = None  # where it is not downstream's
+    amp: tuple[str, ...] = ()  # of 'detector', 'segmentor'
+    batch: int = 128  # images per GPU in classification
+    weight_decay: float | None = None  # of the classifier, not the recipe's
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """How classifiers of a family are trained. Defaults to Swin's recipe."""
+
+    weight_decay: float = 0.05
+    clip_grad: dict | None = field(default_factory=lambda: dict(max_norm=5.0))
+    amp: bool = True
+    mixup: float = 0.8
+    rate: Callable[[float], float] = swin_rate
+    ema: float | None = 1e-4
+    sampler: str = 'DefaultSampler'
+
+
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """One family's published models."""
 
     folder: str
     model: str
     archs: dict[str, Arch]
-    # Schedule or crop -> archs.
-    detectors: dict[str, list[str]]
-    segmentors: dict[str, list[str]]
     weights: str  # what an arch's weights complete
+    recipe: Recipe = Recipe()
+    # Schedule or crop -> archs.
+    detectors: dict[str, list[str]] = field(default_factory=dict)
+    segmentors: dict[str, list[str]] = field(default_factory=dict)
+    # Stems of configs with tests of their own.
+    others: tuple[str, ...] = ()
     # Whether a detector's parameter is called a norm in the original, for one
     # arch, and the number of such norms.
-    norms: Callable[[str], tuple[re.Pattern, int]]
+    norms: Callable[[str], tuple[re.Pattern, int]] | None = None
     # Kinds of the mixer's parameters with and without decay in classifiers.
     decayed: set[str]
     free: set[str]
+    # Parameters of more than one dimension without decay in classifiers.
+    tokens: tuple[str, ...] = ()
     # Heights and widths of a 60x80 label map's image in segmentation's TTA.
-    tta_sizes: list[tuple[float, float]]
+    tta_sizes: list[tuple[float, float]] = field(default_factory=list)
+    # Whether there is one scale, of a transformer's kind, instead of four.
+    plain: bool = False
     # Image sizes of the configs that only evaluate, and their arch.
     evaluation_sizes: tuple[int, ...] = ()
     evaluation_arch: str = ''
@@ -80,26 +128,63 @@ class Family:
             f'{self.model}-{arch}-in1k-pre_upernet_4xb4-160k_ade20k-{size}'
         )
 
+    def config_names(self) -> set[str]:
+        """The stems of all of this family's configs."""
+        px = [
+            f'{self}-{self.evaluation_arch}_8xb128_in1k-{size}px'
+            for size in self.evaluation_sizes
+        ]
+        detectors = [
+            f'mask-rcnn_{self}-{arch}_fpn_{schedule}_coco'
+            for schedule, archs in self.detectors.items()
+            for arch in archs
+        ]
+        segmentors = [
+            f'{self}-{arch}-in1k-pre_upernet_4xb4-160k_ade20k-{size}'
+            for size, archs in self.segmentors.items()
+            for arch in archs
+        ]
+        classifiers = [f'{self}-{arch}_8xb128_in1k' for arch in self.archs]
+        return {*classifiers, *px, *detectors, *segmentors, *self.others}
+
     @property
     def backbone(self) -> type:
-        kinds = dict(vmamba=mmssm.VMamba, spatial_mamba=mmssm.SpatialMamba)
-        return kinds[self.folder]
+        return {
+            'vmamba': mmssm.VMamba,
+            'spatial-mamba': mmssm.SpatialMamba,
+            'local-vmamba': mmssm.LocalVMamba,
+            'local-vim': mmssm.LocalVim,
+            'vim': mmssm.Vim,
+        }[self.model]
+
+    def features(self, arch: str) -> int:
+        """Channels that a classifier's head gets."""
+        return self.archs[arch].width * (1 if self.plain else 8)
 
     def drop_path(self, cfg: Config) -> float:
         backbone = cfg.model.backbone
         settings = self.backbone.arch_settings[backbone.arch]
         return backbone.get('drop_path_rate', settings['drop_path_rate'])
 
-    def check_backbone(self, cfg: Config, arch: str) -> None:
+    def check_backbone(
+        self, cfg: Config, arch: str, drop_path: float | None = None
+    ) -> None:
         """A detector's or segmentor's backbone is the one released."""
         backbone = cfg.model.backbone
         assert backbone.type == self.backbone.__name__
         assert backbone.arch == arch
-        assert backbone.out_indices == (0, 1, 2, 3)
-        assert self.drop_path(cfg) == self.archs[arch].downstream
+        if not self.plain:
+            assert backbone.out_indices == (0, 1, 2, 3)
+        expected = (
+            self.archs[arch].downstream if drop_path is None else drop_path
+        )
+        assert self.drop_path(cfg) == expected
+        # What the released code gets wrong is for its own weights alone.
+        assert 'released_inverse' not in backbone
+        file = self.weights + self.archs[arch].weights
         assert backbone.init_cfg == dict(
             type='Pretrained',
-            checkpoint=f'{self.weights}{self.archs[arch].weights}.pth',
+            checkpoint=file if file.endswith('.ckpt') else f'{file}.pth',
         )
 
     def check_norms_are_free_of_decay(self, cfg: Config, arch: str) -> None:
@@ -116,24 +201,59 @@ def _parsed(path: Path) -> Config:
     return Config.fromfile(path, import_custom_modules=False)
 
 
-def decayed(cfg: Config) -> tuple[dict, dict]:
-    """The parameters, by name, with and without weight decay."""
+def parameter_groups(cfg: Config) -> dict[str, tuple]:
+    """Each parameter with its learning rate and its decay, by name."""
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)
         # Mixed precision needs a GPU and changes nothing here.
         settings = {**cfg.optim_wrapper, 'type': 'OptimWrapper'}
         optimizer = build_optim_wrapper(model, settings).optimizer
-    rates = {
-        id(param): group['weight_decay']
+    settings = {
+        id(param): (group['lr'], group['weight_decay'])
         for group in optimizer.param_groups
         for param in group['params']
     }
+    return {
+        name: (param, *settings[id(param)])
+        for name, param in model.named_parameters()
+    }
+
+
+def decayed(cfg: Config) -> tuple[dict, dict]:
+    """The parameters, by name, with and without weight decay."""
     full = cfg.optim_wrapper.optimizer.weight_decay
     names = {True: {}, False: {}}
-    for name, param in model.named_parameters():
-        assert rates[id(param)] in (0.0, full)
-        names[rates[id(param)] > 0][name] = param
+    for name, (param, _, decay) in parameter_groups(cfg).items():
+        assert decay in (0.0, full)
+        names[decay > 0][name] = param
     return names[True], names[False]
+
+
+def learning_rates(cfg: Config, epoch_length: int) -> np.ndarray:
+    """The learning rate of every step of a training by epochs."""
+    optimizer = torch.optim.SGD(
+        [torch.nn.Parameter(torch.zeros(1))], cfg.optim_wrapper.optimizer.lr
+    )
+    wrapper = OptimWrapper(optimizer)
+    schedulers = [
+        PARAM_SCHEDULERS.build(
+            scheduler,
+            default_args=dict(optimizer=wrapper, epoch_length=epoch_length),
+        )
+        for scheduler in cfg.param_scheduler
+    ]
+    rates = []
+    for _ in range(cfg.train_cfg.max_epochs):
+        for _ in range(epoch_length):
+            rates.append(optimizer.param_groups[0]['lr'])
+            wrapper.step()
+            for scheduler in schedulers:
+                if not scheduler.by_epoch:
+                    scheduler.step()
+        for scheduler in schedulers:
+            if scheduler.by_epoch:
+                scheduler.step()
+    return np.array(rates)
 
 
 def views_of(cfg: Config, image: np.ndarray, **results) -> dict:
@@ -146,146 +266,3 @@ def views_of(cfg: Config, image: np.ndarray, **results) -> dict:
     )
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         return Compose(cfg.tta_pipeline[1:])(results)
-
-
-def _norm_pattern(*names: str) -> re.Pattern:
-    return re.compile(rf'backbone\.({"|".join(names)})\.(weight|bias)')
-
-
-def _vmamba_norms(arch: str) -> tuple[re.Pattern, int]:
-    """VMamba's stem has its norms at patch_embed.2 and .7, without a name.
-
-    So do the downsampling convolutions (downsample.3), but not the vanilla
-    models' patch merging (downsample.norm).
-    """
-    vanilla = 'vanilla' in arch
-    blocks = sum(mmssm.VMamba.arch_settings[arch]['depths'])
-    names = [r'norm\d', r'stages\.\d\.blocks\.\d+\.(norm\d|mixer\.out_norm)']
-    if vanilla:
-        names.append(r'stages\.\d\.downsample\.norm')
-    return _norm_pattern(*names), 4 + (
-        2 * blocks + 3 if vanilla else 3 * blocks
-    )
-
-
-def _spatial_mamba_norms(arch: str) -> tuple[re.Pattern, int]:
-    """Its stem and downsampling have conv*.norm; its blocks ln_1 and ln_2."""
-    blocks = sum(mmssm.SpatialMamba.arch_settings[arch]['depths'])
-    pattern = _norm_pattern(
-        r'norm\d',
-        r'stem\.conv1\.bn',
-        r'stem\.conv[23]\.[01]\.bn',
-        r'stages\.[012]\.downsample\.conv\.2\.bn',
-        r'stages\.\d\.blocks\.\d+\.mixer\.out_norm',
-    )
-    return pattern, 4 + 5 + 3 + blocks
-
-
-_VMAMBA_DOWNSTREAM = [
-    'vanilla-tiny',
-    'vanilla-small',
-    'vanilla-base',
-    'tiny-s2l5',
-    'small-s2l15',
-    'base-s2l15',
-    'tiny-s1l8',
-]
-VMAMBA = Family(
-    folder='vmamba',
-    model='vmamba',
-    archs={
-        'vanilla-tiny': Arch(
-            96, 0.1, 0.1, 'v0cls/vssmtiny_dp01_ckpt_epoch_292', ema=False
-        ),
-        'vanilla-small': Arch(
-            96, 0.3, 0.1, 'v0cls/vssmsmall_dp03_ckpt_epoch_238'
-        ),
-        # Its detector took 16 GPUs.
-        'vanilla-base': Arch(
-            128, 0.6, 0.1, 'v0cls/vssmbase_dp06_ckpt_epoch_241', per_gpu=1
-        ),
-        'tiny-s2l5': Arch(96, 0.2, 0.2, 'v2cls/vssm_tiny_0230_ckpt_epoch_262'),
-        'small-s2l15': Arch(
-            96, 0.3, 0.3, 'v2cls/vssm_small_0229_ckpt_epoch_222'
-        ),
-        'base-s2l15': Arch(
-            128, 0.6, 0.6, 'v2cls/vssm_base_0229_ckpt_epoch_237'
-        ),
-        'tiny-s1l8': Arch(
-            96, 0.2, 0.2, 'v2cls/vssm1_tiny_0230s_ckpt_epoch_264'
-        ),
-        'small-s1l20': Arch(
-            96, 0.3, None, 'v2cls/vssm1_small_0229s_ckpt_epoch_240'
-        ),
-        'base-s1l20': Arch(
-            128, 0.5, None, 'v2cls/vssm1_base_0229s_ckpt_epoch_225'
-        ),
-    },
-    detectors={
-        '1x': _VMAMBA_DOWNSTREAM,
-        'ms-crop-3x': [
-            a for a in _VMAMBA_DOWNSTREAM if not a.partition('base')[1]
-        ],
-    },
-    segmentors={
-        '512x512': _VMAMBA_DOWNSTREAM,
-        '640x640': ['vanilla-small', 'small-s2l15'],
-    },
-    weights='https://github.com/MzeroMiko/VMamba/releases/download/%23',
-    norms=_vmamba_norms,
-    decayed={'A_logs', 'x_proj_weight', 'dt_projs_weight', 'dt_projs_bias'},
-    free={'Ds'},
-    # Relative to the image itself.
-    tta_sizes=[(60 * r, 80 * r) for r in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)],
-    evaluation_sizes=(384, 512, 640, 768, 1024),
-    evaluation_arch='tiny-s1l8',
-)
-SPATIAL_MAMBA = Family(
-    folder='spatial_mamba',
-    model='spatial-mamba',
-    archs={
-        'tiny': Arch(64, 0.2, 0.2, 'tiny', mesa=1.0),
-        'small': Arch(64, 0.3, 0.3, 'small', mesa=1.5),
-        'base': Arch(96, 0.5, 0.5, 'base', mesa=2.0),
-    },
-    detectors={
-        '1x': ['tiny', 'small', 'base'],
-        'ms-crop-3x': ['tiny', 'small'],
-    },
-    segmentors={'512x512': ['tiny', 'small', 'base']},
-    weights='checkpoints/spatial-mamba-',
-    norms=_spatial_mamba_norms,
-    decayed={'A_logs', 'x_proj_weight', 'dt_projs_weight', 'fusion_weight'},
-    free={'Ds', 'dt_projs_bias', 'fusion_alpha'},
-    # Relative to the test's size: a short side of 512.
-    tta_sizes=[(384, 512), (512, 683), (640, 853)],
-)
-FAMILIES = [VMAMBA, SPATIAL_MAMBA]
-
-
-def classifiers() -> list:
-    """Parameters of a test: (family, arch) of every classifier."""
-    return [
-        pytest.param(family, arch, id=f'{family}-{arch}')
-        for family in FAMILIES
-        for arch in family.archs
-    ]
-
-
-def detectors() -> list:
-    """Parameters of a test: (family, schedule, arch) of every detector."""
-    return _downstream('detectors')
-
-
-def segmentors() -> list:
-    """Parameters of a test: (family, size, arch) of every segmentor."""
-    return _downstream('segmentors')
-
-
-def _downstream(task: str) -> list:
-    return [
-        pytest.param(family, recipe, arch, id=f'{family}-{arch}-{recipe}')
-        for family in FAMILIES
-        for recipe, archs in getattr(family, task).items()
-        for arch in archs
-    ]

@@ -2,9 +2,21 @@
 
 import numpy as np
 import pytest
-from recipes import SPATIAL_MAMBA, VMAMBA, detectors, views_of
+from families import (
+    LOCAL_VMAMBA,
+    SPATIAL_MAMBA,
+    VMAMBA,
+    detectors,
+)
+from recipes import (
+    views_of,
+)
 
-SMALLEST = [(VMAMBA, 'tiny-s1l8'), (SPATIAL_MAMBA, 'tiny')]
+SMALLEST = [
+    (VMAMBA, 'tiny-s1l8'),
+    (SPATIAL_MAMBA, 'tiny'),
+    (LOCAL_VMAMBA, 'tiny'),
+]
 SCHEDULES = ['1x', 'ms-crop-3x']
 
 
@@ -20,7 +32,10 @@ def test_model(family, schedule, arch):
 @pytest.mark.parametrize(('family', 'schedule', 'arch'), detectors())
 def test_optimisation(family, schedule, arch):
     cfg = family.detector(schedule, arch)
-    assert cfg.optim_wrapper.type == 'OptimWrapper'
+    mixed = 'detector' in family.archs[arch].amp
+    assert cfg.optim_wrapper.type == (
+        'AmpOptimWrapper' if mixed else 'OptimWrapper'
+    )
     assert cfg.optim_wrapper.get('clip_grad') is None
     assert cfg.optim_wrapper.optimizer == dict(
         type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05

@@ -32,11 +32,15 @@ def classification_batch(model):
 def detection_batch(model):
     from mmdet.testing import demo_mm_inputs
 
+    # Of the first stage, where there are several.
+    head = next(
+        m for m in model.roi_head.modules() if hasattr(m, 'num_classes')
+    )
     return demo_mm_inputs(
         batch_size=2,
         image_shapes=(3, SIDE, SIDE),
         num_items=[2, 3],
-        num_classes=model.roi_head.bbox_head.num_classes,
+        num_classes=head.num_classes,
         with_mask=True,
     )
 
@@ -70,10 +74,21 @@ BATCHES = dict(
 def build(cfg):
     """The config's model as a training would have it, but with no weights."""
     model = complete_model(cfg)
+    # Else the images would be padded to the crop's size.
     if 'size' in model.data_preprocessor:
-        # Else the images would be padded to the crop's size.
         model.data_preprocessor.size = (SIDE, SIDE)
+    if cfg.default_scope == 'mmdet':
+        model.data_preprocessor.pop('batch_augments', None)
+        few_regions(model.train_cfg)
     return revert_sync_batchnorm(MODELS.build(model)).train()
+
+
+def few_regions(train_cfg):
+    """Let the heads of a detector learn from few regions, to save time."""
+    train_cfg.rpn_proposal.max_per_img = 50
+    stages = train_cfg.rcnn
+    for stage in stages if isinstance(stages, list) else [stages]:
+        stage.sampler.num = 32
 
 
 @pytest.fixture(autouse=True)

@@ -15,13 +15,17 @@ METAFILES = [
 ]
 FAMILIES = [path.parent for path in METAFILES]
 CONFIGS = sorted(path for family in FAMILIES for path in family.glob('*.py'))
-# Another config's model, evaluated at another size: without published figures.
+# Another config's model, evaluated at another size, or a model that serves to
+# make one: without published figures.
 EVALUATION = [path for path in CONFIGS if re.search(r'-\d+px$', path.stem)]
+SEARCH = [path for path in CONFIGS if re.search(r'-search_', path.stem)]
+MODELS = [path for path in CONFIGS if path not in EVALUATION + SEARCH]
 LINK = re.compile(r'\[(?:config|original)\]\(([^)]+)\)')
 # A file, a page that leads to one, or none.
 WEIGHTS = re.compile(
-    r'\[original\]\((https://\S+\.pth)\)'
+    r'\[original\]\((https://\S+\.(?:pth|ckpt))\)'
     r'|\[Google Drive\]\((https://drive\.google\.com/file/d/\S+)\)'
+    r'|\[Hugging Face\]\((https://huggingface\.co/\S+)\)'
     r'|(not released)'
 )
 
@@ -37,7 +41,9 @@ def readme_rows(family):
         links = LINK.findall(line)
         if line.startswith('|') and links:
             config, *weights = links
-            cells = [c.strip().strip('¹') for c in line.strip('|').split('|')]
+            cells = [
+                c.strip().strip('¹²³') for c in line.strip('|').split('|')
+            ]
             rows[Path(config).stem] = (cells, weights)
     return rows
 
@@ -60,7 +66,8 @@ def test_config_parses(path):
     assert cfg.custom_imports == dict(
         imports=['mmssm'], allow_failed_imports=False
     )
-    assert cfg.model.backbone.arch in path.stem
+    arch = cfg.model.backbone.arch
+    assert path in SEARCH if isinstance(arch, dict) else arch in path.stem
     assert cfg.default_scope in ('mmdet', 'mmseg', 'mmpretrain')
 
 
@@ -70,7 +77,7 @@ def test_metafile_lists_every_config_once(metafile):
     existing = [
         str(path.relative_to(ROOT))
         for path in metafile.parent.glob('*.py')
-        if path not in EVALUATION
+        if path in MODELS
     ]
     assert sorted(listed) == sorted(existing)
     for entry in entries(metafile):
@@ -86,7 +93,8 @@ def test_readme_and_metafile_agree(family):
         cells, weights = rows[entry['Name']]
         assert weights == ([entry['Weights']] if 'Weights' in entry else [])
         arch, *figures = cells[: len(published(entry)) + 1]
-        assert re.search(f'-{arch.strip("`")}(-in1k-pre)?_', entry['Name'])
+        arch = arch.strip('`')
+        assert re.search(f'[-_]{arch}(-in1k-pre)?_', f'_{entry["Name"]}')
         for shown, value in zip(figures, published(entry)):
             decimals = len(shown.partition('.')[2])
             assert float(shown) == round(value, decimals), entry['Name']
@@ -97,7 +105,7 @@ def test_readme_tells_each_models_weights(family):
     weights = [
         WEIGHTS.match(row[-1]) for row, _ in readme_rows(family).values()
     ]
-    links = [match[1] or match[2] for match in weights if not match[3]]
+    links = [m[1] or m[2] or m[3] for m in weights if not m[4]]
     assert len(set(links)) == len(links) > 0
 
 
@@ -105,6 +113,11 @@ def test_readme_tells_each_models_weights(family):
 def test_evaluation_config_belongs_to_a_model(path):
     original = path.with_name(re.sub(r'-\d+px$', '.py', path.stem))
     assert original in CONFIGS
+    assert f']({path.name})' in (path.parent / 'README.md').read_text()
+
+
+@pytest.mark.parametrize('path', SEARCH, ids=lambda path: path.stem)
+def test_readme_tells_of_a_search(path):
     assert f']({path.name})' in (path.parent / 'README.md').read_text()
 
 
@@ -122,4 +135,4 @@ def test_index_loads_as_mmpretrain_loads_it():
     index = load_model_index(str(INDEX))
     index.build_models_with_collections()
     names = {model.name for model in index.models}
-    assert names == {path.stem for path in CONFIGS if path not in EVALUATION}
+    assert names == {path.stem for path in MODELS}

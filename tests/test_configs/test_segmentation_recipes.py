@@ -3,13 +3,22 @@
 import cv2
 import numpy as np
 import pytest
-from recipes import SPATIAL_MAMBA, VMAMBA, segmentors, views_of
+from families import (
+    LOCAL_VMAMBA,
+    SPATIAL_MAMBA,
+    VMAMBA,
+    segmentors,
+)
+from recipes import (
+    views_of,
+)
 
 
 @pytest.mark.parametrize(('family', 'size', 'arch'), segmentors())
 def test_model(family, size, arch):
     cfg = family.segmentor(size, arch)
-    family.check_backbone(cfg, arch)
+    drop_path = family.archs[arch].segmentor_drop_path
+    family.check_backbone(cfg, arch, drop_path)
     assert cfg.model.type == 'EncoderDecoder'
     assert cfg.model.pretrained is None
     assert cfg.model.test_cfg.mode == 'whole'
@@ -42,7 +51,10 @@ def test_model(family, size, arch):
 @pytest.mark.parametrize(('family', 'size', 'arch'), segmentors())
 def test_optimisation(family, size, arch):
     cfg = family.segmentor(size, arch)
-    assert cfg.optim_wrapper.type == 'OptimWrapper'
+    mixed = 'segmentor' in family.archs[arch].amp
+    assert cfg.optim_wrapper.type == (
+        'AmpOptimWrapper' if mixed else 'OptimWrapper'
+    )
     assert cfg.optim_wrapper.get('clip_grad') is None
     assert cfg.optim_wrapper.optimizer == dict(
         type='AdamW', lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01
@@ -76,6 +88,7 @@ def test_schedule(family, size, arch):
         (VMAMBA, 512, 'small-s2l15'),
         (VMAMBA, 640, 'small-s2l15'),
         (SPATIAL_MAMBA, 512, 'tiny'),
+        (LOCAL_VMAMBA, 512, 'tiny'),
     ],
     ids=str,
 )
@@ -121,6 +134,7 @@ def test_augmentation(family, side, arch):
         (VMAMBA, '640x640', 'vanilla-small'),
         (VMAMBA, '640x640', 'small-s2l15'),
         (SPATIAL_MAMBA, '512x512', 'tiny'),
+        (LOCAL_VMAMBA, '512x512', 'tiny'),
     ],
     ids=str,
 )

@@ -1,0 +1,16 @@
+_base_ = [
+    './_base_/cascade-mask-rcnn_simple-fpn_lsj-100e_coco.py',
+    './_base_/local-vim-small.py',
+]
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        **_base_.local_vim,
+        img_size=_base_.image_size,
+        out_indices=(19,),
+    ),
+    neck=dict(in_channels=_base_.channels),
+)
+# 64 GPUs x 1.
+train_dataloader = dict(batch_size=1)

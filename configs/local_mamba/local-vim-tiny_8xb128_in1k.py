@@ -1,0 +1,3 @@
+_base_ = './_base_/local-vim_8xb128_in1k.py'
+
+model = dict(backbone=dict(arch='tiny'))

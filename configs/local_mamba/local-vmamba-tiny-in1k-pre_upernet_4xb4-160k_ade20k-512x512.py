@@ -1,0 +1,11 @@
+_base_ = [
+    '../_base_/upernet_4xb4-160k_ade20k-512x512.py',
+    './_base_/local-vmamba-tiny.py',
+]
+
+model = dict(
+    backbone=dict(_delete_=True, **_base_.local_vmamba, drop_path_rate=0.1),
+    decode_head=dict(in_channels=_base_.channels),
+    auxiliary_head=dict(in_channels=_base_.channels[2]),
+)
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=_base_.decayed_norms))

@@ -1,0 +1,37 @@
+_base_ = './_base_/upernet_4xb8-60k_ade20k-512x512.py'
+
+channels = 384
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='Vim',
+        arch='small',
+        img_size=512,
+        out_type='featmap',
+        drop_path_rate=0.1,
+        out_indices=(5, 11, 17, 23),
+        # To be downloaded by hand: see README.md.
+        init_cfg=dict(
+            type='Pretrained', checkpoint='checkpoints/vim-small.pth'
+        ),
+    ),
+    neck=dict(embed_dim=channels),
+    decode_head=dict(in_channels=[channels] * 4, channels=channels),
+    auxiliary_head=dict(in_channels=channels),
+)
+# The authors' smaller rates for earlier layers reach the first ones only:
+# their code looks for layers by names that this backbone's do not have.
+first_rate = 0.95**25
+optim_wrapper = dict(
+    optimizer=dict(lr=1e-4, weight_decay=0.05),
+    paramwise_cfg=dict(
+        custom_keys={
+            'backbone.stem': dict(lr_mult=first_rate),
+            'backbone.stem.conv.bias': dict(
+                lr_mult=first_rate, decay_mult=0.0
+            ),
+            'backbone.pos_embed': dict(lr_mult=first_rate),
+            'backbone.cls_token': dict(lr_mult=first_rate),
+        }
+    ),
+)
