@@ -1,9 +1,3 @@
-_base_ = [
-    './_base_/local-vim_8xb128_in1k.py',
-    './_base_/local-vim-small-directions.py',
-]
+_base_ = './_base_/local-vim_8xb128_in1k.py'
 
-model = dict(
-    backbone=dict(arch='small', directions=_base_.directions),
-    head=dict(in_channels=384),
-)
+model = dict(backbone=dict(arch='small'), head=dict(in_channels=384))

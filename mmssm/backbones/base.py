@@ -265,7 +265,8 @@ class SSMBackbone(BaseModule):
         raise RuntimeError(
             f'{path} {holds}does not fit {type(self).__name__} arch '
             f'{self.arch_name or "given as a dict"!r}: {"; ".join(problems)}. '
-            'Set arch to what the file holds, or choose another file'
+            'Set arch, and what else the model is built with, to what the '
+            'file holds, or choose another file'
         )
 
 

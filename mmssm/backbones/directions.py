@@ -96,8 +96,9 @@ def parse_directions(
 
     Args:
         directions (str | Sequence): One entry per block, each a sequence of
-            route names or a string of them with spaces in between; or
-            'search' for all :data:`CANDIDATES` in every block.
+            route names or a string of them with spaces in between (so ``('h',
+            'v')`` is two blocks of one route each); or 'search' for all
+            :data:`CANDIDATES` in every block.
         depth (int): Blocks of the model.
 
     Returns:
@@ -114,6 +115,11 @@ def parse_directions(
                 f'block, got {directions!r}'
             )
         return (CANDIDATES,) * depth
+    if not isinstance(directions, Sequence):
+        raise ValueError(
+            "directions must be 'search' or a list with one entry per block, "
+            f'got {directions!r}'
+        )
     if len(directions) != depth:
         raise ValueError(
             f'directions must name the routes of {depth} blocks, got '

@@ -4,6 +4,7 @@
 <https://arxiv.org/abs/2403.09338>`_.
 """
 
+import re
 from collections.abc import Sequence
 
 from mmengine.registry import MODELS
@@ -99,13 +100,9 @@ class LocalVim(PlainBackbone):
     arch_settings = {
         'tiny': _TINY,
         'tiny-midcls': {**_TINY, 'class_token': True, 'rope': False},
-        # The authors' code defines this model twice; the later one, with
-        # these directions, is the one that it builds.
-        'small': {
-            **_TINY,
-            'embed_dims': 384,
-            'directions': ('h h_flip w2 w2_flip',) * 20,
-        },
+        # With the directions of the paper and of the authors' detectors and
+        # segmentors; their classifier's code has others, too.
+        'small': {**_TINY, 'embed_dims': 384},
     }
 
     def __init__(
@@ -131,7 +128,7 @@ class LocalVim(PlainBackbone):
         name, settings = self.parse_arch(arch)
         if directions is not None:
             settings['directions'] = directions
-        self._norm_kind = norm
+        self._norm_kind, self._released_inverse = norm, released_inverse
         super().__init__(
             settings,
             img_size,
@@ -145,8 +142,6 @@ class LocalVim(PlainBackbone):
             init_cfg,
         )
         self.arch_name = name
-        for layer in self.layers:
-            layer.mixer.released_inverse = released_inverse
 
     def _build_norm(self, embed_dims: int) -> nn.Module:
         return _NORMS[self._norm_kind](embed_dims, eps=1e-5)
@@ -161,10 +156,14 @@ class LocalVim(PlainBackbone):
             arch['d_state'],
             arch['ssm_ratio'],
             class_token=arch['class_token'],
+            released_inverse=self._released_inverse,
             out_proj_scale=arch['depth'] ** -0.5,
             init_std=0.02,
         )
 
     def _may_start_fresh(self, key: str) -> bool:
-        bias = self._norm_kind == 'layer' and key.endswith('.norm.bias')
-        return bias or super()._may_start_fresh(key)
+        bias = re.fullmatch(r'layers\.\d+\.norm\.bias', key)
+        layer_norm = self._norm_kind == 'layer'
+        return (layer_norm and bias is not None) or super()._may_start_fresh(
+            key
+        )

@@ -101,6 +101,7 @@ class LocalVMamba(HierarchicalBackbone):
         name, settings = self.parse_arch(arch)
         if directions is not None:
             settings['directions'] = directions
+        self._released_inverse = released_inverse
         super().__init__(
             settings,
             in_channels,
@@ -112,9 +113,6 @@ class LocalVMamba(HierarchicalBackbone):
             init_cfg,
         )
         self.arch_name = name
-        for stage in self.stages:
-            for block in stage.blocks:
-                block.mixer.released_inverse = released_inverse
 
     def _build_stem(self, in_channels: int, embed_dims: int) -> nn.Module:
         return PatchStem(in_channels, embed_dims)
@@ -132,6 +130,7 @@ class LocalVMamba(HierarchicalBackbone):
             conv_bias=True,
             route_names=routes[index],
             merge='searched' if directions == SEARCH else 'gated',
+            released_inverse=self._released_inverse,
         )
         return VSSBlock(embed_dims, mixer, 0.0, drop_path_rate, self.with_cp)
 

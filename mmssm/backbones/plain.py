@@ -22,8 +22,9 @@ class PlainBackbone(SSMBackbone):
     """Patches to tokens, positions, then blocks that keep the tokens' number.
 
     A subclass fills :attr:`arch_settings`, whose rows have ``embed_dims``,
-    ``depth``, ``patch_size`` and ``drop_path_rate`` at least, and says what a
-    mixer and a norm are. The arguments are the subclass's too.
+    ``depth``, ``patch_size``, ``patch_stride``, ``class_token``, ``rope`` and
+    ``drop_path_rate`` at least, and says what a mixer and a norm are. The
+    arguments are the subclass's too.
 
     Args:
         arch (str | dict): A row of :attr:`arch_settings`, or a dict of its
@@ -38,7 +39,9 @@ class PlainBackbone(SSMBackbone):
         drop_path_rate (float, optional): Stochastic depth of the last block;
             it grows linearly from 0. Defaults to the arch's own.
         out_indices (Sequence[int]): Layers to return, from 0; negative ones
-            count from the end. Defaults to (-1, ).
+            count from the end. Layers after the last of them are not run:
+            to train without the model's last ones in several processes, set
+            ``find_unused_parameters``. Defaults to (-1, ).
         frozen_stages (int): Stem, positions and the layers up to this one do
             not learn. Defaults to -1, none.
         norm_eval (bool): Keep batch norms in eval mode. Defaults to False.
@@ -125,9 +128,8 @@ class PlainBackbone(SSMBackbone):
     def _build_positions(
         self, img_size: int | tuple[int, int], embed_dims: int
     ) -> None:
-        sides = (img_size,) * 2 if isinstance(img_size, int) else img_size
-        self.grid = self.stem.grid(*sides)
-        tokens = self.grid[0] * self.grid[1] + self.has_class_token
+        self.grid = self.stem.grid(*self._sides(img_size))
+        tokens = self.grid[0] * self.grid[1] + int(self.has_class_token)
         self.pos_embed = nn.Parameter(torch.zeros(1, tokens, embed_dims))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         self.cls_token = None
@@ -141,6 +143,16 @@ class PlainBackbone(SSMBackbone):
                     'only; set class_token or rope to False'
                 )
             self.rope = RotaryPositions(embed_dims, self.grid)
+
+    def _sides(self, img_size: int | tuple[int, int]) -> tuple[int, int]:
+        sides = (img_size,) * 2 if isinstance(img_size, int) else img_size
+        fits = isinstance(sides, Sequence) and len(sides) == 2
+        if not fits or not all(isinstance(s, int) and s > 0 for s in sides):
+            raise ValueError(
+                f'{type(self).__name__}: img_size must be a number of pixels '
+                f'or a height and a width, got {img_size!r}'
+            )
+        return tuple(sides)
 
     def _build_mixer(self, index: int, embed_dims: int) -> MambaMixer:
         """What layer ``index`` mixes tokens with."""
@@ -161,11 +173,18 @@ class PlainBackbone(SSMBackbone):
         return parts + list(self.layers[: self.frozen_stages + 1])
 
     def _adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Fit the file's positions, of a square image, to this grid."""
+        """Fit the file's positions, of a square image, to this grid.
+
+        A file does not tell its grid. A table of as many positions as this
+        model's is taken as it is.
+        """
         fitted = dict(weights)
+        own = self.state_dict()
         for name in ('pos_embed', 'rope.cos', 'rope.sin'):
             table = weights.get(name)
-            if table is None or table.dim() < 2:
+            if table is None or table.dim() < 2 or name not in own:
+                continue
+            if table.shape == own[name].shape:
                 continue
             token = name == 'pos_embed' and self.has_class_token
             side = round((table.shape[-2] - token) ** 0.5)
@@ -182,9 +201,9 @@ class PlainBackbone(SSMBackbone):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Image (B, 3, H, W) -> features.
 
-        For out_type 'featmap', one map (B, C, H / 16, W / 16) per
-        ``out_indices``: what the layer's mixer adds, normed, without the
-        class token. Else one (B, C).
+        For out_type 'featmap', one map (B, C, rows, columns) per
+        ``out_indices``, with a row and a column for every patch: what the
+        layer's mixer adds, normed, without the class token. Else one (B, C).
         """
         x = self.stem(x)
         height, width = x.shape[1:3]
@@ -197,7 +216,7 @@ class PlainBackbone(SSMBackbone):
         if self.rope is not None:
             tables = self.rope.tables(height, width)
         outs = []
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(self.layers[: max(self.out_indices) + 1]):
             if self.rope is not None:
                 x = self.rope.rotate(x, *tables)
             x, mixed = layer(x, *self._mixers_map(height, width))

@@ -125,7 +125,7 @@ class Vim(PlainBackbone):
 
     def _mixers_map(self, height: int, width: int) -> tuple[int, int]:
         """All tokens, the class token among them, in one row."""
-        return 1, height * width + self.has_class_token
+        return 1, height * width + int(self.has_class_token)
 
 
 def _lecun_normal(conv: nn.Conv2d) -> None:

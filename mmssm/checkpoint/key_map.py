@@ -198,6 +198,32 @@ class Packing(NamedTuple):
         return together
 
 
+def check_directions(
+    backbone: type[SSMBackbone], arch: Arch, blocks: int, routes: int
+) -> None:
+    """Raise unless the arch's scan directions can be those of a file.
+
+    Args:
+        backbone (type): A class whose archs have ``directions``.
+        arch (str | dict): Its arch.
+        blocks (int): Blocks of the file.
+        routes (int): Routes of the file's first block.
+
+    Raises:
+        CheckpointError: They are of other blocks or routes.
+    """
+    directions = backbone.parse_arch(arch)[1]['directions']
+    if directions == 'search':
+        return
+    known = len(directions), len(directions[0].split())
+    if known != (blocks, routes):
+        raise CheckpointError(
+            f'it has {blocks} blocks of {routes} routes and does not tell '
+            'which scan directions they are; known are those of '
+            f'{known[0]} blocks of {known[1]}'
+        )
+
+
 def arch_name(backbone: type[SSMBackbone], arch: dict) -> str | None:
     """The backbone's first arch with these fields, if there is one."""
     for name, settings in backbone.arch_settings.items():

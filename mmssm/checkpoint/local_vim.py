@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ..backbones import LocalVim
 from . import plain
-from .key_map import Arch, RenamedWeights, arch_name
+from .errors import CheckpointError
+from .key_map import Arch, RenamedWeights, arch_name, check_directions
 
 NAME = 'local_vim'
 
@@ -47,7 +48,8 @@ def convert(
 
     A file does not tell its scan directions: those of the arch are meant.
     Positions are those of the file's image size, which a model's ``img_size``
-    must repeat where the file is loaded as it is.
+    must repeat where the file is loaded as it is. Outputs of a backbone are
+    taken to come after layers at equal distances, as the originals' do.
 
     Args:
         state_dict (Mapping[str, Tensor]): A classifier's, a supernet's or a
@@ -64,12 +66,14 @@ def convert(
     weights = RenamedWeights(state_dict, (*_output_norms(state_dict), *_RULES))
     fields = _recognise(weights)
     arch = arch_name(LocalVim, fields) or fields
+    routes = _num_routes(weights)
+    check_directions(LocalVim, arch, fields['depth'], routes)
     for name, value in weights.items():
         if name.endswith(_SEARCHED):
             weights[name] = value.flatten()
     norm = 'layer' if 'layers.0.norm.bias' in weights else 'rms'
     shapes = plain.expected_shapes(LocalVim, arch, weights, norm=norm)
-    packing = plain.packing(_num_routes(weights))
+    packing = plain.packing(routes)
     weights.check(packing.apart(shapes))
     backbone, head = weights.parts()
     return packing.together(backbone, shapes), head, arch
@@ -82,7 +86,12 @@ def _output_norms(keys: Collection[str]) -> list[tuple[str, str]]:
     """
     outputs = {k.split('.')[0] for k in keys if k.startswith('outnorm_')}
     layers = {k.split('.')[1] for k in keys if k.startswith('layers.')}
-    distance = len(layers) // max(1, len(outputs))
+    distance, rest = divmod(len(layers), max(1, len(outputs)))
+    if rest and outputs:
+        raise CheckpointError(
+            f'it has outputs after {len(outputs)} of {len(layers)} layers, '
+            'which cannot be at equal distances'
+        )
     return [
         (f'outnorm_{i}.*', f'norm{distance * (i + 1) - 1}.*')
         for i in range(len(outputs))

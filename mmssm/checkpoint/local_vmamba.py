@@ -5,7 +5,13 @@ from collections.abc import Collection, Mapping
 from torch import Tensor
 
 from ..backbones import LocalVMamba
-from .key_map import Arch, RenamedWeights, arch_name, expected_shapes
+from .key_map import (
+    Arch,
+    RenamedWeights,
+    arch_name,
+    check_directions,
+    expected_shapes,
+)
 from .vmamba import COMMON_RULES, PATCH_STEM_RULES
 
 NAME = 'local_vmamba'
@@ -51,6 +57,12 @@ def convert(
     weights = RenamedWeights(state_dict, _RULES)
     fields = _recognise(weights)
     arch = arch_name(LocalVMamba, fields) or fields
+    check_directions(
+        LocalVMamba,
+        arch,
+        sum(fields['depths']),
+        weights.size('stages.0.blocks.0.mixer.x_proj_weight', 0),
+    )
     for name, value in weights.items():
         if name.endswith(_SEARCHED):
             weights[name] = value.flatten()

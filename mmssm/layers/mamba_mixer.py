@@ -32,6 +32,10 @@ class MambaMixer(BaseModule):
         conv_size (int): Steps that the convolution sees. Defaults to 4.
         class_token (bool): Whether a class token stands in the middle of the
             map's tokens. Defaults to False.
+        released_inverse (bool): Whether results are put back as LocalMamba's
+            code does it, see
+            :func:`mmssm.layers.route_merge.released_order`. Defaults to
+            False.
         out_proj_scale (float): Factor of the last projection's initial
             weights, where residual branches are many. Defaults to 1.
         init_std (float, optional): Standard deviation of the truncated normal
@@ -49,6 +53,7 @@ class MambaMixer(BaseModule):
         ssm_ratio: float = 2.0,
         conv_size: int = 4,
         class_token: bool = False,
+        released_inverse: bool = False,
         out_proj_scale: float = 1.0,
         init_std: float | None = None,
     ) -> None:
@@ -58,7 +63,7 @@ class MambaMixer(BaseModule):
         self.dt_rank = rank = math.ceil(embed_dims / 16)
         self.route_names = parse_routes(route_names)
         self.class_token = class_token
-        self.released_inverse = False
+        self.released_inverse = released_inverse
         routes = len(self.route_names)
         self.in_proj = nn.Linear(embed_dims, 2 * inner, bias=False)
         self.act = nn.SiLU()

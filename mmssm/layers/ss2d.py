@@ -39,6 +39,10 @@ class SS2D(BaseModule):
         merge (str, optional): How routes become one map: 'gated' or
             'searched', see :func:`mmssm.layers.route_merge.build_merge`.
             Defaults to None, their plain sum.
+        released_inverse (bool): With ``merge``, whether results are put back
+            as LocalMamba's code does it, see
+            :func:`mmssm.layers.route_merge.released_order`. Defaults to
+            False.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class SS2D(BaseModule):
         ssm_init: str = 's4d',
         route_names: str | Sequence[str] = CROSS,
         merge: str | None = None,
+        released_inverse: bool = False,
     ) -> None:
         super().__init__()
         inner = int(ssm_ratio * embed_dims)
@@ -73,7 +78,7 @@ class SS2D(BaseModule):
         )
         self._init_recurrence(ssm_init, num_routes, inner)
         self.merge = merge and build_merge(merge, inner, num_routes)
-        self.released_inverse = False
+        self.released_inverse = released_inverse
         self.out_norm = nn.LayerNorm(inner)
         self.out_proj = nn.Linear(inner, embed_dims, bias=False)
 

@@ -131,7 +131,16 @@ def parse_routes(names: str | Sequence[str]) -> tuple[str, ...]:
     Raises:
         ValueError: If there is no name, or a route is unknown.
     """
-    names = tuple(names.split() if isinstance(names, str) else names)
+    if isinstance(names, str):
+        names = names.split()
+    if not isinstance(names, Sequence) or not all(
+        isinstance(name, str) for name in names
+    ):
+        raise ValueError(
+            'routes are given as names, in a list or in one string with '
+            f'spaces, got {names!r}'
+        )
+    names = tuple(names)
     if not names:
         raise ValueError('no routes given; name at least one')
     for name in names:

@@ -99,6 +99,12 @@ def test_supernet_has_the_originals_parameters():
         (['h v'] * 3 + [[]], 'of block 3: no routes given'),
         (['h v'] * 3 + ['v w2 v'], 'of block 3 name a route twice: v w2 v'),
         ('h v', "must be 'search' or a list with one entry per block"),
+        (5, "must be 'search' or a list with one entry per block, got 5"),
+        (['h', 'v', 'h', None], 'of block 3: routes are given as names, in a'),
+        (
+            ['h', 'v', 'h', ['v', 3]],
+            r"in one string with spaces, got \['v', 3",
+        ),
     ],
 )
 def test_wrong_directions_are_named(directions, message):

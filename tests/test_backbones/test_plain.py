@@ -133,10 +133,13 @@ def test_directions_are_those_of_the_golden_case(golden, arch):
     ]
 
 
-def test_small_takes_the_directions_that_its_code_builds():
+def test_small_takes_the_papers_directions():
     with torch.device('meta'):
-        names = {m.mixer.route_names for m in LocalVim('small').layers}
-    assert names == {('h', 'h_flip', 'w2', 'w2_flip')}
+        small, tiny = (
+            [m.mixer.route_names for m in LocalVim(arch).layers]
+            for arch in ('small', 'tiny')
+        )
+    assert small == tiny
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -308,7 +311,7 @@ def test_nothing_is_frozen_by_default_and_a_vectors_norm_never():
 
 @pytest.mark.parametrize('kind', FAMILIES)
 def test_with_cp_changes_nothing_but_memory(kind):
-    x, weight = torch.randn(2, 3, 50, 80), torch.randn(2, 32)
+    x, weight = torch.randn(8, 3, 50, 80), torch.randn(8, 32)
     models = [mini(kind, drop_path_rate=0.5, with_cp=cp) for cp in (0, 1)]
     kept = []
     for model in models:
@@ -343,13 +346,28 @@ def test_autocast_and_16_bit_weights(dtype, kind):
 def test_compile_and_export_give_the_eager_result(kind):
     """On images of another size, too, whose positions are resized."""
     model = mini(kind, out_type='featmap', out_indices=(0, 2)).eval()
-    x = torch.randn(1, 3, 33, 48)
-    want = outputs(model, x)
+    compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
     with torch.no_grad():
+        for size in ((33, 48), (64, 64), (50, 100)):  # then sizes are symbols
+            x = torch.randn(1, 3, *size)
+            want = model(x)
+            torch.testing.assert_close(compiled(x), want, rtol=1e-4, atol=1e-5)
         exported = torch.export.export(model, (x,)).module()(x)
-        compiled = torch.compile(model, fullgraph=True, backend='aot_eager')(x)
-    for got in (exported, compiled):
-        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(exported, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('size', [0, -5, '224', (224, 224, 3), 224.0, (16, 0)])
+def test_wrong_image_size_is_named(size):
+    with pytest.raises(ValueError, match='img_size must be a number of pixe'):
+        mini('vim', img_size=size)
+
+
+@pytest.mark.parametrize('kind', FAMILIES)
+def test_layers_after_the_last_output_are_not_run(kind):
+    model = mini(kind, out_type='featmap', out_indices=(0, 1))
+    model.layers[2].forward = None  # not to be called
+    first, second = model(torch.randn(1, 3, 64, 64))
+    assert first.shape == second.shape
 
 
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain', 'mmengine'])
@@ -400,7 +418,7 @@ BAD = [
     (dict(out_type='maps'), 'must be one of featmap, avg_featmap, cls_token'),
     (dict(out_indices=(0, 2)), r'of the last layer \(2\).*out_type=.featmap'),
     (dict(out_type='featmap', out_indices=(3,)), 'name stages 0 to 2, each'),
-    (dict(out_type='featmap', out_indices=(-4,)), 'name stages 0 to 2, each'),
+    (dict(out_type='featmap', out_indices=(-4,)), r'once, got \(-4,\)'),
     (dict(out_type='featmap', out_indices=(-1, 2)), 'each at most once, got'),
     (dict(out_type='featmap', out_indices=()), 'name stages 0 to 2, each'),
     (dict(out_indices=2), 'name stages 0 to 2, each at most once, got 2'),

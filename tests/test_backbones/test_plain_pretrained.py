@@ -124,6 +124,27 @@ def test_file_with_rms_norms_feeds_layer_norms(classifier_file):
         pretrained('local-vim', path, norm='layer', **maps)
 
 
+def test_gates_biases_may_not_be_missing(classifier_file):
+    path, _ = classifier_file('local-vim')
+    checkpoint = torch.load(path)
+    lost = 'backbone.layers.1.mixer.merge.norm.bias'
+    del checkpoint['state_dict'][lost]
+    torch.save(checkpoint, path)
+    for norm in ('rms', 'layer'):
+        with pytest.raises(RuntimeError, match='layers.1.mixer.merge.norm.b'):
+            pretrained('local-vim', path, img_size=64, norm=norm)
+
+
+@pytest.mark.parametrize('size', [(128, 512), (224, 448)])
+@pytest.mark.parametrize('kind', ['local-vim', 'vim'])
+def test_positions_of_an_oblong_grid_come_back(classifier_file, kind, size):
+    """As many as on a square: 8 x 32 is 16 x 16."""
+    path, source = classifier_file(kind, img_size=size)
+    model = pretrained(kind, path, img_size=size)
+    for name, value in source.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+
+
 def test_file_with_layer_norms_keeps_their_biases(classifier_file):
     path, source = classifier_file('local-vim', norm='layer')
     model = pretrained('local-vim', path, norm='layer', img_size=64)

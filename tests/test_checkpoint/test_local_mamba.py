@@ -115,6 +115,12 @@ def test_detector_with_layer_norms_and_larger_images(
     )
 
 
+def test_outputs_at_other_distances_are_refused(refusal):
+    changes = {f'outnorm_3.{end}': None for end in ('weight', 'bias')}
+    message = refusal('local_vim', f'{VIM}_backbone', changes)
+    assert message.startswith('it has outputs after 3 of 20 layers')
+
+
 @pytest.mark.parametrize(
     'model, key, block',
     [
@@ -157,8 +163,8 @@ def test_learnt_weights_of_a_search(original, model, key, block):
         ),
         (
             {'layers.2.blocks.9.norm.weight': (384,)},
-            'its keys and shapes show an arch that no model has: directions '
-            'must name the routes of 16 blocks, got 15',
+            'it has 16 blocks of 4 routes and does not tell which scan '
+            'directions they are; known are those of 15 blocks of 4',
         ),
     ],
 )
@@ -183,6 +189,14 @@ def test_wrong_local_vmamba_is_refused(refusal, changes, message):
             f"key '{MIXER}A_log_4' is not one of its own",
         ),
         ({'layers.19.norm.weight': None}, "key 'layers.19.norm.weight' is"),
+        (
+            {'layers.20.norm.weight': (192,)},
+            'it has 21 blocks of 4 routes and does not tell which scan',
+        ),
+        (
+            {f'layers.0.mixer.D_{route}': None for route in (1, 2)},
+            'it has 20 blocks of 2 routes and does not tell which scan',
+        ),
         ({'norm_f.weight': None}, "key 'norm_f.weight' is missing"),
         ({'pos_embed': None}, "key 'pos_embed' is missing"),
         (

@@ -80,11 +80,11 @@ def test_schedule(family):
     first, *others = [family.classifier(arch) for arch in family.archs]
     for cfg in others:
         assert cfg.param_scheduler == first.param_scheduler
-    length = 100
+    length = 20
     rates = learning_rates(first, length)
     expected = [family.recipe.rate(i / length) for i in range(300 * length)]
     # Libraries differ in whether a ramp ends with its last step or after it.
-    np.testing.assert_allclose(rates, expected, rtol=1e-3)
+    np.testing.assert_allclose(rates, expected, rtol=5e-3)
 
 
 @pytest.mark.parametrize(('family', 'arch'), classifiers())

@@ -79,6 +79,7 @@ def build(cfg):
         model.data_preprocessor.size = (SIDE, SIDE)
     if cfg.default_scope == 'mmdet':
         model.data_preprocessor.pop('batch_augments', None)
+        model.data_preprocessor.pad_size_divisor = SIDE
         few_regions(model.train_cfg)
     return revert_sync_batchnorm(MODELS.build(model)).train()
 

@@ -8,6 +8,7 @@ from families import LOCAL_VIM, LOCAL_VMAMBA
 from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
 from recipes import decayed, learning_rates, local_mamba_rate
 
+from mmssm.backbones import LocalVim
 from mmssm.backbones.directions import CANDIDATES, LOCAL_VIM_TINY
 
 SEARCHES = [
@@ -98,7 +99,9 @@ def test_local_vim_small_scans_everywhere_as_tiny_does():
     ]
     assert len(configs) == 3
     for cfg in configs:
-        assert cfg.model.backbone.directions == [*LOCAL_VIM_TINY]
+        assert cfg.model.backbone.arch == 'small'
+        assert 'directions' not in cfg.model.backbone
+    assert LocalVim.arch_settings['small']['directions'] == LOCAL_VIM_TINY
 
 
 @pytest.mark.parametrize(('family', 'name', 'blocks', 'features'), SEARCHES)

@@ -1,8 +1,14 @@
 """LocalVim's and Vim's detectors and segmentors train as their authors' do."""
 
+import copy
+
 import numpy as np
 import pytest
+import torch
 from families import LOCAL_VIM, VIM
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import MODELS, DefaultScope
 from recipes import parameter_groups, views_of
 
 SEGMENTORS = [
@@ -213,27 +219,67 @@ def test_detectors_augmentation():
         assert [step.type for step in pipeline] == [
             'LoadImageFromFile',
             'Resize',
-            'Pad',
             'LoadAnnotations',
             'PackDetInputs',
         ]
-        assert pipeline[1].scale == pipeline[2].size == (1024, 1024)
+        assert pipeline[1].scale == (1024, 1024)
 
 
-def test_detectors_tta_adds_the_mirror_image():
-    """Mirrored before it is padded, so that its corner stays in place."""
+@pytest.mark.parametrize('shape', [(480, 640), (640, 480)])
+def test_the_detector_sees_squares(shape):
+    cfg = detector('tiny')
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    loaded = dict(img=image, img_shape=shape, ori_shape=shape, instances=[])
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        data = Compose(pipeline[1:])({**loaded, 'img_id': 7, 'img_path': ''})
+        preprocessor = MODELS.build(cfg.model.data_preprocessor)
+    data = preprocessor(pseudo_collate([data]), training=False)
+    assert data['inputs'].shape == (1, 3, 1024, 1024)
+    # Boxes end with the image, not with the square.
+    expected = tuple(side * 1024 // 640 for side in shape)
+    assert data['data_samples'][0].img_shape == expected
+
+
+def test_detectors_tta_takes_three_sizes():
     cfg = detector('tiny')
     assert cfg.tta_model.type == 'mmssm.models.InstanceSegTTAModel'
     image = np.zeros((480, 640, 3), dtype=np.uint8)
-    image[:, :320] = 255
     views = views_of(cfg, image, img_id=7, img_path='', instances=[])
-    plain, mirrored = views['inputs']
-    assert plain.shape == mirrored.shape == (3, 1024, 1024)
-    assert (plain[:, :768, :500] == 255).all()
-    assert (mirrored[:, :768, :500] == 0).all()
-    for view in (plain, mirrored):
-        assert (view[:, 768:] == 114).all()
-    assert [s.flip for s in views['data_samples']] == [False, True]
-    for sample in views['data_samples']:
+    for view, sample, side in zip(
+        views['inputs'], views['data_samples'], (768, 896, 1024), strict=True
+    ):
+        assert view.shape == (3, side * 3 // 4, side)
         assert sample.ori_shape == (480, 640)
-        assert sample.scale_factor == (1.6, 1.6)
+        assert sample.scale_factor == (side / 640, side / 640)
+
+
+def test_detectors_views_are_merged():
+    """Of mirror images MMDetection's cascaded mask heads make an error."""
+    cfg = detector('tiny')
+    settings = copy.deepcopy(cfg.model)
+    settings.backbone.update(
+        arch=dict(embed_dims=16, depth=1),
+        directions=['h w7'],
+        out_indices=(0,),
+        img_size=64,
+        init_cfg=None,
+    )
+    settings.data_preprocessor.pad_size_divisor = 64
+    settings.neck.in_channels = 16
+    settings.test_cfg.rpn.update(nms_pre=20, max_per_img=5)
+    settings.test_cfg.rcnn.update(score_thr=0.0, max_per_img=2)
+    pipeline = copy.deepcopy(cfg.tta_pipeline)
+    for resize, side in zip(pipeline[1].transforms[0], (32, 48, 64)):
+        resize.scale = (side, side)
+    small = Config(dict(default_scope='mmdet', tta_pipeline=pipeline))
+    image = np.zeros((30, 40, 3), dtype=np.uint8)
+    views = views_of(small, image, img_id=7, img_path='', instances=[])
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmdet'), torch.no_grad():
+        model = MODELS.build({**cfg.tta_model, 'module': settings}).eval()
+        (result,) = model.test_step(pseudo_collate([views]))
+    found = result.pred_instances
+    assert len(found) > 0
+    assert found.masks.shape == (len(found), 30, 40)

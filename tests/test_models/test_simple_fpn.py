@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
@@ -49,6 +50,16 @@ def test_the_smallest_level_sees_the_largest_values(neck):
     assert torch.equal(neck([x])[3], expected)
     outs = neck([x - 0.5])
     assert all((y < 0).any() for y in outs[:3])
+
+
+def test_the_largest_level_grows_in_two_steps(neck):
+    first, norm, _, second = neck.rescale[0]
+    x = torch.randn(1, 16, 4, 4)
+    mean = first(x).mean(1, keepdim=True)
+    deviation = first(x).var(1, unbiased=False, keepdim=True).add(norm.eps)
+    grown = F.gelu((first(x) - mean) / deviation.sqrt())
+    expected = neck.convs[0](second(grown))
+    assert torch.allclose(neck([x])[0], expected, atol=1e-5)
 
 
 def test_norms_are_over_channels(neck):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -110,6 +111,55 @@ def test_from_the_search_to_the_model(run, supernet, tmp_path):
     ]
     (y,) = model(torch.rand(1, 3, 48, 48))
     assert y.isfinite().all()
+
+
+def test_a_search_its_picture_and_the_model_found(run, tmp_path):
+    """All of it in small: a few steps on 64 digits, then those of the model
+    with the routes that were found.
+    """
+    data = tmp_path / 'data'
+    small = [
+        '--cfg-options',
+        'train_cfg.max_epochs=1',
+        'train_dataloader.dataset.times=1',
+        'train_dataloader.dataset.dataset.indices=64',
+        'val_dataloader.dataset.indices=64',
+        *(
+            f'{loader}.data_root={data}'
+            for loader in (
+                'train_dataloader.dataset.dataset',
+                'val_dataloader.dataset',
+                'test_dataloader.dataset',
+            )
+        ),
+    ]
+
+    def train(config, work_dir):
+        command = [ROOT / 'tools' / 'train.py', config, '--work-dir', work_dir]
+        done = subprocess.run(
+            [sys.executable, *map(str, command), *small],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return work_dir / 'epoch_1.pth'
+
+    search = MINI.with_name('local-vmamba-mini-search_mini-in1k.py')
+    checkpoint = train(search, tmp_path / 'search')
+    lines = (tmp_path / 'search' / 'directions.jsonl').read_text().splitlines()
+    first, last = json.loads(lines[0]), json.loads(lines[-1])
+    assert (first['iter'], last['iter']) == (0, 2)
+    assert first['probabilities'] != last['probabilities']
+    out = tmp_path / 'found.py'
+    status, text, _ = derive(run, checkpoint, '--out', out, '--base', MINI)
+    assert status == 0 and len(text.splitlines()) == 1 + 7 + 1
+    picture = tmp_path / 'search.png'
+    status, _, _ = draw(run, tmp_path / 'search', '--out', picture)
+    assert status == 0 and np.asarray(Image.open(picture)).std() > 10
+    found = torch.load(train(out, tmp_path / 'found'), weights_only=False)
+    mixer = 'backbone.stages.0.blocks.0.mixer'
+    assert found['state_dict'][f'{mixer}.x_proj_weight'].shape[0] == 4
+    assert f'{mixer}.merge.weights' not in found['state_dict']
 
 
 def test_top(run, supernet, tmp_path):

@@ -54,9 +54,10 @@ def main() -> None:
         raise ConfigError('--base is for a config to write; add --out CONFIG')
     names, probabilities = load_probabilities(args.checkpoint)
     directions = derive(probabilities, args.top)
-    print(as_table(names, probabilities, directions))
     if args.out:
         write_fragment(args.out, directions, args.checkpoint, args.base)
+    print(as_table(names, probabilities, directions))
+    if args.out:
         print(f'written: {args.out}')
 
 

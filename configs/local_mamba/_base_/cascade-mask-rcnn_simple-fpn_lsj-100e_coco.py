@@ -12,9 +12,12 @@ image_size = (1024, 1024)
 norm_cfg = dict(type='mmpretrain.LN2d')
 model = dict(
     data_preprocessor=dict(
+        # In tests, too, images become squares. There the authors pad them as
+        # in training, but boxes in padding make MMDetection fail on a CPU.
+        pad_size_divisor=1024,
         batch_augments=[
             dict(type='BatchFixedSizePad', size=image_size, pad_mask=True)
-        ]
+        ],
     ),
     neck=dict(
         _delete_=True,
@@ -36,7 +39,6 @@ model = dict(
     ),
 )
 
-pad = dict(type='Pad', size=image_size, pad_val=dict(img=(114, 114, 114)))
 train_pipeline = [
     dict(type='LoadImageFromFile', backend_args={{_base_.backend_args}}),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
@@ -55,17 +57,11 @@ train_pipeline = [
         allow_negative_crop=True,
     ),
     dict(type='FilterAnnotations', min_gt_bbox_wh=(1e-2, 1e-2)),
-    pad,
+    dict(type='Pad', size=image_size, pad_val=dict(img=(114, 114, 114))),
     dict(type='PackDetInputs'),
 ]
-meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
-test_pipeline = [
-    dict(type='LoadImageFromFile', backend_args={{_base_.backend_args}}),
-    dict(type='Resize', scale=image_size, keep_ratio=True),
-    pad,
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(type='PackDetInputs', meta_keys=meta_keys),
-]
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].scale = image_size
 train_dataloader = dict(
     num_workers=8,
     # Images of all shapes become squares.
@@ -119,7 +115,8 @@ default_hooks = dict(
 log_processor = dict(by_epoch=False)
 auto_scale_lr = dict(enable=False, base_batch_size=64)
 
-# For --tta, which the authors do not use here: the image and its mirror image.
+# For --tta, which the authors do not use here: three sizes. MMDetection's
+# cascaded mask heads fail on mirror images.
 tta_model = dict(
     type='mmssm.models.InstanceSegTTAModel',
     tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
@@ -129,17 +126,21 @@ tta_pipeline = [
     dict(
         type='TestTimeAug',
         transforms=[
-            [dict(type='Resize', scale=image_size, keep_ratio=True)],
             [
-                dict(type='RandomFlip', prob=0.0),
-                dict(type='RandomFlip', prob=1.0),
+                dict(type='Resize', scale=(side, side), keep_ratio=True)
+                for side in (768, 896, 1024)
             ],
-            [pad],
             [dict(type='LoadAnnotations', with_bbox=True, with_mask=True)],
             [
                 dict(
                     type='PackDetInputs',
-                    meta_keys=(*meta_keys, 'flip', 'flip_direction'),
+                    meta_keys=(
+                        'img_id',
+                        'img_path',
+                        'ori_shape',
+                        'img_shape',
+                        'scale_factor',
+                    ),
                 )
             ],
         ],
