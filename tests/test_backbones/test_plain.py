@@ -346,6 +346,7 @@ def test_autocast_and_16_bit_weights(dtype, kind):
 def test_compile_and_export_give_the_eager_result(kind):
     """On images of another size, too, whose positions are resized."""
     model = mini(kind, out_type='featmap', out_indices=(0, 2)).eval()
+    torch.compiler.reset()  # or those of other models count, too
     compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
     with torch.no_grad():
         for size in ((33, 48), (64, 64), (50, 100)):  # then sizes are symbols
