@@ -1,6 +1,8 @@
 """Routes: in which order a scan visits the tokens of an H x W map."""
 
 from . import cross, local  # noqa: F401  (they register their routes)
+from .distortion import structural_distortion, token_distortion
+from .hilbert import HILBERT
 from .route import (
     BIDIRECTIONAL,
     CROSS,
@@ -17,10 +19,13 @@ __all__ = [
     'BIDIRECTIONAL',
     'CROSS',
     'FLIP',
+    'HILBERT',
     'cached_routes',
     'parse_routes',
     'register_route',
     'register_sized_route',
     'route_indices',
     'routes',
+    'structural_distortion',
+    'token_distortion',
 ]

@@ -1,0 +1,198 @@
+"""Pictures of routes: lines over the map, coloured by time."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+# Unlike pyplot, this needs no display and keeps no state.
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+
+from mmssm.checkpoint import atomic_write
+from mmssm.scans import parse_routes, route_indices, structural_distortion
+
+# One of each pair of a route and its reverse, which looks the same.
+DEFAULT_ROUTES = (
+    'h',
+    'v',
+    'w2',
+    'w7',
+    'hilbert',
+    'hilbert_t',
+    'hilbert_shift',
+    'hilbert_t_shift',
+)
+PANELS_PER_ROW = 4
+# Inches.
+PANEL = 2.3  # width of a panel, and height on a square map
+GAP = 0.25  # beside panels
+TITLE = 0.6  # above a row of panels
+FOOT = 0.85  # below all panels
+# Without the last tenth, a yellow that is hard to see.
+COLORS = ListedColormap(colormaps['plasma'](np.linspace(0, 0.9, 256)))
+GROUND = '#f3f4f6'
+GREY = '#6b7280'
+
+
+def draw_routes(
+    names: str | Sequence[str], height: int, width: int, out: str | Path
+) -> None:
+    """Draw routes beside each other into one picture.
+
+    Args:
+        names (str | Sequence[str]): Route names, a sequence or separated by
+            spaces.
+        height (int): Rows of the map.
+        width (int): Columns of the map.
+        out (str | Path): The picture; its suffix chooses the format.
+
+    Raises:
+        ValueError: If a route is unknown, the map has no token or the suffix
+            is no known format.
+    """
+    out = Path(out)
+    formats = Figure().canvas.get_supported_filetypes()
+    if out.suffix[1:] not in formats:
+        raise ValueError(
+            f'cannot write {out}: its suffix must be one of '
+            f'{", ".join(sorted(formats))}'
+        )
+    figure = route_figure(names, height, width)
+    with atomic_write(out) as file:
+        figure.savefig(file, format=out.suffix[1:], dpi=150)
+
+
+def route_figure(
+    names: str | Sequence[str], height: int, width: int
+) -> Figure:
+    """A panel per route, with its structural distortion in the title.
+
+    Args:
+        names (str | Sequence[str]): Route names, a sequence or separated by
+            spaces.
+        height (int): Rows of the map.
+        width (int): Columns of the map.
+
+    Raises:
+        ValueError: If a route is unknown or the map has no token.
+    """
+    names = parse_routes(names)
+    panel = _panel_size(height, width)
+    columns = min(PANELS_PER_ROW, len(names))
+    rows = -(-len(names) // columns)
+    figure_size = panel * [columns, rows]
+    figure_size += [(columns + 1) * GAP, rows * TITLE + FOOT]
+    figure = Figure(figsize=figure_size)
+    for number, name in enumerate(names):
+        row, column = divmod(number, columns)
+        left = GAP + column * (panel[0] + GAP)
+        bottom = figure_size[1] - (row + 1) * (TITLE + panel[1])
+        axis = figure.add_axes(
+            (*([left, bottom] / figure_size), *(panel / figure_size))
+        )
+        _draw_route(axis, name, height, width)
+    _add_foot(figure)
+    return figure
+
+
+def _panel_size(height: int, width: int) -> np.ndarray:
+    """Width and height (2,) of a panel in inches, as the map's if it fits."""
+    if height < 1 or width < 1:
+        raise ValueError(f'a route needs a map, got {height} x {width} tokens')
+    return PANEL * np.array([1, np.clip(height / width, 0.25, 2)])
+
+
+def _draw_route(axis: Axes, name: str, height: int, width: int) -> None:
+    indices = route_indices(name, height, width)
+    (steps,) = np.nonzero(indices >= 0)
+    rows, columns = np.divmod(indices[steps], width)
+    points = np.stack([columns, rows], 1)
+    lines = np.stack([points[:-1], points[1:]], 1)
+    jumps = np.abs(lines[:, 1] - lines[:, 0]).max(1) > 1
+    panel = _panel_size(height, width)
+    inch = ([width + 0.6, height + 0.6] / panel).max()  # tokens in an inch
+    thick = min(0.36 * 72 / inch, 6)  # points
+    left, top = ([width - 1, height - 1] - panel * inch) / 2
+    axis.set(xlim=(left, width - 1 - left), ylim=(height - 1 - top, top))
+    _add_lines(axis, lines, jumps, steps, linewidth=0.25 * thick, alpha=0.55)
+    _add_lines(axis, lines, ~jumps, steps, linewidth=thick)
+    # For tokens between two jumps: dots that hide under any line.
+    axis.scatter(*points.T, 0.5 * thick**2, steps, cmap=COLORS, linewidths=0)
+    _mark_end(axis, points[0], 'black', thick)
+    _mark_end(axis, points[-1], 'white', thick)
+    axis.set(xticks=[], yticks=[], facecolor=GROUND)
+    axis.spines[:].set_visible(False)
+    title = dict(loc='left', fontsize=11, fontweight='bold', pad=18)
+    axis.set_title(name, **title)
+    arithmetic, geometric = (
+        structural_distortion(name, height, width, average)
+        for average in ('arithmetic', 'geometric')
+    )
+    axis.annotate(
+        f'mean {arithmetic:.1f}, geometric mean {geometric:.1f}',
+        (0, 1),
+        xytext=(0, 6),  # points
+        xycoords='axes fraction',
+        textcoords='offset points',
+        color=GREY,
+        fontsize=9,
+    )
+
+
+def _add_lines(
+    axis: Axes,
+    lines: np.ndarray,
+    chosen: np.ndarray,
+    steps: np.ndarray,
+    **style: float,
+) -> None:
+    collection = LineCollection(
+        lines[chosen],
+        cmap=COLORS,
+        capstyle='round',
+        snap=False,
+        zorder=2,
+        **style,
+    )
+    collection.set_array(steps[:-1][chosen])
+    collection.set_clim(steps[0], steps[-1])
+    axis.add_collection(collection)
+
+
+def _mark_end(axis: Axes, point: np.ndarray, color: str, thick: float) -> None:
+    axis.plot(
+        *point,
+        'o',
+        color=color,
+        markeredgecolor='black',
+        markeredgewidth=0.25 * thick,
+        markersize=1.5 * thick,
+        zorder=3,
+    )
+
+
+def _add_foot(figure: Figure) -> None:
+    """What the colours and the numbers mean."""
+    width, height = figure.get_size_inches()
+    length, thick = 0.4, 0.09 / height
+    bar = figure.add_axes((0.5 - length / 2, 0.45 / height, length, thick))
+    scale = ScalarMappable(cmap=COLORS)
+    figure.colorbar(scale, cax=bar, orientation='horizontal').set_ticks([])
+    bar.spines[:].set_visible(False)
+    style = dict(color=GREY, fontsize=9, va='center')
+    middle = 0.45 / height + thick / 2
+    aside = length / 2 + 0.1 / width
+    figure.text(0.5 - aside, middle, 'first', ha='right', **style)
+    figure.text(0.5 + aside, middle, 'last', ha='left', **style)
+    figure.text(
+        0.5,
+        0.2 / height,
+        'structural distortion, in steps',
+        ha='center',
+        **style,
+    )

@@ -1,0 +1,48 @@
+"""Draw routes over a map, coloured by time, with their scores.
+
+The score is the structural distortion: how many steps of the route lie between
+a token and its neighbours on the map, together.
+"""
+
+import argparse
+
+from mmssm.analysis.route_pictures import DEFAULT_ROUTES, draw_routes
+from mmssm.engine import run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        '--size',
+        nargs=2,
+        type=int,
+        default=(14, 14),
+        metavar=('H', 'W'),
+        help='rows and columns of the map (default: 14 14)',
+    )
+    parser.add_argument(
+        '--routes',
+        nargs='+',
+        default=DEFAULT_ROUTES,
+        metavar='ROUTE',
+        help=f'which to draw (default: {" ".join(DEFAULT_ROUTES)})',
+    )
+    parser.add_argument(
+        '--out',
+        default='routes.png',
+        help='the picture, .png, .jpg, .pdf or .svg (default: %(default)s)',
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    draw_routes(args.routes, *args.size, args.out)
+    print(args.out)
+
+
+if __name__ == '__main__':
+    run_tool(main)
