@@ -46,6 +46,21 @@ TORCH_LIBRARY(mmssm, m) {
   m.def(
       "_state_fusion_backward(Tensor grad, Tensor x, Tensor taps, Tensor? C, "
       "Tensor? D, Tensor? u) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  // States over a tree: x (B, L, C); dt (B, L, R) with dt_weight (C, R), else
+  // (B, L, C); A and dt_bias (C); B (B, L); order (2, L) int32: the token of
+  // each step and the step of its parent, an earlier one, -1 for the first
+  // (mmssm.ops.tree_order).
+  m.def(
+      "tree_scan(Tensor x, Tensor dt, Tensor A, Tensor B, Tensor? dt_weight, "
+      "Tensor? dt_bias, Tensor order, bool delta_softplus=True, "
+      "ScalarType? out_dtype=None) -> Tensor");
+  // Gradients of the six float inputs in their order; an input that was not
+  // given has an empty one.
+  m.def(
+      "_tree_scan_backward(Tensor grad, Tensor x, Tensor dt, Tensor A, "
+      "Tensor B, Tensor? dt_weight, Tensor? dt_bias, Tensor order, "
+      "bool delta_softplus) -> "
+      "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
 
 // Importing the module runs the registrations; it holds nothing itself.

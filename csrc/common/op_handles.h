@@ -42,6 +42,22 @@ using StateFusionBackward = FiveTensors(
     const at::Tensor& grad, const at::Tensor& x, const at::Tensor& taps,
     const OptionalTensor& C, const OptionalTensor& D, const OptionalTensor& u);
 
+using TreeScan = at::Tensor(const at::Tensor& x, const at::Tensor& dt,
+                            const at::Tensor& A, const at::Tensor& B,
+                            const OptionalTensor& dt_weight,
+                            const OptionalTensor& dt_bias,
+                            const at::Tensor& order, bool delta_softplus,
+                            std::optional<at::ScalarType> out_dtype);
+using SixTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor,
+                              at::Tensor, at::Tensor>;
+using TreeScanBackward = SixTensors(const at::Tensor& grad, const at::Tensor& x,
+                                    const at::Tensor& dt, const at::Tensor& A,
+                                    const at::Tensor& B,
+                                    const OptionalTensor& dt_weight,
+                                    const OptionalTensor& dt_bias,
+                                    const at::Tensor& order,
+                                    bool delta_softplus);
+
 inline const auto& routed_scan_op() {
   static const auto op =
       c10::Dispatcher::singleton()
@@ -78,6 +94,21 @@ inline const auto& state_fusion_backward_op() {
       c10::Dispatcher::singleton()
           .findSchemaOrThrow("mmssm::_state_fusion_backward", "")
           .typed<StateFusionBackward>();
+  return op;
+}
+
+inline const auto& tree_scan_op() {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("mmssm::tree_scan", "")
+                             .typed<TreeScan>();
+  return op;
+}
+
+inline const auto& tree_scan_backward_op() {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("mmssm::_tree_scan_backward", "")
+          .typed<TreeScanBackward>();
   return op;
 }
 

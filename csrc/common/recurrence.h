@@ -21,19 +21,32 @@ MMSSM_INLINE V advance(V decay, V state, V delta, V b, V u) {
   return decay * state + delta * u * b;
 }
 
+// Gradients through a step's decay; `through` is dLoss/d(decay) decay.
+template <typename V>
+MMSSM_INLINE void retreat_decay(V through, V delta, V a, V& d_a, V& d_delta) {
+  d_a = d_a + through * delta;
+  d_delta = d_delta + through * a;
+}
+
+// Gradients of delta B u, whose own is `grad`. `d_b` is set, the others add up.
+template <typename V>
+MMSSM_INLINE void retreat_value(V grad, V delta, V b, V u, V& d_b, V& d_u,
+                                V& d_delta) {
+  const V grad_b = grad * b;
+  d_b = grad * (delta * u);
+  d_delta = d_delta + grad_b * u;
+  d_u = d_u + grad_b * delta;
+}
+
 // Gradients of one state's step. `grad` is dLoss/dh_t with everything that
-// follows included; it becomes dLoss/dh_{t-1}. `d_b` is set, the others add up.
+// follows included; it becomes dLoss/dh_{t-1}.
 template <typename V>
 MMSSM_INLINE void retreat(V& grad, V decay, V previous, V delta, V a, V b, V u,
                           V& d_a, V& d_b, V& d_u, V& d_delta) {
-  const V grad_b = grad * b;
-  d_b = grad * (delta * u);
-  grad = grad * decay;
-  const V through_decay = grad * previous;
-  d_a = d_a + through_decay * delta;
-  d_delta = d_delta + through_decay * a;
-  d_delta = d_delta + grad_b * u;
-  d_u = d_u + grad_b * delta;
+  const V now = grad;
+  grad = now * decay;
+  retreat_decay(grad * previous, delta, a, d_a, d_delta);
+  retreat_value(now, delta, b, u, d_b, d_u, d_delta);
 }
 
 }  // namespace mmssm

@@ -17,6 +17,7 @@
 #define MMSSM_VECTOR_BYTES 32
 #include "fusion_loops.h"
 #include "scan_loops.h"
+#include "tree_loops.h"
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

@@ -18,6 +18,7 @@
 #define MMSSM_VECTOR_BYTES 64
 #include "fusion_loops.h"
 #include "scan_loops.h"
+#include "tree_loops.h"
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

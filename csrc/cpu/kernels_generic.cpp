@@ -5,6 +5,7 @@
 #define MMSSM_VECTOR_BYTES 16
 #include "fusion_loops.h"
 #include "scan_loops.h"
+#include "tree_loops.h"
 
 namespace mmssm {
 
@@ -52,5 +53,13 @@ const FusionKernels<T>& fusion_kernels() {
 }
 template const FusionKernels<float>& fusion_kernels<float>();
 template const FusionKernels<double>& fusion_kernels<double>();
+
+template <typename T>
+const TreeKernels<T>& tree_kernels() {
+  static const TreeKernels<T> best = MMSSM_BEST(tree_loops<T>);
+  return best;
+}
+template const TreeKernels<float>& tree_kernels<float>();
+template const TreeKernels<double>& tree_kernels<double>();
 
 }  // namespace mmssm

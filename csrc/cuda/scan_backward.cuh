@@ -41,6 +41,15 @@ struct ChannelSums {
   T bias = T(0), skip = T(0);
 };
 
+template <typename T>
+__device__ void clear_sums(const ScanSizes& s, BackwardMemory<T>& memory) {
+  const int stride = column_stride(blockDim.x);
+  for (int n = 0; n < int(s.states); ++n)
+    memory.d_a[n * stride + threadIdx.x] = T(0);
+  for (int r = 0; r < int(s.rank); ++r)
+    memory.d_weight[r * stride + threadIdx.x] = T(0);
+}
+
 // From the checkpoint to the states where the chunk's tiles start.
 template <typename T, typename Token>
 __device__ void replay(const ScanArgs<T, Token>& p, const Place& at,
@@ -176,6 +185,24 @@ __device__ void close_tile(const ScanArgs<T, Token>& p, const ScanGrads<T>& g,
   }
 }
 
+// The rest of a tile, once its states' sums are in memory.sums.
+template <typename T, typename Token>
+__device__ void finish_tile(const ScanArgs<T, Token>& p, const ScanGrads<T>& g,
+                            const Place& at, const ScanPlan& plan,
+                            int64_t batch, BackwardMemory<T>& memory, T* tile,
+                            const int* token, TileGrads<T>& t,
+                            ChannelSums<T>& sums, bool with_c) {
+  const ScanSizes& s = p.size;
+  close_tile(p, g, at, batch, memory, tile, token, t, sums);
+  // The tile's rows have been read; their gradients take their place.
+  __syncthreads();
+  sum_over_warps(memory.sums, int(s.states), tile + s.rank * kRow);
+  if (p.dt_weight)
+    sum_rank_grads(memory.d_raw, memory.weight, int(s.rank), tile);
+  __syncthreads();
+  add_tile(s, g, at, plan, batch, token, tile, with_c);
+}
+
 template <typename T, typename Token, bool kToStates>
 __device__ void backward_tile(const ScanArgs<T, Token>& p,
                               const ScanGrads<T>& g, const Place& at,
@@ -200,14 +227,7 @@ __device__ void backward_tile(const ScanArgs<T, Token>& p,
   }
   rewind_states<T, Token, kToStates>(p, at, batch, memory, g.out, starts, tile,
                                      token, t);
-  close_tile(p, g, at, batch, memory, tile, token, t, sums);
-  // The tile's rows have been read; their gradients take their place.
-  __syncthreads();
-  sum_over_warps(memory.sums, int(s.states), tile + s.rank * kRow);
-  if (p.dt_weight)
-    sum_rank_grads(memory.d_raw, memory.weight, int(s.rank), tile);
-  __syncthreads();
-  add_tile(s, g, at, plan, batch, token, tile, !kToStates);
+  finish_tile(p, g, at, plan, batch, memory, tile, token, t, sums, !kToStates);
 }
 
 // The block's sums over its steps and batch items: part (share, segment). The
@@ -239,9 +259,7 @@ __global__ void __launch_bounds__(kMaxThreads)
   const Channel<T> own(p, at);
   const int stride = column_stride(blockDim.x), states = int(s.states);
   load_parameters(p, at, memory.weight, memory.a);
-  for (int n = 0; n < states; ++n) memory.d_a[n * stride + threadIdx.x] = T(0);
-  for (int r = 0; r < int(s.rank); ++r)
-    memory.d_weight[r * stride + threadIdx.x] = T(0);
+  clear_sums(s, memory);
   ChannelSums<T> sums;
   for (int64_t batch = at.share; batch < s.batch; batch += plan.shares) {
     start_column(s, plan, carry.state, batch, at, memory.grad);

@@ -166,8 +166,8 @@ __device__ void load_tokens(const ScanArgs<T, Token>& p, const Place& at,
   for (int i = threadIdx.x; i < kCheckpointSteps; i += blockDim.x) {
     const int token = begin + i < at.end ? from[i] : -1;
     CUDA_KERNEL_ASSERT(token >= -1 && token < p.size.tokens &&
-                       "routed_selective_scan: an index of routes is not "
-                       "within -1 and L - 1");
+                       "mmssm: an index of a scan's routes, or of a tree's "
+                       "order, is not within -1 and L - 1");
     to[i] = token;
   }
 }

@@ -8,10 +8,12 @@ Two conventions are kept apart, because published figures mix them:
   ``9 N + 1`` per route, channel and token
   (https://github.com/state-spaces/mamba/issues/110), ``7 N`` where it gives
   its states and reads nothing out; Spatial-Mamba's state fusion counts as its
-  three 3 x 3 filters, 27 per channel and token, and its read-out nothing;
+  three 3 x 3 filters, 27 per channel and token, and its read-out nothing; a
+  tree scan as the two scans for states that it is on a path, there and back,
+  14 per channel and token;
 - ``macs``: the multiply-accumulates alone; a scan has ``4 N + 2`` in its
   sequential form, ``3 N + 1`` for states; a state fusion 25, and 2 more with
-  a read-out.
+  a read-out; a tree scan 6.
 
 Element-wise operations count nothing in either.
 """
@@ -73,6 +75,7 @@ class Complexity:
         flops_by_operator (dict[str, int]): How ``flops`` add up, the largest
             first.
         shape (tuple[int, int]): Height and width of the image.
+        channels (int): Of the image, 6 for the pairs of a change detector.
         proposals (int | None): Number of regions that a two-stage detector's
             box head was given; its cost depends on it.
     """
@@ -82,6 +85,7 @@ class Complexity:
     macs: int
     flops_by_operator: dict[str, int]
     shape: tuple[int, int]
+    channels: int = 3
     proposals: int | None = None
 
 
@@ -120,7 +124,7 @@ def count_config(
         torch.manual_seed(0)
         model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
         regions = _prepare_detector(model, shape) if scope == 'mmdet' else []
-        image = torch.randn(1, 3, *shape)
+        image = torch.randn(1, _channels(cfg), *shape)
         flops, macs, by_operator = count_model(model, (image,))
     return Complexity(
         params=parameter_count(model)[''],
@@ -128,6 +132,7 @@ def count_config(
         macs=macs,
         flops_by_operator=by_operator,
         shape=shape,
+        channels=_channels(cfg),
         proposals=sum(regions) if regions else None,
     )
 
@@ -136,13 +141,22 @@ def default_shape(cfg: Config) -> tuple[int, int]:
     """Height and width at which the papers count a config's model.
 
     :data:`DEFAULT_SHAPES`; for a segmentor trained on crops of another height
-    than 512 that height and four times as much, 640 x 2560 for instance.
+    than 512 that height and four times as much, 640 x 2560 for instance; for a
+    change detector one crop of a pair.
     """
     height, width = DEFAULT_SHAPES[cfg.default_scope]
     crop = (cfg.model.get('data_preprocessor') or {}).get('size')
+    if crop and _channels(cfg) == 6:
+        return tuple(crop)
     if cfg.default_scope == 'mmseg' and crop:
         return crop[0], crop[0] * width // height
     return height, width
+
+
+def _channels(cfg: Config) -> int:
+    """Channels of what a config's model takes for an image."""
+    preprocessor = cfg.model.get('data_preprocessor') or {}
+    return len(preprocessor.get('mean') or range(3))
 
 
 def count_model(
@@ -257,10 +271,31 @@ def _state_fusion(inputs: list, outputs: list) -> Counter:
     )
 
 
+def _tree_scan(inputs: list, outputs: list) -> Counter:
+    """Handle of ``mmssm::tree_scan``: x, dt, A, B, dt_weight, ..."""
+    batch, tokens, channels = _shape(inputs[0])
+    cells = batch * tokens * channels
+    there = scan_counts(
+        batch, tokens, channels, 1, with_output=False, with_skip=False
+    )
+    counts = Counter(
+        {
+            'tree_scan': 2 * there['selective_scan'],
+            # delta * A, delta * u, (delta * u) * B; one in the first pass, two
+            # in the second.
+            _NATIVE_MACS: cells * 6,
+        }
+    )
+    if _given(inputs[4]):
+        counts['dt_projection'] = cells * _shape(inputs[4])[1]
+    return counts
+
+
 OP_HANDLES: dict[str, Callable[[list, list], Counter]] = {
     'mmssm::selective_scan': _selective_scan,
     'mmssm::routed_selective_scan': _routed_selective_scan,
     'mmssm::state_fusion': _state_fusion,
+    'mmssm::tree_scan': _tree_scan,
 }
 
 

@@ -7,6 +7,7 @@ from .routed_scan import (
 from .selective_scan import selective_scan, selective_scan_reference
 from .ssd import chunked_ssd, chunked_ssd_reference
 from .state_fusion import state_fusion, state_fusion_reference
+from .tree_scan import tree_order, tree_scan, tree_scan_reference
 
 __all__ = [
     'chunked_ssd',
@@ -17,4 +18,7 @@ __all__ = [
     'selective_scan_reference',
     'state_fusion',
     'state_fusion_reference',
+    'tree_order',
+    'tree_scan',
+    'tree_scan_reference',
 ]

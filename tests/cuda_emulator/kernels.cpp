@@ -2,6 +2,7 @@
 #include "../../csrc/cuda/fusion_kernels.cu"
 #include "../../csrc/cuda/scan_backward.cu"
 #include "../../csrc/cuda/scan_forward.cu"
+#include "../../csrc/cuda/tree_kernels.cu"
 
 namespace mmssm {
 namespace cuda {

@@ -6,6 +6,7 @@
 #include "../../csrc/cuda/routed_scan.h"
 #include "../../csrc/cuda/scan_plan.h"
 #include "../../csrc/cuda/state_fusion.h"
+#include "../../csrc/cuda/tree_scan.h"
 #include "broken_kernels.h"
 
 namespace {
@@ -43,6 +44,15 @@ TORCH_LIBRARY(mmssm_emulated, m) {
   m.def(
       "fuse_backward(Tensor grad, Tensor x, Tensor taps, Tensor? C, "
       "Tensor? D, Tensor? u) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "scan_tree(Tensor x, Tensor dt, Tensor A, Tensor B, Tensor? dt_weight, "
+      "Tensor? dt_bias, Tensor order, bool delta_softplus, "
+      "ScalarType? out_dtype) -> Tensor");
+  m.def(
+      "scan_tree_backward(Tensor grad, Tensor x, Tensor dt, Tensor A, "
+      "Tensor B, Tensor? dt_weight, Tensor? dt_bias, Tensor order, "
+      "bool delta_softplus) -> "
+      "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("set_fusion_ranges(int ranges) -> ()", &set_fusion_ranges);
   m.def("set_plan(int threads, int segments, int shares) -> ()", &set_plan);
   m.def("set_order(int order, bool blocks_reversed) -> ()", &set_order);
@@ -55,4 +65,6 @@ TORCH_LIBRARY_IMPL(mmssm_emulated, CPU, m) {
   m.impl("backward", &mmssm::cuda::backward);
   m.impl("fuse", &mmssm::cuda::fuse);
   m.impl("fuse_backward", &mmssm::cuda::fuse_backward);
+  m.impl("scan_tree", &mmssm::cuda::scan_tree);
+  m.impl("scan_tree_backward", &mmssm::cuda::scan_tree_backward);
 }

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from mmssm.analysis.flops import (
@@ -19,6 +21,7 @@ from mmssm.ops import (
     routed_selective_scan,
     selective_scan,
     state_fusion,
+    tree_scan,
 )
 from mmssm.scans import CROSS, routes
 
@@ -105,6 +108,27 @@ def test_segmentors_are_counted_at_the_size_of_their_crops(crop):
     assert default_shape(cfg) == (crop, 4 * crop)
 
 
+def test_change_detectors_are_counted_on_a_crop_of_a_pair():
+    cfg = Config.fromfile(
+        CONFIGS / 'changemamba_vmamba-tiny-s1l8_levir-cd-plus.py'
+    )
+    result = count_config(cfg)
+    assert result.shape == (256, 256)
+    assert result.channels == 6
+    # The backbone runs twice, its weights are there once.
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        backbone = MODELS.build(cfg.model.backbone).eval()
+        decoder = MODELS.build(cfg.model.decode_head).eval()
+    encoder, _, _ = count_model(backbone, (torch.ones(1, 3, 256, 256),))
+    weights = sum(p.numel() for p in backbone.parameters())
+    maps = [torch.ones(1, 2 * 96 * 2**i, 64 >> i, 64 >> i) for i in range(4)]
+    decoder = revert_sync_batchnorm(decoder)
+    decoding, _, _ = count_model(decoder, (maps,))
+    assert result.flops == 2 * encoder + decoding
+    weights += sum(p.numel() for p in decoder.parameters())
+    assert result.params == weights
+
+
 def test_scan_formula():
     # 2 sequences of 3 tokens, 5 channels, 7 states.
     counts = scan_counts(2, 3, 5, 7)
@@ -179,6 +203,33 @@ def test_state_fusion_is_counted(with_readout):
     assert by_operator == {'state_fusion': 27 * cells}
     assert flops == 27 * cells
     assert macs == (25 + 2 * with_readout) * cells
+
+
+@pytest.mark.parametrize('with_projection', [True, False])
+def test_tree_scan_is_counted(with_projection):
+    batch, tokens, channels, rank = 2, 12, 6, 3
+    parents = torch.arange(-1, tokens - 1, dtype=torch.int32)
+    weight = torch.randn(channels, rank)
+
+    def scan(x):
+        return tree_scan(
+            x,
+            torch.randn(batch, tokens, rank if with_projection else channels),
+            -torch.rand(channels),
+            torch.randn(batch, tokens),
+            parents=parents,
+            dt_weight=weight if with_projection else None,
+        )
+
+    inputs = (torch.randn(batch, tokens, channels),)
+    flops, macs, by_operator = count_model(Scan(scan), inputs)
+    cells = batch * tokens * channels
+    projection = cells * rank if with_projection else 0
+    # Two scans for states of one state each.
+    assert by_operator['tree_scan'] == 2 * 7 * cells
+    assert by_operator.get('dt_projection', 0) == projection
+    assert flops == 14 * cells + projection
+    assert macs == 6 * cells + projection
 
 
 def test_states_alone_count_less():

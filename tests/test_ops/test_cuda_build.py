@@ -18,6 +18,8 @@ OPS = [
     'mmssm::_routed_selective_scan_backward',
     'mmssm::state_fusion',
     'mmssm::_state_fusion_backward',
+    'mmssm::tree_scan',
+    'mmssm::_tree_scan_backward',
 ]
 
 pytestmark = [
@@ -84,7 +86,7 @@ def test_cuda_kernels_are_registered(extension):
 @pytest.mark.parametrize('device', ['meta', 'cuda'])
 def test_shapes_without_a_gpu(extension, device):
     """Meta tensors, and fake ones on a CUDA device, which tracing uses."""
-    shapes = '(2, 9, 6) (2, 3, 9, 6) (2, 3, 9, 6, 4) (2, 5, 4, 6)'
+    shapes = '(2, 9, 6) (2, 3, 9, 6) (2, 3, 9, 6, 4) (2, 5, 4, 6) (2, 4, 6)'
     assert run_with(extension, 'shapes', device).strip() == shapes
 
 
@@ -175,22 +177,39 @@ def make_inputs(device: str = 'cpu', readout: bool = True) -> list:
     ]
 
 
-def make_fusion_inputs(device: str = 'cpu') -> list:
+def make_fusion_inputs() -> list:
     generator = torch.Generator().manual_seed(0)
 
     def rand(*shape):
-        return torch.randn(*shape, generator=generator).to(device)
+        return torch.randn(*shape, generator=generator)
 
     size = (2, 5, 4)
     return [rand(*size, 6), rand(25, 6), rand(*size), rand(6), rand(*size, 6)]
 
 
+def make_tree_inputs() -> list:
+    generator = torch.Generator().manual_seed(0)
+
+    def rand(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    order = torch.tensor([[2, 0, 3, 1], [-1, 0, 1, 0]], dtype=torch.int32)
+    tokens = [rand(2, 4, 6), rand(2, 4, 5), -rand(6).abs(), rand(2, 4)]
+    return [*tokens, rand(6, 5), rand(6), order]
+
+
+def ops_and_inputs() -> list:
+    ops = torch.ops.mmssm
+    return [
+        (ops.routed_selective_scan, make_inputs()),
+        (ops.state_fusion, make_fusion_inputs()),
+        (ops.tree_scan, make_tree_inputs()),
+    ]
+
+
 def results() -> list:
     found = []
-    for op, inputs in (
-        (torch.ops.mmssm.routed_selective_scan, make_inputs()),
-        (torch.ops.mmssm.state_fusion, make_fusion_inputs()),
-    ):
+    for op, inputs in ops_and_inputs():
         leaves = [t.requires_grad_() for t in inputs if t.is_floating_point()]
         y = op(*inputs)
         found += [y.detach(), *torch.autograd.grad(y.square().sum(), leaves)]
@@ -208,10 +227,10 @@ def print_shapes(device: str) -> None:
             y = scan(*moved, True, output)
             assert y.device.type == device
             print(tuple(y.shape), end=' ')
-        moved = [t.to(device) for t in make_fusion_inputs()]
-        y = torch.ops.mmssm.state_fusion(*moved)
-        assert y.device.type == device
-        print(tuple(y.shape))
+        for op, inputs in ops_and_inputs()[1:]:
+            y = op(*(t.to(device) for t in inputs))
+            assert y.device.type == device
+            print(tuple(y.shape), end=' ')
 
 
 def main(extension: str, what: str, *arguments: str) -> None:
@@ -226,11 +245,7 @@ def main(extension: str, what: str, *arguments: str) -> None:
     elif what == 'shapes':
         print_shapes(*arguments)
     elif what == 'opcheck':
-        ops = torch.ops.mmssm
-        for op, inputs in (
-            (ops.routed_selective_scan, make_inputs()),
-            (ops.state_fusion, make_fusion_inputs()),
-        ):
+        for op, inputs in ops_and_inputs():
             torch.library.opcheck(
                 op.default,
                 inputs,

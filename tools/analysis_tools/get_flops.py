@@ -19,7 +19,8 @@ def parse_args() -> argparse.Namespace:
         type=int,
         metavar=('H', 'W'),
         help='size of the image (default: 224 224 for classification, '
-        '800 1280 for detection, 512 2048 for segmentation on crops of 512)',
+        '800 1280 for detection, 512 2048 for segmentation on crops of 512, '
+        'a crop for change detection)',
     )
     parser.add_argument(
         '--json', action='store_true', help='print one JSON object'
@@ -53,7 +54,7 @@ def as_text(config: str, result: Complexity) -> str:
     height, width = result.shape
     lines = [
         f'config      {config}',
-        f'input       3 x {height} x {width}',
+        f'input       {result.channels} x {height} x {width}',
         f'parameters  {result.params / 1e6:.2f} M  ({result.params:,})',
         f'FLOPs       {result.flops / 1e9:.2f} G  ({CONVENTIONS["flops"]})',
         f'MACs        {result.macs / 1e9:.2f} G  ({CONVENTIONS["macs"]})',
