@@ -6,10 +6,18 @@ mmsegmentation or mmpretrain.
 """
 
 from . import checkpoint  # noqa: F401  (registers the loaders)
-from .backbones import LocalVim, LocalVMamba, SpatialMamba, Vim, VMamba
+from .backbones import (
+    FractalMamba,
+    LocalVim,
+    LocalVMamba,
+    SpatialMamba,
+    Vim,
+    VMamba,
+)
 from .version import __version__
 
 __all__ = [
+    'FractalMamba',
     'LocalVMamba',
     'LocalVim',
     'SpatialMamba',

@@ -119,8 +119,8 @@ class SSMBackbone(BaseModule):
         if self.frozen_stages < 0:
             return
         frozen = self._frozen_parts()
-        for i in self.out_indices:
-            if i <= self.frozen_stages and hasattr(self, f'norm{i}'):
+        for i in range(self.frozen_stages + 1):
+            if hasattr(self, f'norm{i}'):
                 frozen.append(getattr(self, f'norm{i}'))
         for part in frozen:
             part.requires_grad_(False)

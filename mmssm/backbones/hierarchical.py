@@ -32,6 +32,10 @@ class HierarchicalBackbone(SSMBackbone):
             linear layers, as the originals start from.
     """
 
+    # Whether a stage's norm comes before its downsampling, too. Then every
+    # stage has one.
+    norms_feed_stages = False
+
     def __init__(
         self,
         arch: Arch = 'tiny',
@@ -72,7 +76,7 @@ class HierarchicalBackbone(SSMBackbone):
             last = i == len(depths) - 1
             down = None if last else self._build_downsample(embed_dims)
             self.stages.append(Stage(blocks, down))
-            if i in self.out_indices:
+            if i in self.out_indices or self.norms_feed_stages:
                 self.add_module(f'norm{i}', nn.LayerNorm(embed_dims))
             embed_dims *= 2
         self._freeze_stages()
@@ -102,9 +106,12 @@ class HierarchicalBackbone(SSMBackbone):
         for i, stage in enumerate(self.stages):
             for block in stage.blocks:
                 x = block(x)
-            if i in self.out_indices:
+            if i in self.out_indices or self.norms_feed_stages:
                 out = getattr(self, f'norm{i}')(x)
+            if i in self.out_indices:
                 outs.append(out.permute(0, 3, 1, 2).contiguous())
+            if self.norms_feed_stages:
+                x = out
             if stage.downsample is not None:
                 x = stage.downsample(x)
         return tuple(outs)

@@ -17,17 +17,24 @@ A new family is one such module, written with :mod:`.key_map`, and its place
 in ``_FAMILIES``.
 """
 
-import re
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from . import local_vim, local_vmamba, spatial_mamba, vim, vmamba
+from . import (
+    groot_v,
+    local_vim,
+    local_vmamba,
+    spatial_mamba,
+    vim,
+    vmamba,
+)
 from .errors import CheckpointError
 
 # In the order of asking: VMamba's keys are a part of LocalVMamba's, an old
 # VMamba's of Spatial-Mamba's.
 _FAMILIES = (
+    groot_v,
     local_vim,
     local_vmamba,
     spatial_mamba,
@@ -42,10 +49,6 @@ _BACKBONE = 'backbone.'
 
 # What a detector's or segmentor's file says beside its weights, and needs.
 _META_KEPT = ('dataset_meta', 'CLASSES', 'PALETTE', 'epoch', 'iter')
-
-# Models of the field whose keys resemble a family's above; telling them apart
-# by one key gives their users a reason instead of a list of keys.
-_NOT_SUPPORTED = ((r'\.TreeSSM\.', 'GrootV'),)
 
 
 class _Found(NamedTuple):
@@ -72,19 +75,13 @@ def convert_upstream(checkpoint: Any, source: str) -> dict | None:
         the checkpoint is not an original's.
 
     Raises:
-        CheckpointError: It is an original's, but of a family that mmssm does
-            not convert, or with an unknown, missing or wrongly shaped key.
+        CheckpointError: It is an original's, but with an unknown, missing or
+            wrongly shaped key.
     """
     found = _unwrap(checkpoint)
     if found is None:
         return None
     keys = found.backbone.keys()
-    for pattern, name in _NOT_SUPPORTED:
-        if any(re.search(pattern, key) for key in keys):
-            raise CheckpointError(
-                f'{source} holds {name}, which this version of mmssm cannot '
-                f'convert; it converts {_family_names()}'
-            )
     family = next((f for f in _FAMILIES if f.matches(keys)), None)
     if family is None:
         return None
@@ -109,10 +106,6 @@ def convert_upstream(checkpoint: Any, source: str) -> dict | None:
         ),
         state_dict=state_dict,
     )
-
-
-def _family_names() -> str:
-    return ', '.join(family.NAME for family in _FAMILIES)
 
 
 def _kept_meta(checkpoint: dict) -> dict:

@@ -9,6 +9,7 @@ from .ss2d import SS2D
 from .ssd2d import SSD2D
 from .stem import ConvStem, PatchStem, PatchTokens, ResidualStem
 from .structure_aware_ssm import StructureAwareSSM
+from .tree_ssm import TreeSSM
 
 __all__ = [
     'SS2D',
@@ -24,5 +25,6 @@ __all__ = [
     'ResidualStem',
     'RotaryPositions',
     'StructureAwareSSM',
+    'TreeSSM',
     'VSSBlock',
 ]

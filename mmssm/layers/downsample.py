@@ -38,12 +38,13 @@ class ConvDownsample(BaseModule):
 
     Args:
         in_channels (int): Channels in; twice as many come out.
+        bias (bool): Whether the convolution has a bias. Defaults to True.
     """
 
-    def __init__(self, in_channels: int) -> None:
+    def __init__(self, in_channels: int, bias: bool = True) -> None:
         super().__init__()
         self.conv = MapConv2d(
-            in_channels, 2 * in_channels, 3, stride=2, padding=1
+            in_channels, 2 * in_channels, 3, stride=2, padding=1, bias=bias
         )
         self.norm = nn.LayerNorm(2 * in_channels)
 

@@ -21,6 +21,7 @@ class MapConv2d(nn.Conv2d):
         kernel_size (int): Side of the window.
         stride (int): Step of the window.
         padding (int): Zeros added on every side. Defaults to 0.
+        bias (bool): Whether there is a bias. Defaults to True.
     """
 
     def __init__(
@@ -30,9 +31,10 @@ class MapConv2d(nn.Conv2d):
         kernel_size: int,
         stride: int,
         padding: int = 0,
+        bias: bool = True,
     ) -> None:
         super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding
+            in_channels, out_channels, kernel_size, stride, padding, bias=bias
         )
         self.to(memory_format=torch.channels_last)
 

@@ -1,0 +1,109 @@
+"""FractalMamba's own: its trees, its routes, GrootV's outputs."""
+
+import pytest
+import torch
+from torch import nn
+
+from mmssm.backbones import FractalMamba
+from mmssm.checkpoint import convert_upstream
+from mmssm.layers import SS2D, TreeSSM
+from mmssm.models import ConvClsHead
+
+MINI = dict(embed_dims=16, depths=(1, 1, 1, 1))
+
+
+def mixers(model):
+    return [block.mixer for stage in model.stages for block in stage.blocks]
+
+
+def test_golden_along_rows(golden):
+    """GrootV-T with its spanning tree replaced by the rows' path."""
+    case = golden('groot_v_tiny_raster_path_cls')
+    converted = convert_upstream({'model': case.state_dict()}, 'groot_v.pth')
+    assert converted['meta']['mmssm']['arch'] == 'tiny'
+    model = nn.Module()
+    model.backbone = FractalMamba('tiny', order='raster', pathways=0.0)
+    model.head = ConvClsHead(1000, 640, 960)
+    model.load_state_dict(converted['state_dict'], strict=True)
+    model.eval()
+    parameters = sum(p.numel() for p in model.parameters())
+    assert parameters == 29_958_600 == case.meta['params']
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            logits = model.head(model.backbone(case.input()))
+            assert case.error('logits', logits) <= 2e-4
+
+
+def test_scans_along_trees_or_routes():
+    tree = FractalMamba(MINI)
+    for mixer in mixers(tree):
+        assert isinstance(mixer, TreeSSM)
+        assert (mixer.order, mixer.pathways) == ('hilbert', 0.1)
+    raster = FractalMamba(MINI, order='raster', pathways=0.25)
+    for mixer in mixers(raster):
+        assert (mixer.order, mixer.pathways) == ('h', 0.25)
+    for order, names in (
+        (
+            'hilbert',
+            ('hilbert', 'hilbert_t', 'hilbert_flip', 'hilbert_t_flip'),
+        ),
+        ('raster', ('h', 'v', 'h_flip', 'v_flip')),
+    ):
+        routes = FractalMamba(MINI, scan='routes', order=order)
+        for mixer in mixers(routes):
+            assert isinstance(mixer, SS2D) and mixer.route_names == names
+
+
+@pytest.mark.parametrize('changes', [dict(pathways=0.0), dict(order='raster')])
+def test_order_and_pathways_matter(changes):
+    torch.manual_seed(0)
+    model = FractalMamba(MINI).eval()
+    other = FractalMamba(MINI, **changes).eval()
+    other.load_state_dict(model.state_dict())
+    x = torch.randn(1, 3, 96, 64)
+    with torch.no_grad():
+        assert not torch.allclose(model(x)[0], other(x)[0])
+
+
+def test_norms_feed_the_next_stage():
+    """What a stage returns is what the next one starts from."""
+    torch.manual_seed(0)
+    model = FractalMamba(MINI, out_indices=(0, 1)).eval()
+    seen = []
+    model.stages[0].downsample.register_forward_pre_hook(
+        lambda module, inputs: seen.append(inputs[0])
+    )
+    with torch.no_grad():
+        first, _ = model(torch.randn(1, 3, 64, 64))
+    assert torch.equal(seen[0].permute(0, 3, 1, 2), first)
+
+
+def test_epsilons_are_the_originals():
+    model = FractalMamba(MINI)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.LayerNorm):
+            assert module.eps == (1e-5 if '.mixer.' in name else 1e-6), name
+
+
+def test_frozen_stages_freeze_their_norms():
+    model = FractalMamba(MINI, frozen_stages=1)
+    frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
+    assert {name.split('.')[0] for name in frozen} == {
+        'stem',
+        'stages',
+        'norm0',
+        'norm1',
+    }
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (dict(scan='path'), "scan must be 'tree' or 'routes', got 'path'"),
+        (dict(order='v'), "order must be 'hilbert' or 'raster', got 'v'"),
+        (dict(pathways=2.0), 'pathways must be a share of tokens, 0 to 1'),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        FractalMamba(MINI, **arguments)
