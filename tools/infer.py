@@ -1,9 +1,10 @@
 """Predict for your own images: pictures and JSON files.
 
-The config's default_scope tells the task: detection and instance
-segmentation, semantic segmentation or classification. Pictures go to
-OUT_DIR/vis, results to OUT_DIR/preds. The exit status is 1 if an image was
-skipped: it could not be read, or the model cannot take it.
+The config tells the task: detection and instance segmentation, semantic
+segmentation, classification or change detection. The last takes pairs: earlier
+images as IMAGE_OR_DIR, later ones with --after. Pictures go to OUT_DIR/vis,
+results to OUT_DIR/preds. The exit status is 1 if an image was skipped: it
+could not be read, has no partner, or the model cannot take it.
 """
 
 import argparse
@@ -34,6 +35,12 @@ def parse_args() -> argparse.Namespace:
         nargs='?',
         help="checkpoint file or address; an original author's file too; "
         'not needed for the name of a model with published weights',
+    )
+    parser.add_argument(
+        '--after',
+        metavar='IMAGE_OR_DIR',
+        help='for change detection: the later image, or a folder with the '
+        'later images under the names of the earlier ones',
     )
     parser.add_argument(
         '--out-dir',
@@ -70,6 +77,7 @@ def main() -> None:
         device=device,
         score_thr=args.score_thr,
         options=args.cfg_options,
+        after=args.after,
     )
     print(f'{summary}; results in {summary.out_dir}')
     sys.exit(1 if summary.skipped else 0)

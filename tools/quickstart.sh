@@ -20,7 +20,9 @@ Run it again after an interruption: it goes on from the last finished epoch.
 
   --task TASK      detection (the default): Mask R-CNN, scenes of digits;
                    segmentation: UPerNet, the same scenes;
-                   classification: single digits; or all of them
+                   classification: single digits;
+                   change: ChangeMamba, digits that come, go and move between
+                   two pictures; or all of them
   --work-dir DIR   where checkpoints, logs and pictures go, in a folder for
                    each task (default: work_dirs/quickstart in the repository)
 END
@@ -39,9 +41,9 @@ while [ $# -gt 0 ]; do
     -h | --help) usage; exit 0 ;;
     --task)
       case ${2:-} in
-        all) tasks=(detection segmentation classification) ;;
-        detection | segmentation | classification) tasks=("$2") ;;
-        *) fail "--task is '${2:-}', but detection, segmentation, classification or all is needed" 2 ;;
+        all) tasks=(detection segmentation classification change) ;;
+        detection | segmentation | classification | change) tasks=("$2") ;;
+        *) fail "--task is '${2:-}', but detection, segmentation, classification, change or all is needed" 2 ;;
       esac
       shift 2
       ;;
@@ -78,6 +80,11 @@ settings() {
       data=imagenet minutes=3
       metrics=(accuracy/top1='top-1 accuracy')
       ;;
+    change)
+      config=configs/mini/changemamba_vmamba-mini_mini-levir-cd-plus.py
+      data=levir_cd_plus minutes=5
+      metrics=(F1=F1 IoU=IoU kappa=kappa)
+      ;;
   esac
 }
 
@@ -101,7 +108,7 @@ show_progress() {
   sed -unE \
     -e "s|.*Epoch\(train\) *$place.* eta: ([^ ]+( days?, [^ ]+)?) .* loss: $number.*|   epoch \1, iteration \2: loss \5, time left \3|p" \
     -e "s|.*Epoch\(val\) *$place.*bbox_mAP: $number.*segm_mAP: $number.*|   epoch \1, test set: box mAP \3, mask mAP \4|p" \
-    -e "s|.*Epoch\(val\) *$place.* (mIoU\|accuracy/top1): $number.*|   epoch \1, test set: \3 \4|p" \
+    -e "s|.*Epoch\(val\) *$place.* (mIoU\|accuracy/top1\|F1): $number.*|   epoch \1, test set: \3 \4|p" \
     -e "s|.*Epoch\(test\) *\[ *([0-9]+/[0-9]+)\].* eta: ([^ ]+) .*|   batch \1, time left \2|p"
 }
 

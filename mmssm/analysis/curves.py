@@ -20,6 +20,7 @@ DEFAULT_KEYS = (
     'coco/segm_mAP',
     'accuracy/top1',
     'mIoU',
+    'F1',
 )
 LINE_STYLES = ('-', '--', ':', '-.')
 

@@ -27,9 +27,11 @@ from mmssm.engine.config import (
 from mmssm.engine.device import find_device
 from mmssm.engine.strict_load import load_exactly, open_checkpoint
 from mmssm.inference.infer import make_folder
+from mmssm.inference.model_setup import reads_pairs
 
 from .task_sheets import (
     Results,
+    change_sheet,
     class_sheet,
     detection_sheet,
     label_map_sheet,
@@ -58,8 +60,10 @@ def draw_predictions(
     """Draw test images with the truth and what a model predicts.
 
     A detector's boxes and masks and a segmentor's label maps stand beside the
-    truth; a classifier's answers stand below the images. The config's
-    ``default_scope`` says which of the three the model is.
+    truth; a classifier's answers stand below the images; a change detector's
+    map stands beside both images and the truth. The config's
+    ``default_scope``, and whether its pipeline reads pairs, say which of these
+    the model is.
 
     Args:
         config (str | Path): A config of mmdet, mmseg or mmpretrain; its test
@@ -124,6 +128,8 @@ def _draw(
     classes = Classes(list(names), find_palette(cfg, names), 'the test set')
     if cfg.default_scope == 'mmdet':
         return detection_sheet(results, classes, score_thr)
+    if reads_pairs(cfg):
+        return change_sheet(results)
     return label_map_sheet(results, classes)
 
 
@@ -168,7 +174,14 @@ def _check_sample(sample: BaseDataElement, cfg: Config) -> None:
 
 
 def _read_image(info: dict) -> np.ndarray:
-    """An image of a dataset, (H, W, 3) uint8, red-green-blue."""
+    """An image of a dataset, (H, W, 3) uint8, red-green-blue.
+
+    Of a pair both, (H, W, 6), the earlier one first.
+    """
+    if 'img_path_after' in info:
+        from mmssm.datasets import LoadImagePair
+
+        return LoadImagePair()(info)['img']
     if 'img' in info:  # Some small sets are kept in memory, MNIST as grey.
         image = np.asarray(info['img'])
         if image.ndim == 2:

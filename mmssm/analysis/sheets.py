@@ -1,4 +1,4 @@
-"""Sheets of pictures: pairs under titles, thumbnails over captions."""
+"""Sheets of pictures: groups under titles, thumbnails over captions."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from PIL import Image, ImageDraw, ImageFont
 from mmssm.engine.classes import Color
 from mmssm.inference.pictures import add_list, find_font
 
-TILE = 440  # longer side of a picture of a pair, pixels
+TILE = 440  # longer side of a picture of a group, pixels
 THUMBNAIL = 212  # longer side of a picture over a caption
-PAIRS_PER_ROW = 2
+TILES_PER_ROW = 4
 THUMBNAILS_PER_ROW = 8
 TITLES = ('ground truth', 'prediction')
 TITLE_HEIGHT = 40
 LINE_HEIGHT = 32  # of captions and legends
-GAP = 6  # between the two sides of a pair; between pairs three times that
+GAP = 6  # between the pictures of a group; between groups three times that
 
 
 @dataclass
@@ -33,26 +33,31 @@ class Thumbnail:
     color: Color
 
 
-def tile_pairs(pairs: list[tuple[Image.Image, Image.Image]]) -> Image.Image:
-    """Arrange pairs of pictures in rows, under titles.
+def tile_groups(
+    groups: list[tuple[Image.Image, ...]], titles: tuple[str, ...] = TITLES
+) -> Image.Image:
+    """Arrange groups of pictures in rows, under titles.
 
     Args:
-        pairs (list[tuple[Image.Image, Image.Image]]): At least one; truth and
-            prediction, at most :data:`TILE` pixels wide and high.
+        groups (list[tuple[Image.Image, ...]]): At least one; pictures of at
+            most :data:`TILE` pixels width and height.
+        titles (tuple[str, ...]): Of a group's pictures, at most
+            :data:`TILES_PER_ROW`. By default truth and prediction.
     """
-    columns = min(PAIRS_PER_ROW, len(pairs))
-    rows = -(-len(pairs) // columns)
-    pair_width = 2 * TILE + GAP
+    columns = min(TILES_PER_ROW // len(titles), len(groups))
+    rows = -(-len(groups) // columns)
+    group_width = len(titles) * (TILE + GAP) - GAP
     sheet = _blank(
-        columns * (pair_width + 3 * GAP) - GAP,
+        columns * (group_width + 3 * GAP) - GAP,
         TITLE_HEIGHT + rows * (TILE + GAP),
     )
     pen = ImageDraw.Draw(sheet)
-    for number, pair in enumerate(pairs):
+    for number, group in enumerate(groups):
         row, column = divmod(number, columns)
         top = TITLE_HEIGHT + row * (TILE + GAP)
-        for side, (picture, title) in enumerate(zip(pair, TITLES)):
-            left = GAP + column * (pair_width + 3 * GAP) + side * (TILE + GAP)
+        for place, (picture, title) in enumerate(zip(group, titles)):
+            left = GAP + column * (group_width + 3 * GAP)
+            left += place * (TILE + GAP)
             _paste(sheet, picture, left, top, TILE)
             if row == 0:
                 pen.text(

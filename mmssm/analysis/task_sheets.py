@@ -6,6 +6,7 @@ The pictures are those of inference; how they are arranged lies in
 
 from collections.abc import Iterable, Sequence
 
+import cv2
 import numpy as np
 import torch
 from mmengine.structures import BaseDataElement, InstanceData
@@ -25,13 +26,18 @@ from .sheets import (
     Thumbnail,
     add_legend,
     caption_font,
-    tile_pairs,
+    tile_groups,
     tile_thumbnails,
 )
 
 RIGHT, WRONG = (0, 128, 0), (200, 0, 0)
+CHANGE_TITLES = ('before', 'after', 'ground truth', 'prediction')
+# Of the pixels in change maps, the colours of the field's papers.
+UNCHANGED, CHANGED, IGNORED = (0, 0, 0), (255, 255, 255), (128, 128, 128)
+FALSE_ALARM, MISSED = (230, 50, 40), (50, 130, 255)
 
-# Images, (H, W, 3) uint8, red-green-blue, with the model's samples.
+# Images, (H, W, 3) uint8, red-green-blue, with the model's samples. Pairs,
+# (H, W, 6), for a change detector.
 Results = Iterable[tuple[np.ndarray, BaseDataElement]]
 
 
@@ -57,7 +63,7 @@ def detection_sheet(
                 for instances in (sample.gt_instances, found)
             )
         )
-    return tile_pairs(pairs)
+    return tile_groups(pairs)
 
 
 def _draw_instances(
@@ -109,7 +115,47 @@ def label_map_sheet(results: Results, classes: Classes) -> Image.Image:
         )
         if label in occurring
     }
-    return add_legend(tile_pairs(pairs), colors)
+    return add_legend(tile_groups(pairs), colors)
+
+
+def change_sheet(results: Results, ignore_index: int = 255) -> Image.Image:
+    """Show pairs of images, what changed and what was found, with its errors.
+
+    Args:
+        results (Results): Pairs, and samples with ``gt_sem_seg`` and
+            ``pred_sem_seg`` of the pair's size, 0 where nothing changed.
+        ignore_index (int): The truth's label of pixels that do not count.
+            Defaults to 255.
+    """
+    groups, legend = [], dict(changed=CHANGED, unchanged=UNCHANGED)
+    legend |= {'false alarm': FALSE_ALARM, 'missed': MISSED}
+    for pair, sample in results:
+        truth, found = (
+            sample.get(field).data.squeeze(0).numpy()
+            for field in ('gt_sem_seg', 'pred_sem_seg')
+        )
+        ignored, truth, found = truth == ignore_index, truth != 0, found != 0
+        if ignored.any():
+            legend['ignored'] = IGNORED
+        true_map, found_map = (
+            np.where(changed[..., None], CHANGED, UNCHANGED).astype(np.uint8)
+            for changed in (truth, found)
+        )
+        found_map[found & ~truth] = FALSE_ALARM
+        found_map[truth & ~found] = MISSED
+        true_map[ignored] = found_map[ignored] = IGNORED
+        images = [
+            scale_image(np.ascontiguousarray(image), TILE)[0]
+            for image in (pair[..., :3], pair[..., 3:])
+        ]
+        size = images[0].shape[1::-1]
+        images += [
+            # Nothing lies between two colours of a map.
+            cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST)
+            for picture in (true_map, found_map)
+        ]
+        groups.append(tuple(map(Image.fromarray, images)))
+    return add_legend(tile_groups(groups, CHANGE_TITLES), legend)
 
 
 def class_sheet(results: Results, names: Sequence[str] | None) -> Image.Image:

@@ -1,5 +1,20 @@
-"""Datasets, registered in mmengine's root registry."""
+"""Datasets and transforms, registered in mmengine's root registries."""
 
-from .mini import MiniADE20KDataset, MiniCocoDataset, MiniImageNetDataset
+from .levir_cd_plus import LEVIRCDPlusDataset
+from .mini import (
+    MiniADE20KDataset,
+    MiniChangeDataset,
+    MiniCocoDataset,
+    MiniImageNetDataset,
+)
+from .pair_transforms import LoadChangeLabel, LoadImagePair
 
-__all__ = ['MiniADE20KDataset', 'MiniCocoDataset', 'MiniImageNetDataset']
+__all__ = [
+    'LEVIRCDPlusDataset',
+    'LoadChangeLabel',
+    'LoadImagePair',
+    'MiniADE20KDataset',
+    'MiniChangeDataset',
+    'MiniCocoDataset',
+    'MiniImageNetDataset',
+]

@@ -1,5 +1,6 @@
 """Training and testing: checkpoints that survive, errors that help."""
 
+from .change_metric import ChangeMetric
 from .checkpoint_hook import AtomicCheckpointHook
 from .cli import add_common_options, add_unsafe_load
 from .direction_search_hook import DirectionSearchHook
@@ -14,6 +15,7 @@ from .train import train
 
 __all__ = [
     'AtomicCheckpointHook',
+    'ChangeMetric',
     'ConfigError',
     'DirectionSearchHook',
     'MESAHook',

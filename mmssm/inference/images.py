@@ -24,14 +24,16 @@ class UnreadableImage(ValueError):
 
 @dataclass
 class Found:
-    """The images of a folder.
+    """The images of a folder, or the pairs of two folders.
 
     Attributes:
-        images (dict[str, Path]): By the names of their results.
-        skipped (dict[str, str]): Why a subfolder could not be listed, by path.
+        images (dict[str, tuple[Path, ...]]): By the names of their results;
+            of a pair the earlier and the later image.
+        skipped (dict[str, str]): Why a subfolder could not be listed, or an
+            image has no partner, by path.
     """
 
-    images: dict[str, Path] = field(default_factory=dict)
+    images: dict[str, tuple[Path, ...]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
 
@@ -58,12 +60,7 @@ def find_images(inputs: Path, out_dir: Path) -> Found:
             f'no image in {inputs}; expected files ending in '
             f'{" ".join(suffix[1:] for suffix in SUFFIXES)}'
         )
-    place = folder.resolve()
-    if _results(out_dir) & {place, *place.parents}:
-        raise ConfigError(
-            f'{inputs} lies where the results would go; choose another '
-            '--out-dir'
-        )
+    _check_place(inputs, out_dir)
     stems = Counter(_key(path.with_suffix('')) for path in images)
     taken = set()
     for path in images:
@@ -71,8 +68,63 @@ def find_images(inputs: Path, out_dir: Path) -> Found:
         name = path.with_suffix('') if alone else path
         name = _free(str(name.relative_to(folder)), taken)
         taken.add(name.lower())
-        found.images[name] = path
+        found.images[name] = (path,)
     return found
+
+
+def find_pairs(before: Path, after: Path, out_dir: Path) -> Found:
+    """Find pairs of images, which have one name in two folders.
+
+    Args:
+        before (Path): An earlier image, or a folder to search.
+        after (Path): The later image, or the folder with the later images.
+        out_dir (Path): Where the results will go.
+
+    Returns:
+        Found: The pairs, sorted by the earlier image's path. Images without
+        a partner are among those skipped.
+
+    Raises:
+        ConfigError: There is no pair, or one of an image and a folder, or it
+            lies among the results.
+    """
+    if before.is_file() != after.is_file():
+        raise ConfigError(
+            f'{before} and --after {after} are an image and a folder; give '
+            'two images, or two folders with images of the same names'
+        )
+    found = find_images(before, out_dir)
+    _check_place(after, out_dir)
+    if before.is_file():
+        found.images = {name: (before, after) for name in found.images}
+        return found
+    later = set(_search(after, out_dir, found.skipped))
+    for name, (path,) in list(found.images.items()):
+        partner = after / path.relative_to(before)
+        if partner in later:
+            found.images[name] = (path, partner)
+            later.remove(partner)
+        else:
+            del found.images[name]
+            found.skipped[str(path)] = f'no image of this name in {after}'
+    if not found.images:
+        raise ConfigError(
+            f'no image in {before} has the name of one in --after {after}; '
+            'the images of a pair must have the same name'
+        )
+    for path in sorted(later):
+        found.skipped[str(path)] = f'no image of this name in {before}'
+    return found
+
+
+def _check_place(inputs: Path, out_dir: Path) -> None:
+    """Refuse inputs among the results, which would be replaced."""
+    place = (inputs.parent if inputs.is_file() else inputs).resolve()
+    if _results(out_dir) & {place, *place.parents}:
+        raise ConfigError(
+            f'{inputs} lies where the results would go; choose another '
+            '--out-dir'
+        )
 
 
 def _search(
@@ -151,6 +203,34 @@ def read_image(path: str | Path) -> np.ndarray:
             'channel'
         )
     return image
+
+
+def read_pair(before: str | Path, after: str | Path) -> np.ndarray:
+    """Decode two images as one, as change detection takes them.
+
+    Args:
+        before (str | Path): The earlier image's file.
+        after (str | Path): The later one's.
+
+    Returns:
+        np.ndarray: (H, W, 6) uint8, red-green-blue of the earlier image, then
+        of the later one, upright.
+
+    Raises:
+        UnreadableImage: An image cannot be read, or they differ in size.
+    """
+    first = read_image(before)
+    try:
+        second = read_image(after)
+    except UnreadableImage as error:
+        raise UnreadableImage(f'{after}: {error}') from error
+    if first.shape != second.shape:
+        sizes = [f'{i.shape[1]} x {i.shape[0]}' for i in (first, second)]
+        raise UnreadableImage(
+            f'it has {sizes[0]} pixels, but {after} has {sizes[1]}; the '
+            'images of a pair must have one size'
+        )
+    return np.concatenate((first[..., ::-1], second[..., ::-1]), -1)
 
 
 def _check_whole(content: bytes) -> None:

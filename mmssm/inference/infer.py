@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from PIL import Image
 from rich.console import Console
@@ -32,9 +33,12 @@ from .images import (
     Found,
     UnreadableImage,
     find_images,
+    find_pairs,
     read_image,
+    read_pair,
 )
 from .model_names import find_model
+from .model_setup import reads_pairs
 from .tasks import Prediction, Predictor, build_predictor
 
 CONFIG_SUFFIXES = ('.py', '.json', '.yml', '.yaml')
@@ -45,18 +49,21 @@ class InferenceSummary:
     """What became of the images.
 
     Attributes:
-        done (int): How many images have results.
-        skipped (dict[str, str]): Why each of the others has none, by path.
+        done (int): How many images, or pairs of them, have results.
+        skipped (dict[str, str]): Why each of the others has none, by path; of
+            a pair the earlier image's.
         out_dir (Path): The folder with the results.
+        unit (str): What is counted, ``'image'`` or ``'pair'``.
     """
 
     done: int
     skipped: dict[str, str]
     out_dir: Path
+    unit: str = 'image'
 
     def __str__(self) -> str:
-        images = 'image' if self.done == 1 else 'images'
-        return f'{self.done} {images} done, {len(self.skipped)} skipped'
+        units = self.unit if self.done == 1 else f'{self.unit}s'
+        return f'{self.done} {units} done, {len(self.skipped)} skipped'
 
 
 def infer(
@@ -67,8 +74,12 @@ def infer(
     device: torch.device | str | None = None,
     score_thr: float = 0.3,
     options: dict | None = None,
+    after: str | Path | None = None,
 ) -> InferenceSummary:
     """Predict for an image or a folder of images and write the results.
+
+    A change detector takes pairs: earlier images as ``inputs``, later ones as
+    ``after``.
 
     Each image gets a picture, ``vis/<name>.jpg`` (``.png`` unless the image
     is a JPEG), enlarged if it is small, and ``preds/<name>.json``::
@@ -86,6 +97,8 @@ def infer(
       classes present, the largest share (0 to 1) of the pixels first, and
       ``"index_map"``: the file beside the JSON, ``<name>.png``, whose pixels
       are labels (8 bits; 16 for more than 256 classes);
+    - change detection: as segmentation, and ``"image_after"``, the later
+      image's path; the picture shows both images and what changed;
     - classification ``"classes"``: the five best ``[{"label", "name",
       "score"}]``.
 
@@ -99,7 +112,8 @@ def infer(
     Args:
         inputs (str | Path): An image, or a folder that is searched with its
             subfolders for jpg, jpeg, png, bmp, tif, tiff and webp files;
-            hidden ones and results in ``out_dir`` are left out.
+            hidden ones and results in ``out_dir`` are left out. For change
+            detection the earlier images.
         config (str | Path): A config of mmdet, mmseg or mmpretrain's kind, or
             the name of a model in ``model-index.yml``.
         checkpoint (str, optional): A file or address: of mmssm, or as the
@@ -111,6 +125,9 @@ def infer(
             there is one, else to the CPU.
         score_thr (float): Detections that score less are left out.
         options (dict, optional): Config values to overwrite.
+        after (str | Path, optional): For change detection only: the later
+            image, or the folder with the later images, under the names of
+            the earlier ones.
 
     Returns:
         InferenceSummary: How many images were done and skipped.
@@ -120,11 +137,8 @@ def infer(
             the names of the classes are not known.
         CheckpointError: The checkpoint is unusable or of another model.
     """
-    inputs = Path(inputs).expanduser()
-    if not inputs.exists():
-        raise ConfigError(
-            f'{inputs} does not exist; give an image or a folder'
-        )
+    inputs = _existing(inputs)
+    after = None if after is None else _existing(after)
     if not 0 <= score_thr <= 1:
         raise ConfigError(f'--score-thr {score_thr}: must be from 0 to 1')
     device = find_device(device)
@@ -132,16 +146,47 @@ def infer(
     cfg = load_config(config, options)
     check_scope(cfg, 'inference')
     require(cfg, 'model', 'test_dataloader', purpose='inference')
+    _check_pairs(cfg, after)
     out_dir = Path(out_dir or Path('outputs') / Path(config).stem)
-    found = find_images(inputs, out_dir.expanduser())
+    out_dir = out_dir.expanduser()
+    if after is None:
+        found = find_images(inputs, out_dir)
+    else:
+        found = find_pairs(inputs, after, out_dir)
     weights = open_checkpoint(checkpoint)
+    summary = InferenceSummary(0, {}, out_dir, 'pair' if after else 'image')
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         predict = build_predictor(cfg, weights, device, score_thr)
-        return _run(predict, found, _make_folders(out_dir.expanduser()))
+        _make_folders(out_dir)
+        _run(predict, found, summary)
+    return summary
 
 
-def _run(predict: Predictor, found: Found, out_dir: Path) -> InferenceSummary:
-    summary = InferenceSummary(0, {}, out_dir)
+def _existing(inputs: str | Path) -> Path:
+    inputs = Path(inputs).expanduser()
+    if not inputs.exists():
+        raise ConfigError(
+            f'{inputs} does not exist; give an image or a folder'
+        )
+    return inputs
+
+
+def _check_pairs(cfg: Config, after: Path | None) -> None:
+    """Later images are for change detectors, and they need them."""
+    if reads_pairs(cfg) and after is None:
+        raise ConfigError(
+            f'config {cfg.filename} compares pairs of images; give the later '
+            'ones with --after IMAGE_OR_DIR'
+        )
+    if after is not None and not reads_pairs(cfg):
+        raise ConfigError(
+            f'--after {after} is for pairs, but config {cfg.filename} takes '
+            "single images; leave it out, or give a change detector's config"
+        )
+
+
+def _run(predict: Predictor, found: Found, summary: InferenceSummary) -> None:
+    """Predict for all images, write the results and keep count."""
     console = Console(stderr=True)
     progress = Progress(
         TextColumn('inference'),
@@ -154,16 +199,15 @@ def _run(predict: Predictor, found: Found, out_dir: Path) -> InferenceSummary:
     with progress:
         for path, reason in found.skipped.items():
             _skip(summary, path, reason)
-        for name, path in progress.track(found.images.items()):
+        for name, paths in progress.track(found.images.items()):
             try:
-                image = read_image(path)
+                image = (read_pair if paths[1:] else read_image)(*paths)
                 prediction = _predict(predict, image)
             except UnreadableImage as error:
-                _skip(summary, str(path), str(error))
+                _skip(summary, str(paths[0]), str(error))
             else:
-                _write(prediction, image.shape, path, name, out_dir)
+                _write(prediction, image.shape, paths, name, summary.out_dir)
                 summary.done += 1
-    return summary
 
 
 def _predict(predict: Predictor, image: np.ndarray) -> Prediction:
@@ -188,20 +232,20 @@ def _skip(summary: InferenceSummary, path: str, reason: str) -> None:
 def _write(
     prediction: Prediction,
     shape: tuple[int, ...],
-    path: Path,
+    paths: tuple[Path, ...],
     name: str,
     out_dir: Path,
 ) -> None:
     picture, target = prediction.picture, out_dir / 'preds' / f'{name}.json'
     height, width, _ = shape
-    record = dict(image=str(path), width=width, height=height)
-    record |= prediction.record
+    record = dict(zip(('image', 'image_after'), map(str, paths)))
+    record |= dict(width=width, height=height) | prediction.record
     if prediction.label_map is not None:
         index = target.with_name(f'{target.stem}.png')
         record['index_map'] = index.name
         with atomic_write(index) as file:
             Image.fromarray(prediction.label_map).save(file, 'PNG')
-    as_jpeg = path.suffix.lower() in ('.jpg', '.jpeg')
+    as_jpeg = paths[0].suffix.lower() in ('.jpg', '.jpeg')
     suffix, kind = ('jpg', 'JPEG') if as_jpeg else ('png', 'PNG')
     with atomic_write(out_dir / 'vis' / f'{name}.{suffix}') as file:
         picture.save(file, kind, quality=92)
@@ -233,10 +277,9 @@ def _find_model(config: str, checkpoint: str | None) -> tuple[str, str]:
     return path, checkpoint
 
 
-def _make_folders(out_dir: Path) -> Path:
+def _make_folders(out_dir: Path) -> None:
     for part in PARTS:
         make_folder(out_dir / part, '--out-dir')
-    return out_dir
 
 
 def make_folder(folder: Path, option: str) -> None:

@@ -7,6 +7,21 @@ from mmengine.config import Config, ConfigDict
 from mmssm.engine import ConfigError
 from mmssm.engine.config import complete_model, leaf_datasets
 
+# What loads the two images of a pair as one, see mmssm.datasets.
+_PAIR_LOADER = 'LoadImagePair'
+
+
+def reads_pairs(cfg: Config) -> bool:
+    """Whether a config's test pipeline reads pairs of images.
+
+    Args:
+        cfg (Config): A config with a ``test_dataloader``.
+    """
+    dataset, _ = next(leaf_datasets(cfg.test_dataloader.dataset))
+    return any(
+        _type_of(step) == _PAIR_LOADER for step in dataset.get('pipeline', [])
+    )
+
 
 def adapt_config(cfg: Config) -> Config:
     """Make a config one for images that are at hand as arrays.
@@ -21,7 +36,8 @@ def adapt_config(cfg: Config) -> Config:
         ``data_preprocessor``.
 
     Raises:
-        ConfigError: The pipeline reads something else than colour images.
+        ConfigError: The pipeline reads something else than colour images or
+            pairs of them.
     """
     cfg = deepcopy(cfg)
     dataset, place = next(
@@ -37,16 +53,18 @@ def adapt_config(cfg: Config) -> Config:
 def _adapt_pipeline(steps: list[ConfigDict], place: str) -> list[ConfigDict]:
     """Leave annotations out, and files: what is read is an array."""
     kinds = [_type_of(step) for step in steps]
-    if 'LoadImageFromFile' not in kinds:
+    if not {'LoadImageFromFile', _PAIR_LOADER} & set(kinds):
         raise ConfigError(
             f'{place} has no LoadImageFromFile; inference needs one that '
             'reads single images'
         )
     pipeline = []
     for step, kind in zip(steps, kinds):
-        if kind.startswith('Load') and 'Annot' in kind:
+        if kind.startswith('Load') and ('Annot' in kind or 'Label' in kind):
             continue
-        if kind == 'LoadImageFromFile':
+        if kind == _PAIR_LOADER:
+            step = ConfigDict(type='LoadImageFromFile')
+        elif kind == 'LoadImageFromFile':
             if not step.get('color_type', 'color').startswith('color'):
                 raise ConfigError(
                     f'{place} reads images as {step.color_type}, but '

@@ -14,6 +14,8 @@ MIN_WIDTH = 320  # of a list below a picture
 MIN_LETTERS = 14  # pixels
 OPACITY = 0.5  # of a mask's colour on a pixel
 LABEL_OPACITY = 0.6  # of a class's, which need not show what is below
+CHANGED = (240, 0, 160)  # what changed, in a colour that no ground has
+PAIR_TITLES = ('before', 'after', 'changed')
 
 # The colour (or None), the name and the value of a line in a list.
 Line = tuple[Color | None, str, str]
@@ -92,6 +94,46 @@ def draw_segmentation(
     mixed = (1 - LABEL_OPACITY) * grey + LABEL_OPACITY * colours
     canvas[known] = mixed.round().astype(np.uint8)
     return Image.fromarray(canvas)
+
+
+def draw_changes(
+    pair: np.ndarray,
+    labels: np.ndarray,
+    lines: list[Line],
+    side: int | None = None,
+) -> Image.Image:
+    """Put two images and what changed between them side by side.
+
+    Args:
+        pair (np.ndarray): (H, W, 6) uint8, RGB of the earlier image, then of
+            the later one.
+        labels (np.ndarray): (H, W), 0 where nothing changed. What changed is
+            tinted and outlined in a copy of the later image.
+        lines (list): What to list below, as in :func:`add_list`.
+        side (int, optional): An image's longer side, as in
+            :func:`draw_detections`.
+
+    Returns:
+        Image.Image: RGB, the three under titles and over the list.
+    """
+    images = [
+        scale_image(np.ascontiguousarray(image), side)[0]
+        for image in (pair[..., :3], pair[..., 3:], pair[..., 3:])
+    ]
+    _paint(images[-1], labels != 0, CHANGED)
+    height, width = images[0].shape[:2]
+    gap = max(2, width // 80)
+    font = find_font(max(MIN_LETTERS, width / 24))
+    top = round(1.6 * font.size)
+    sheet = Image.new('RGB', (3 * width + 2 * gap, top + height), 'white')
+    pen = ImageDraw.Draw(sheet)
+    for number, (image, title) in enumerate(zip(images, PAIR_TITLES)):
+        left = number * (width + gap)
+        sheet.paste(Image.fromarray(image), (left, top))
+        middle = (left + width / 2, top / 2)
+        title = shorten(title, width, font)
+        pen.text(middle, title, 'black', font, 'mm')
+    return add_list(sheet, lines, font=font)
 
 
 def draw_classification(image: np.ndarray, rows: list[dict]) -> Image.Image:

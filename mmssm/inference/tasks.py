@@ -1,4 +1,4 @@
-"""The three tasks that inference knows, one for each scope.
+"""The tasks that inference knows: one for each scope, and pairs of images.
 
 Models, pipelines and forward passes are those of the libraries' own
 inferencers. Not theirs are the loading (only what fits exactly), the classes
@@ -7,6 +7,7 @@ inferencers. Not theirs are the loading (only what fits exactly), the classes
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,11 @@ from mmssm.engine import ConfigError
 from mmssm.engine.classes import Classes, check_count, find_classes
 from mmssm.engine.strict_load import load_exactly
 
-from .model_setup import adapt_config
+from .model_setup import adapt_config, reads_pairs
 from .pictures import (
+    CHANGED,
     add_list,
+    draw_changes,
     draw_classification,
     draw_detections,
     draw_segmentation,
@@ -40,7 +43,7 @@ class Prediction:
         record (dict): The task's part of the JSON file.
         picture (Image.Image): The image with what was found.
         label_map (np.ndarray | None): (H, W) uint8 or uint16, for
-            segmentation.
+            segmentation and change detection.
     """
 
     record: dict
@@ -67,7 +70,8 @@ def build_predictor(
 
     Returns:
         Callable: From an image, (H, W, 3) uint8, blue-green-red as OpenCV
-        reads it, to a :class:`Prediction`.
+        reads it, to a :class:`Prediction`. If the config reads pairs, from
+        (H, W, 6), red-green-blue of the earlier image, then of the later one.
 
     Raises:
         ConfigError: The config cannot be used for inference, or does not
@@ -75,7 +79,7 @@ def build_predictor(
         CheckpointError: The checkpoint is of another model.
     """
     classes = find_classes(cfg, checkpoint)
-    predictor = _PREDICTORS[cfg.default_scope]
+    predictor = _PREDICTORS['pairs' if reads_pairs(cfg) else cfg.default_scope]
     return predictor(adapt_config(cfg), checkpoint, classes, device, score_thr)
 
 
@@ -160,6 +164,7 @@ def _build_segmentor(
     classes: Classes,
     device: torch.device,
     score_thr: float,
+    draw: Callable[[np.ndarray, np.ndarray, Classes, list[dict]], Image.Image],
 ) -> Predictor:
     from mmseg.apis import MMSegInferencer
     from mmseg.visualization import SegLocalVisualizer
@@ -190,15 +195,31 @@ def _build_segmentor(
             for label in np.argsort(-counts, kind='stable')
             if counts[label]
         ]
-        legend = [
-            (classes.palette[row['label']], row['name'], percent(row['share']))
-            for row in rows
-        ]
-        picture = draw_segmentation(_rgb(image), labels, classes.palette)
-        picture = add_list(picture, legend)
+        picture = draw(image, labels, classes, rows)
         return Prediction(dict(classes=rows), picture, labels)
 
     return predict
+
+
+def _draw_label_map(
+    image: np.ndarray, labels: np.ndarray, classes: Classes, rows: list[dict]
+) -> Image.Image:
+    lines = [
+        (classes.palette[row['label']], row['name'], percent(row['share']))
+        for row in rows
+    ]
+    picture = draw_segmentation(_rgb(image), labels, classes.palette)
+    return add_list(picture, lines)
+
+
+def _draw_pair(
+    pair: np.ndarray, labels: np.ndarray, classes: Classes, rows: list[dict]
+) -> Image.Image:
+    lines = [
+        (CHANGED if row['label'] else None, row['name'], percent(row['share']))
+        for row in rows
+    ]
+    return draw_changes(pair, labels, lines)
 
 
 def _build_classifier(
@@ -236,6 +257,7 @@ def _build_classifier(
 
 _PREDICTORS = dict(
     mmdet=_build_detector,
-    mmseg=_build_segmentor,
+    mmseg=partial(_build_segmentor, draw=_draw_label_map),
     mmpretrain=_build_classifier,
+    pairs=partial(_build_segmentor, draw=_draw_pair),
 )

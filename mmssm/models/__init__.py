@@ -1,6 +1,15 @@
 """Model parts for the three libraries, registered in mmengine's root."""
 
+from .change_detector import ChangeDetector
+from .change_mamba_head import ChangeMambaHead
+from .conv_head import ConvClsHead
 from .instance_tta import InstanceSegTTAModel
 from .simple_fpn import SimpleFPN
 
-__all__ = ['InstanceSegTTAModel', 'SimpleFPN']
+__all__ = [
+    'ChangeDetector',
+    'ChangeMambaHead',
+    'ConvClsHead',
+    'InstanceSegTTAModel',
+    'SimpleFPN',
+]

@@ -10,7 +10,7 @@ from mmssm.analysis.sheets import (
     TITLE_HEIGHT,
     Thumbnail,
     add_legend,
-    tile_pairs,
+    tile_groups,
     tile_thumbnails,
 )
 
@@ -25,7 +25,7 @@ def test_every_pair_has_a_place():
         )
         for value in (50, 100, 150)
     ]
-    picture = np.array(tile_pairs(pairs))
+    picture = np.array(tile_groups(pairs))
     assert picture.shape[0] == TITLE_HEIGHT + 2 * (TILE + GAP)
     for value in (50, 100, 150):
         assert (picture == (value, 0, 0)).all(-1).sum() == TILE**2
@@ -34,9 +34,31 @@ def test_every_pair_has_a_place():
     assert (picture[:TITLE_HEIGHT] < 100).any()
 
 
+def test_groups_of_four_stand_one_below_the_other():
+    titles = ('one', 'two', 'three', 'four')
+    groups = [
+        tuple(
+            Image.new('RGB', (TILE, TILE), (value + place, 0, 0))
+            for place in range(4)
+        )
+        for value in (50, 60)
+    ]
+    picture = np.array(tile_groups(groups, titles))
+    for row, value in enumerate((50, 60)):
+        for place in range(4):
+            top = TITLE_HEIGHT + row * (TILE + GAP)
+            left = GAP + place * (TILE + GAP)
+            tile = picture[top : top + TILE, left : left + TILE]
+            assert (tile == (value + place, 0, 0)).all()
+    for place in range(4):
+        left = GAP + place * (TILE + GAP)
+        title = picture[:TITLE_HEIGHT, left : left + TILE]
+        assert (title < 100).any()
+
+
 def test_one_pair_fills_one_column():
     tile = Image.new('RGB', (TILE, TILE))
-    assert tile_pairs([(tile, tile)]).width < 3 * TILE
+    assert tile_groups([(tile, tile)]).width < 3 * TILE
 
 
 def thumbnails(count, caption=('a',)):

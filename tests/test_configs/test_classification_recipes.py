@@ -34,7 +34,9 @@ def test_there_is_a_config_for_every_published_result(folder):
     for family in FAMILIES:
         if family.folder == folder:
             expected |= family.config_names()
-    assert {p.stem for p in (CONFIGS / folder).glob('*.py')} == expected
+    found = {p.stem for p in (CONFIGS / folder).glob('*.py')}
+    # Change detectors are checked by themselves.
+    assert {n for n in found if not n.startswith('changemamba_')} == expected
 
 
 @pytest.mark.parametrize(('family', 'arch'), classifiers())

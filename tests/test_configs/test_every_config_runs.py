@@ -49,6 +49,8 @@ def segmentation_batch(model):
     from mmseg.structures import SegDataSample
 
     shape = (SIDE, SIDE)
+    # Six of the pairs that a change detector takes.
+    channels = len(model.data_preprocessor.mean)
     samples = [
         SegDataSample(
             metainfo=dict(img_shape=shape, ori_shape=shape),
@@ -59,7 +61,7 @@ def segmentation_batch(model):
         for _ in range(2)
     ]
     return dict(
-        inputs=list(torch.randint(0, 256, (2, 3, *shape))),
+        inputs=list(torch.randint(0, 256, (2, channels, *shape))),
         data_samples=samples,
     )
 

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from mmssm.datasets import (
+    LoadChangeLabel,
+    LoadImagePair,
     MiniADE20KDataset,
+    MiniChangeDataset,
     MiniCocoDataset,
     MiniImageNetDataset,
 )
@@ -63,6 +66,26 @@ def test_classification(root, prefix, count):
     for sample in dataset.load_data_list():
         folder = sample['img_path'].split('/')[-2]
         assert dataset.CLASSES[sample['gt_label']] == folder
+
+
+def test_change_detection(root):
+    dataset = MiniChangeDataset(
+        data_root=str(root / 'levir_cd_plus'),
+        data_prefix=dict(
+            img_path='test/A',
+            img_path_after='test/B',
+            seg_map_path='test/label',
+        ),
+        pipeline=[LoadImagePair(), LoadChangeLabel()],
+    )
+    assert len(dataset) == 80
+    assert len(list((root / 'levir_cd_plus/train/A').iterdir())) == 320
+    assert dataset.metainfo['classes'] == ('unchanged', 'changed')
+    seen = set()
+    for sample in dataset:
+        assert sample['img'].shape == (96, 96, 6)
+        seen |= set(np.unique(sample['gt_seg_map']).tolist())
+    assert seen == {0, 1}
 
 
 def mini(*arguments):

@@ -3,10 +3,12 @@ import pytest
 from PIL import Image
 
 from mmssm.inference.pictures import (
+    CHANGED,
     LABEL_OPACITY,
     MIN_SIDE,
     OPACITY,
     add_list,
+    draw_changes,
     draw_detections,
     draw_segmentation,
     find_font,
@@ -81,6 +83,28 @@ def test_segmentation_is_over_grey():
         mixed = (1 - LABEL_OPACITY) * 76 + LABEL_OPACITY * np.array(colour)
         assert (part == mixed.round()).all()
     assert (picture[50:] == (255, 0, 0)).all()  # ignored
+
+
+def test_changes_are_marked_in_a_third_picture():
+    pair = np.zeros((50, 100, 6), dtype=np.uint8)
+    pair[..., :3], pair[..., 3:] = RED, GREEN
+    labels = np.zeros((50, 100), dtype=np.uint8)
+    labels[10:40, 20:60] = 1
+    sheet = np.array(draw_changes(pair, labels, [(BLUE, 'new', '24%')], 200))
+    top = (sheet[:, 100] == RED).all(-1).argmax()
+    before, after, marked = (
+        sheet[top : top + 100, start : start + 200]
+        for start in (0, (sheet.shape[1] - 200) // 2, sheet.shape[1] - 200)
+    )
+    assert (before == RED).all() and (after == GREEN).all()
+    tinted = (1 - OPACITY) * np.array(GREEN) + OPACITY * np.array(CHANGED)
+    assert (abs(marked[25:75, 45:115] - tinted) <= 1).all()
+    assert (marked[:16] == GREEN).all() and (marked[:, 125:] == GREEN).all()
+    for start in (0, 204, 408):  # titles
+        assert (sheet[:top, start : start + 200] < 100).any()
+    assert (sheet[top + 100 :] == BLUE).all(-1).sum() > 100
+    unchanged = np.array(draw_changes(pair, labels * 0, [], 200))
+    assert (unchanged[top : top + 100, -200:] == GREEN).all()
 
 
 def test_list_keeps_the_picture_and_wraps():

@@ -100,3 +100,14 @@ def test_errors_are_one_line(run, classifier):
         'infer.py: error: nothing.jpg does not exist; give an image or a '
         'folder'
     ]
+
+
+def test_later_images_are_passed_on(run, classifier, tmp_path):
+    for name in ('a.png', 'b.png'):
+        Image.new('RGB', (9, 9)).save(tmp_path / name)
+    failed = run('a.png', *classifier, '--after', 'b.png')
+    assert failed.returncode == 2
+    assert failed.stderr.startswith(
+        'infer.py: error: --after b.png is for pairs, but config tiny.py '
+    )
+    assert failed.stderr.count('\n') == 1

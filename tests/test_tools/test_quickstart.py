@@ -33,6 +33,18 @@ TASKS = dict(
         'accuracy/top1 96.3351',
         {'accuracy/top1': (96.3351, 96.8586)},
     ),
+    change=(
+        'changemamba_vmamba-mini_mini-levir-cd-plus',
+        'precision: 0.8614  recall: 0.8391  F1: 0.8501  IoU: 0.7393  '
+        'OA: 0.9702  kappa: 0.8342',
+        'F1 0.8501',
+        {
+            'F1': (0.8501, 0.8602),
+            'IoU': (0.7393, 0.7547),
+            'OA': (0.9702, 0.9721),
+            'kappa': (0.8342, 0.8446),
+        },
+    ),
 )
 REPORT = dict(
     detection=[
@@ -43,6 +55,7 @@ REPORT = dict(
     ],
     segmentation=['mIoU: 82.34 84.50', 'pixel accuracy: 97.10 97.50'],
     classification=['top-1 accuracy: 96.34 96.86'],
+    change=['F1: 0.85 0.86', 'IoU: 0.74 0.75', 'kappa: 0.83 0.84'],
 )
 
 

@@ -2,7 +2,9 @@
 
 The config's default_scope says what is drawn: boxes and masks of a detector,
 label maps of a segmentor, or thumbnails with a classifier's answers (green if
-right, red with the true class if wrong).
+right, red with the true class if wrong). Of a change detector, both images,
+the truth and the map found are drawn, false alarms red and what it missed
+blue.
 """
 
 import argparse

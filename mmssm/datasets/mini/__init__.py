@@ -3,6 +3,7 @@
 from .dataset import (
     WRITERS,
     MiniADE20KDataset,
+    MiniChangeDataset,
     MiniCocoDataset,
     MiniImageNetDataset,
     build_mini,
@@ -11,6 +12,7 @@ from .dataset import (
 __all__ = [
     'WRITERS',
     'MiniADE20KDataset',
+    'MiniChangeDataset',
     'MiniCocoDataset',
     'MiniImageNetDataset',
     'build_mini',

@@ -9,15 +9,20 @@ from mmengine.registry import DATASETS
 from mmpretrain.datasets import CustomDataset
 from mmseg.datasets import BaseSegDataset
 
+from ..levir_cd_plus import LEVIRCDPlusDataset
 from .ade20k import write_ade20k
 from .build import ensure_root
 from .coco import write_coco
 from .digits import CLASSES
 from .imagenet import write_imagenet
+from .levir_cd_plus import write_levir_cd_plus
 
 # Folder under data/mini: what writes it.
 WRITERS: dict[str, Callable[[Path], None]] = dict(
-    coco=write_coco, ade20k=write_ade20k, imagenet=write_imagenet
+    coco=write_coco,
+    ade20k=write_ade20k,
+    imagenet=write_imagenet,
+    levir_cd_plus=write_levir_cd_plus,
 )
 
 # Colours of the digits.
@@ -106,4 +111,20 @@ class MiniImageNetDataset(CustomDataset):
     def load_data_list(self) -> list[dict]:
         """Build the data if need be, then load it."""
         build_mini('imagenet', self.data_root)
+        return super().load_data_list()
+
+
+@DATASETS.register_module()
+class MiniChangeDataset(LEVIRCDPlusDataset):
+    """Pairs of pictures of handwritten digits, some of which changed.
+
+    The folder ``data_root`` is built when it is first used (a few seconds). It
+    holds 320 pairs of 96 x 96 pixels in ``train/{A,B,label}`` and 80 of
+    digits by other writers in ``test/{A,B,label}``. Takes the arguments of
+    :class:`LEVIRCDPlusDataset`.
+    """
+
+    def load_data_list(self) -> list[dict]:
+        """Build the data if need be, then load it."""
+        build_mini('levir_cd_plus', self.data_root)
         return super().load_data_list()

@@ -75,12 +75,13 @@ def draw_scene(rng: np.random.Generator, bank: DigitBank) -> Scene:
     count = int(rng.integers(DIGITS[0], DIGITS[1] + 1))
     for position in rng.choice(len(bank), size=count, replace=False):
         glyph = draw_glyph(rng, bank.ink[position])
-        corner = _find_place(rng, scene, glyph)
+        below = [instance.mask for instance in scene.instances]
+        corner = find_place(rng, below, glyph, SCENE_SIZE, MAX_HIDDEN)
         if corner is None:  # the scene is full
             continue
-        mask = _paint(rng, scene.image, glyph, corner)
-        for below in scene.instances:
-            below.mask &= ~mask
+        mask = paint(scene.image, glyph, corner, draw_ink(rng))
+        for hidden in below:
+            hidden &= ~mask
         scene.instances.append(
             Instance(
                 label=int(bank.labels[position]),
@@ -106,7 +107,7 @@ def draw_portrait(rng: np.random.Generator, ink: np.ndarray) -> np.ndarray:
     corner = tuple(
         int(rng.integers(0, PORTRAIT_SIZE - side + 1)) for side in glyph.shape
     )
-    _paint(rng, image, glyph, corner)
+    paint(image, glyph, corner, draw_ink(rng))
     return image
 
 
@@ -166,39 +167,59 @@ def draw_glyph(
     ]
 
 
-def _find_place(
-    rng: np.random.Generator, scene: Scene, glyph: np.ndarray
+def draw_ink(rng: np.random.Generator) -> np.ndarray:
+    """Mix a dark ink, (3,) float32 from 0 to 255."""
+    return rng.uniform(0, MAX_INK_TINT, size=3).astype(np.float32)
+
+
+def find_place(
+    rng: np.random.Generator,
+    taken: list[np.ndarray],
+    glyph: np.ndarray,
+    size: int,
+    max_hidden: float,
 ) -> tuple[int, int] | None:
-    """Find a corner (row, column) where the glyph hides little, if any."""
-    height, width = scene.image.shape[:2]
+    """Find a place for a glyph where it hides little, if any.
+
+    Args:
+        rng (np.random.Generator): Draws the places to try.
+        taken (list[np.ndarray]): (size, size) bool, one mask for each glyph
+            that is there.
+        glyph (np.ndarray): (h, w) float32, its opacity.
+        size (int): Side of the scene, pixels.
+        max_hidden (float): Share of another glyph that it may hide.
+
+    Returns:
+        tuple[int, int] | None: Row and column of its upper left corner; None
+        if the scene is full.
+    """
     solid = glyph > 0.5
     for _ in range(PLACEMENT_TRIES):
-        row = int(rng.integers(0, height - glyph.shape[0] + 1))
-        column = int(rng.integers(0, width - glyph.shape[1] + 1))
+        row = int(rng.integers(0, size - glyph.shape[0] + 1))
+        column = int(rng.integers(0, size - glyph.shape[1] + 1))
         window = np.s_[
             row : row + glyph.shape[0], column : column + glyph.shape[1]
         ]
         if all(
-            (below.mask[window] & solid).sum() <= MAX_HIDDEN * below.mask.sum()
-            for below in scene.instances
+            (mask[window] & solid).sum() <= max_hidden * mask.sum()
+            for mask in taken
         ):
             return row, column
     return None
 
 
-def _paint(
-    rng: np.random.Generator,
+def paint(
     image: np.ndarray,
     glyph: np.ndarray,
     corner: tuple[int, int],
+    ink: np.ndarray,
 ) -> np.ndarray:
-    """Write the glyph in dark ink and return the mask of its pixels."""
-    colour = rng.uniform(0, MAX_INK_TINT, size=3).astype(np.float32)
+    """Write a glyph into an image and return the mask of its pixels."""
     opacity = np.zeros(image.shape[:2], dtype=np.float32)
     row, column = corner
     opacity[row : row + glyph.shape[0], column : column + glyph.shape[1]] = (
         glyph
     )
-    blend = image + (colour - image) * opacity[..., None]
+    blend = image + (ink - image) * opacity[..., None]
     image[:] = np.round(blend).astype(np.uint8)
     return opacity > 0.5

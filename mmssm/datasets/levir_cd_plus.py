@@ -1,0 +1,180 @@
+"""LEVIR-CD+: pairs of aerial images and what was built between them."""
+
+import os.path as osp
+
+from mmengine import fileio
+from mmengine.registry import DATASETS
+from mmseg.datasets import BaseSegDataset
+from PIL import Image
+
+FOLDERS = ('img_path', 'img_path_after', 'seg_map_path')
+
+
+@DATASETS.register_module()
+class LEVIRCDPlusDataset(BaseSegDataset):
+    """Pairs of images of one place, before and after, and what changed.
+
+    LEVIR-CD+ has 985 pairs of 1024 x 1024 pixels, 637 in ``train`` and 348 in
+    ``test``; each of the two holds the folders ``A`` (before), ``B`` (after)
+    and ``label`` (0 unchanged, 255 changed), with one name per pair. Any
+    data of this form can be read.
+
+    A sample names the files as ``img_path``, ``img_path_after`` and
+    ``seg_map_path``, which :class:`LoadImagePair` and
+    :class:`LoadChangeLabel` read: the pair becomes one image of six channels,
+    so that the transforms of mmcv and mmseg treat both halves alike.
+
+    Args:
+        data_prefix (dict): The folders, within ``data_root``, as
+            ``img_path``, ``img_path_after`` and ``seg_map_path``.
+        tile_size (int, optional): Give each pair as square tiles of so many
+            pixels, 16 of 256 for a pair of LEVIR-CD+. A sample says with
+            ``tile``, (top, left, height, width), where it lies; it is cut out
+            while the pair is loaded, and nothing is written. Where the size
+            is no multiple, the last tiles overlap their neighbours. Defaults
+            to None, whole pairs.
+        img_suffix (str): Of the images' names. Defaults to ``'.png'``.
+        **kwargs: The other arguments of mmseg's ``BaseSegDataset``. An
+            ``ann_file`` lists names without suffix, one in a line, to take
+            no others.
+
+    Raises:
+        ValueError: A folder is not given or holds nothing, a pair lacks a
+            file, or an image is smaller than a tile; the message names it.
+    """
+
+    METAINFO = dict(
+        classes=('unchanged', 'changed'), palette=[(0, 0, 0), (255, 255, 255)]
+    )
+
+    def __init__(
+        self,
+        data_prefix: dict[str, str],
+        tile_size: int | None = None,
+        img_suffix: str = '.png',
+        **kwargs,
+    ) -> None:
+        if sorted(data_prefix) != sorted(FOLDERS):
+            raise ValueError(
+                f'data_prefix has {", ".join(data_prefix) or "nothing"}, but '
+                f'pairs need the folders {", ".join(FOLDERS)} of the images '
+                'before, the images after and the labels'
+            )
+        if tile_size is not None and tile_size < 1:
+            raise ValueError(
+                f'tile_size must be at least 1 pixel, got {tile_size}; None '
+                'gives whole pairs'
+            )
+        self.tile_size = tile_size
+        super().__init__(
+            data_prefix=data_prefix, img_suffix=img_suffix, **kwargs
+        )
+        if self.label_map or self.reduce_zero_label:
+            raise ValueError(
+                'reduce_zero_label or metainfo.classes would renumber the '
+                'labels, which are 0 unchanged and 1 changed; leave them out'
+            )
+
+    def load_data_list(self) -> list[dict]:
+        """List the pairs, or their tiles, in the order of their names.
+
+        Raises:
+            ValueError: See the class.
+        """
+        pairs = self._list_pairs()
+        if self.tile_size is None:
+            return pairs
+        return [
+            dict(pair, tile=tile)
+            for pair in pairs
+            for tile in self._tiles_of(pair['img_path'])
+        ]
+
+    def _list_pairs(self) -> list[dict[str, str]]:
+        """The three files of each pair, all of them there."""
+        suffixes = dict.fromkeys(FOLDERS, self.img_suffix)
+        suffixes['seg_map_path'] = self.seg_map_suffix
+        found = {key: self._list_names(key, suffixes[key]) for key in FOLDERS}
+        names = self._wanted(found)
+        missing = [
+            self._path(key, name, suffixes[key])
+            for key in FOLDERS
+            for name in sorted(names - found[key])
+        ]
+        if missing:
+            others = len(missing) - 1
+            more = f', and {others} more files' if others else ''
+            raise ValueError(
+                f'{missing[0]} is missing{more}: a pair is an image before, '
+                'an image after and a label of one name'
+            )
+        return [
+            {key: self._path(key, name, suffixes[key]) for key in FOLDERS}
+            for name in sorted(names)
+        ]
+
+    def _wanted(self, found: dict[str, set[str]]) -> set[str]:
+        """The names of all pairs, or of those that ``ann_file`` lists."""
+        if not self.ann_file:
+            names = set().union(*found.values())
+            if not names:
+                raise ValueError(
+                    f'no pair in {self.data_prefix["img_path"]}: no name '
+                    f'there ends in {self.img_suffix}'
+                )
+            return names
+        lines = fileio.list_from_file(
+            self.ann_file, backend_args=self.backend_args
+        )
+        names = {line.strip() for line in lines} - {''}
+        if not names:
+            raise ValueError(f'{self.ann_file} lists no pair')
+        return names
+
+    def _list_names(self, key: str, suffix: str) -> set[str]:
+        """The names in a folder, without their suffix."""
+        folder = self.data_prefix[key]
+        if not fileio.isdir(folder, backend_args=self.backend_args):
+            raise ValueError(
+                f'folder {folder} does not exist; set data_root and '
+                f'data_prefix.{key} to where the data lies'
+            )
+        files = fileio.list_dir_or_file(
+            folder,
+            list_dir=False,
+            suffix=suffix,
+            backend_args=self.backend_args,
+        )
+        return {name.removesuffix(suffix) for name in files}
+
+    def _path(self, key: str, name: str, suffix: str) -> str:
+        return osp.join(self.data_prefix[key], name + suffix)
+
+    def _tiles_of(self, path: str) -> list[tuple[int, int, int, int]]:
+        """(top, left, height, width) of each tile; reads the file's head."""
+        with fileio.get_local_path(
+            path, backend_args=self.backend_args
+        ) as local:
+            try:
+                with Image.open(local) as image:
+                    width, height = image.size
+            except OSError as error:
+                raise ValueError(
+                    f'{path} is no image that can be read'
+                ) from error
+        side = self.tile_size
+        if min(width, height) < side:
+            raise ValueError(
+                f'{path} has {height} x {width} pixels, less than '
+                f'tile_size={side}; choose smaller tiles'
+            )
+        return [
+            (top, left, side, side)
+            for top in _starts(height, side)
+            for left in _starts(width, side)
+        ]
+
+
+def _starts(length: int, side: int) -> list[int]:
+    """Where tiles begin that cover a length, the last one ending with it."""
+    return [*range(0, length - side, side), length - side]

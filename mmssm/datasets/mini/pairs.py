@@ -1,0 +1,150 @@
+"""Pairs: one sheet of digits, before and after some of them changed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from rich.progress import track
+
+from .digits import SPLITS, DigitBank, load_digit_bank
+from .scenes import (
+    PAPER_TINTS,
+    SEED,
+    draw_glyph,
+    draw_ground,
+    draw_ink,
+    find_place,
+    paint,
+)
+
+PAIRS = dict(train=320, test=80)
+PAIR_SIZE = 96
+DIGITS = (3, 6)  # at least, at most
+GLYPH_SIZES = (28, 44)  # side of the digit's 8x8 field, pixels
+# What becomes of a digit, and how likely.
+FATES = dict(stays=0.55, vanishes=0.16, appears=0.16, moves=0.13)
+MAX_FADE = 0.6  # share of its darkness that ink loses in one of the pictures
+
+# The light of each of the two pictures.
+EXPOSURES = (0.6, 1.1)
+MAX_CAST = 0.12  # share that a colour channel differs from the others
+MAX_SLOPE = 0.25  # share of light that the sides gain and lose
+SHADOWS = (0.25, 0.7)  # light left in a shadow's middle
+SHADOW_SIZES = (12.0, 26.0)  # pixels
+MAX_SHADOWS = 2  # in each picture
+GRAIN = (2.0, 5.0)  # standard deviation
+
+# The pictures that show a digit, for each place where it stands.
+_SHOWN = dict(
+    stays=[('before', 'after')],
+    vanishes=[('before',)],
+    appears=[('after',)],
+    moves=[('before',), ('after',)],
+)
+
+
+@dataclass
+class Pair:
+    """Two pictures of one sheet.
+
+    Attributes:
+        before (np.ndarray): (H, W, 3) uint8, blue-green-red.
+        after (np.ndarray): Likewise.
+        changed (np.ndarray): (H, W) bool, the pixels of the digits that are
+            in one of the two only.
+    """
+
+    before: np.ndarray
+    after: np.ndarray
+    changed: np.ndarray
+
+
+def draw_pairs(split: str, count: int) -> Iterator[Pair]:
+    """Draw the first pairs of a split.
+
+    Args:
+        split (str): ``'train'`` or ``'test'``.
+        count (int): How many.
+
+    Yields:
+        Pair: One after the other, under a progress bar.
+    """
+    bank = load_digit_bank(split)
+    for number in track(range(count), f'drawing {split} pairs'):
+        # A generator of its own makes each pair independent of the others.
+        rng = np.random.default_rng([SEED, SPLITS.index(split), number])
+        yield draw_pair(rng, bank)
+
+
+def draw_pair(rng: np.random.Generator, bank: DigitBank) -> Pair:
+    """Draw one pair; equal generator states give equal pairs.
+
+    Digits stay, vanish, appear or move, each to a place where none has been.
+    Ink fades, in one picture or the other, and the two pictures are taken in
+    different light: their pixels differ everywhere, and what changed cannot
+    be told from the difference alone.
+    """
+    sheets = dict(before=draw_ground(rng, PAIR_SIZE))
+    sheets['after'] = sheets['before'].copy()
+    changed = np.zeros((PAIR_SIZE, PAIR_SIZE), dtype=bool)
+    taken: list[np.ndarray] = []
+    count = int(rng.integers(DIGITS[0], DIGITS[1] + 1))
+    for position in rng.choice(len(bank), size=count, replace=False):
+        glyph = draw_glyph(rng, bank.ink[position], GLYPH_SIZES)
+        inks = _draw_inks(rng)
+        fate = rng.choice(list(FATES), p=list(FATES.values()))
+        for shown in _SHOWN[fate]:
+            corner = find_place(rng, taken, glyph, PAIR_SIZE, max_hidden=0)
+            if corner is None:  # no room is left
+                break
+            for name in shown:
+                mask = paint(sheets[name], glyph, corner, inks[name])
+            taken.append(mask)
+            if fate != 'stays':
+                changed |= mask
+    return Pair(
+        before=take_picture(rng, sheets['before']),
+        after=take_picture(rng, sheets['after']),
+        changed=changed,
+    )
+
+
+def _draw_inks(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """An ink and how it has faded in one of the pictures, if it is there."""
+    ink = draw_ink(rng)
+    faded = ink + rng.uniform(0, MAX_FADE) * (PAPER_TINTS[0] - ink)
+    inks = [ink, faded] if rng.random() < 0.5 else [faded, ink]
+    return dict(zip(('before', 'after'), inks))
+
+
+def take_picture(rng: np.random.Generator, sheet: np.ndarray) -> np.ndarray:
+    """Show a sheet in light of its own.
+
+    The light has a strength, a cast, a slope over the sheet and up to two
+    soft shadows; the picture has grain.
+
+    Args:
+        rng (np.random.Generator): Equal states give equal light.
+        sheet (np.ndarray): (H, W, 3) uint8.
+
+    Returns:
+        np.ndarray: (H, W, 3) uint8.
+    """
+    size = sheet.shape[0]
+    rows, columns = np.mgrid[:size, :size].astype(np.float32)
+    angle = rng.uniform(0, 2 * np.pi)
+    across = (np.cos(angle) * columns + np.sin(angle) * rows) / size
+    light = 1 + rng.uniform(0, MAX_SLOPE) * 2 * (across - across.mean())
+    for _ in range(rng.integers(0, MAX_SHADOWS + 1)):
+        row, column = rng.uniform(0, size, size=2)
+        width, length = rng.uniform(*SHADOW_SIZES, size=2)
+        distance = ((rows - row) / width) ** 2 + (
+            (columns - column) / length
+        ) ** 2
+        depth = 1 - rng.uniform(*SHADOWS)
+        # Steeper at its edge than a bell, as a cast shadow is.
+        light *= 1 - depth / (1 + distance**3)
+    cast = rng.uniform(1 - MAX_CAST, 1 + MAX_CAST, size=3)
+    picture = sheet * light[..., None] * cast * rng.uniform(*EXPOSURES)
+    picture += rng.uniform(*GRAIN) * rng.standard_normal((size, size, 1))
+    return np.clip(picture, 0, 255).astype(np.uint8)

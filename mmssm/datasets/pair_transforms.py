@@ -1,0 +1,141 @@
+"""Loading pairs of images as one image of six channels."""
+
+import cv2
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmengine import fileio
+from mmengine.registry import TRANSFORMS
+
+CHANGED = 255  # in a label file
+
+# A camera's note of how it was held is left unread, as it is for labels.
+_AS_COLOUR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+
+
+@TRANSFORMS.register_module()
+class LoadImagePair(BaseTransform):
+    """Read a pair of images as one image of six channels.
+
+    Channels 0 to 2 are red, green and blue before, 3 to 5 after. These
+    transforms of mmcv and mmseg treat such an image as any other: Resize,
+    RandomResize, RandomFlip, RandomCrop, RandomRotFlip, PackSegInputs and
+    TestTimeAug. So does SegDataPreProcessor, with six means and standard
+    deviations; its ``bgr_to_rgb`` does nothing here, and it pads to a
+    ``size``. Pad and ``interpolation='area'`` do not work: OpenCV has them
+    for four channels at most.
+
+    Required keys: ``img_path``, ``img_path_after`` and, optionally, ``tile``
+    (top, left, height, width), the part of both to keep.
+
+    Added keys: ``img``, (H, W, 6) uint8; ``img_shape`` and ``ori_shape``, its
+    (H, W); ``pair_shape``, the (H, W) of the files.
+
+    Args:
+        backend_args (dict, optional): Of mmengine's file backend. Defaults to
+            None, the local disk.
+
+    Raises:
+        ValueError: A file is no image, or the two differ in size; the message
+            names them.
+    """
+
+    def __init__(self, backend_args: dict | None = None) -> None:
+        self.backend_args = backend_args
+
+    def transform(self, results: dict) -> dict:
+        """Read both images, check and join them."""
+        before, after = (
+            _read(results[key], self.backend_args, _AS_COLOUR)
+            for key in ('img_path', 'img_path_after')
+        )
+        if before.shape != after.shape:
+            raise ValueError(
+                f'{results["img_path"]} has {_size(before)} pixels, but '
+                f'{results["img_path_after"]} has {_size(after)}; the images '
+                'of a pair must have one size'
+            )
+        results['pair_shape'] = before.shape[:2]
+        window = _window(results)
+        # OpenCV's blue, green and red become red, green and blue.
+        halves = [image[window][..., ::-1] for image in (before, after)]
+        results['img'] = np.concatenate(halves, axis=2)
+        results['img_shape'] = results['img'].shape[:2]
+        results['ori_shape'] = results['img'].shape[:2]
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(backend_args={self.backend_args})'
+
+
+@TRANSFORMS.register_module()
+class LoadChangeLabel(BaseTransform):
+    """Read a pair's label: 0 unchanged and 255 changed become 0 and 1.
+
+    Comes after :class:`LoadImagePair`; in a test pipeline after Resize, so
+    that the truth keeps its size, in others before what moves pixels.
+
+    Required keys: ``seg_map_path``, ``pair_shape`` and, optionally, ``tile``
+    (top, left, height, width), the part to keep.
+
+    Added keys: ``gt_seg_map``, (H, W) uint8, and its name in ``seg_fields``.
+
+    Args:
+        backend_args (dict, optional): Of mmengine's file backend. Defaults to
+            None, the local disk.
+
+    Raises:
+        ValueError: The file is no image of one channel, has values other than
+            0 and 255 or another size than the pair; the message names it.
+    """
+
+    def __init__(self, backend_args: dict | None = None) -> None:
+        self.backend_args = backend_args
+
+    def transform(self, results: dict) -> dict:
+        """Read the label, check it and cut its tile."""
+        path = results['seg_map_path']
+        label = _read(path, self.backend_args, cv2.IMREAD_UNCHANGED)
+        if label.ndim != 2:
+            raise ValueError(
+                f'{path} has {label.shape[2]} channels; a label has one, of 0 '
+                'for unchanged and 255 for changed'
+            )
+        if label.shape != results['pair_shape']:
+            height, width = results['pair_shape']
+            raise ValueError(
+                f'{path} has {_size(label)} pixels, but {results["img_path"]} '
+                f'has {height} x {width}; a label has the size of its pair'
+            )
+        changed = label == CHANGED
+        others = label[~changed & (label != 0)]
+        if others.size:
+            raise ValueError(
+                f'{path} has the value {others[0]} in {others.size} pixels; a '
+                'label has 0 for unchanged and 255 for changed'
+            )
+        results['gt_seg_map'] = changed[_window(results)].astype(np.uint8)
+        results.setdefault('seg_fields', []).append('gt_seg_map')
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(backend_args={self.backend_args})'
+
+
+def _read(path: str, backend_args: dict | None, flags: int) -> np.ndarray:
+    """Read an image, in OpenCV's order of colours."""
+    data = np.frombuffer(fileio.get(path, backend_args=backend_args), np.uint8)
+    image = cv2.imdecode(data, flags) if data.size else None
+    if image is None:
+        raise ValueError(f'{path} is no image that can be read')
+    return image
+
+
+def _window(results: dict) -> tuple[slice, slice]:
+    """The part of the files that the sample is."""
+    height, width = results['pair_shape']
+    top, left, height, width = results.get('tile', (0, 0, height, width))
+    return np.s_[top : top + height, left : left + width]
+
+
+def _size(image: np.ndarray) -> str:
+    return f'{image.shape[0]} x {image.shape[1]}'
