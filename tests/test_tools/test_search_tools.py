@@ -171,6 +171,15 @@ def test_top(run, supernet, tmp_path):
     assert len(text.splitlines()[1].split()) == 1 + 2 * 2
 
 
+def test_top_of_the_picture(run, supernet, tmp_path):
+    out = tmp_path / 'x.png'
+    for top, expected in ((1, False), (2, True)):
+        draw(run, supernet, '--out', out, '--top', top)
+        picture = np.array(Image.open(out).convert('RGB'))
+        # v and v_flip are the second choices.
+        assert (picture == (213, 94, 0)).all(-1).any() == expected
+
+
 @pytest.mark.parametrize(
     ('name', 'blocks', 'first'),
     [
