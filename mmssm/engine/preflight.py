@@ -19,6 +19,9 @@ _LAYOUTS = dict(
     ADE20KDataset='ADE20K (ADEChallengeData2016): images/{training,'
     'validation}/ and annotations/{training,validation}/',
     ImageNet='ImageNet-1k: train/<class>/*.JPEG and val/<class>/*.JPEG',
+    LEVIRCDPlusDataset='LEVIR-CD+ '
+    '(https://github.com/S2Looking/Dataset): {train,test}/{A,B,label}/*.png, '
+    'the two images of a pair and its label of one name',
 )
 _DATA_KEYS = ('ann_file', 'data_prefix')
 

@@ -1,9 +1,13 @@
+from pathlib import Path
+
 import pytest
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 from torch.utils.data import Dataset
 
 from mmssm.engine import ConfigError, check_data, check_weights
+
+ROOT = Path(__file__).parents[2]
 
 
 class CocoDataset(Dataset):
@@ -63,6 +67,21 @@ def test_folder_missing(coco):
     text = message(coco)
     assert 'no/such/folder' in text and 'train2017/' in text
     assert '--cfg-options train_dataloader.dataset.data_root=' in text
+
+
+@pytest.mark.parametrize('split', ['train', 'test'])
+def test_layout_of_change_detection(split, tmp_path):
+    path = 'configs/vmamba/changemamba_vmamba-tiny-s1l8_levir-cd-plus.py'
+    cfg = Config.fromfile(ROOT / path)
+    dataset = cfg[f'{split}_dataloader'].dataset
+    dataset.data_root = str(tmp_path)
+    for folder in ('A', 'label'):
+        (tmp_path / split / folder).mkdir(parents=True)
+    text = message(cfg, split)
+    assert f'not found: {tmp_path}/{split}/B ' in text
+    assert 'LEVIR-CD+' in text and '{train,test}/{A,B,label}/*.png' in text
+    (tmp_path / split / 'B').mkdir()
+    check_data(cfg, split)
 
 
 def test_annotations_missing(coco, tmp_path):
