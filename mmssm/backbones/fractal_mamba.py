@@ -11,10 +11,14 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from ..layers import SS2D, ConvDownsample, ConvStem, TreeSSM, VSSBlock
+from ..scans import CROSS, HILBERT, HILBERT_SHIFT
 from .base import Arch
 from .hierarchical import HierarchicalBackbone
 
-_ORDERS = dict(hilbert='hilbert', raster='h')
+# What a tree follows, and the routes of even and odd blocks. Rows and columns
+# have no joints that a shift would move.
+_TREE_ORDERS = dict(hilbert='hilbert', raster='h')
+_ROUTES = dict(hilbert=(HILBERT, HILBERT_SHIFT), raster=(CROSS, CROSS))
 _TINY = dict(
     embed_dims=80,
     depths=(2, 2, 9, 2),
@@ -36,7 +40,8 @@ class FractalMamba(HierarchicalBackbone):
     the one before it, but for a share of tokens whose parent is an earlier
     neighbour, a pathway from an early state to a late position. How the
     authors choose those is not published. The first paper's several Hilbert
-    routes are ``scan='routes'``.
+    routes and their shifts are ``scan='routes'``; which, and where they are
+    shifted, is not published either.
 
     Args:
         arch (str | dict): 'tiny', or a dict of the fields of
@@ -51,8 +56,9 @@ class FractalMamba(HierarchicalBackbone):
               it grows linearly from 0.
 
         scan (str): 'tree', or 'routes' for four scans as in VMamba along the
-            curve, the transposed map's curve and their reverses. Defaults to
-            'tree'.
+            curve, the transposed map's curve and their reverses; every second
+            block has the Hilbert curves shifted, so that other neighbours are
+            parted. Defaults to 'tree'.
         order (str): The curve, 'hilbert' or 'raster'. Defaults to 'hilbert'.
         pathways (float): Share of tokens whose parent is an earlier
             neighbour, for ``scan='tree'``; see
@@ -95,7 +101,7 @@ class FractalMamba(HierarchicalBackbone):
             raise ValueError(
                 f"FractalMamba: scan must be 'tree' or 'routes', got {scan!r}"
             )
-        if order not in _ORDERS:
+        if order not in _ROUTES:
             raise ValueError(
                 "FractalMamba: order must be 'hilbert' or 'raster', got "
                 f'{order!r}'
@@ -105,7 +111,7 @@ class FractalMamba(HierarchicalBackbone):
                 'FractalMamba: pathways must be a share of tokens, 0 to 1, '
                 f'got {pathways}'
             )
-        self._scan = scan, _ORDERS[order], pathways
+        self._scan = scan, order, pathways
         super().__init__(
             arch,
             in_channels,
@@ -130,13 +136,13 @@ class FractalMamba(HierarchicalBackbone):
         kind, order, pathways = self._scan
         ratio = self.arch['ssm_ratio']
         if kind == 'tree':
-            mixer = TreeSSM(embed_dims, order, pathways, ratio)
+            mixer = TreeSSM(embed_dims, _TREE_ORDERS[order], pathways, ratio)
         else:
             mixer = SS2D(
                 embed_dims,
                 ssm_ratio=ratio,
                 gate=True,
-                route_names=_four_routes(order),
+                route_names=_ROUTES[order][index % 2],
             )
         return VSSBlock(
             embed_dims,
@@ -148,9 +154,3 @@ class FractalMamba(HierarchicalBackbone):
 
     def _build_downsample(self, embed_dims: int) -> nn.Module:
         return ConvDownsample(embed_dims, bias=False)
-
-
-def _four_routes(order: str) -> tuple[str, ...]:
-    """A curve, that of the transposed map, and both backwards."""
-    transposed = dict(h='v', hilbert='hilbert_t')[order]
-    return order, transposed, f'{order}_flip', f'{transposed}_flip'

@@ -2,7 +2,7 @@
 
 from . import cross, local  # noqa: F401  (they register their routes)
 from .distortion import structural_distortion, token_distortion
-from .hilbert import HILBERT
+from .hilbert import HILBERT, HILBERT_SHIFT
 from .route import (
     BIDIRECTIONAL,
     CROSS,
@@ -20,6 +20,7 @@ __all__ = [
     'CROSS',
     'FLIP',
     'HILBERT',
+    'HILBERT_SHIFT',
     'cached_routes',
     'parse_routes',
     'register_route',

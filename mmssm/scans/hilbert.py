@@ -14,6 +14,12 @@ from .route import register_route
 # The first paper scans in four directions, which it does not name: a map's
 # curve and its transpose's, forwards and backwards, as VMamba's four are.
 HILBERT = ('hilbert', 'hilbert_t', 'hilbert_flip', 'hilbert_t_flip')
+HILBERT_SHIFT = (
+    'hilbert_shift',
+    'hilbert_t_shift',
+    'hilbert_shift_flip',
+    'hilbert_t_shift_flip',
+)
 
 
 @register_route('hilbert')

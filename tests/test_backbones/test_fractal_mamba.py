@@ -42,16 +42,30 @@ def test_scans_along_trees_or_routes():
     raster = FractalMamba(MINI, order='raster', pathways=0.25)
     for mixer in mixers(raster):
         assert (mixer.order, mixer.pathways) == ('h', 0.25)
-    for order, names in (
-        (
-            'hilbert',
-            ('hilbert', 'hilbert_t', 'hilbert_flip', 'hilbert_t_flip'),
-        ),
-        ('raster', ('h', 'v', 'h_flip', 'v_flip')),
-    ):
-        routes = FractalMamba(MINI, scan='routes', order=order)
-        for mixer in mixers(routes):
-            assert isinstance(mixer, SS2D) and mixer.route_names == names
+
+
+def test_routes_are_shifted_in_every_second_block():
+    plain = ('hilbert', 'hilbert_t', 'hilbert_flip', 'hilbert_t_flip')
+    shifted = (
+        'hilbert_shift',
+        'hilbert_t_shift',
+        'hilbert_shift_flip',
+        'hilbert_t_shift_flip',
+    )
+    found = mixers(FractalMamba(dict(MINI, depths=(2, 1, 1, 1)), 'routes'))
+    assert all(isinstance(mixer, SS2D) for mixer in found)
+    assert [mixer.route_names for mixer in found] == [
+        plain,
+        shifted,
+        plain,
+        shifted,
+        plain,
+    ]
+
+
+def test_rows_and_columns_as_routes():
+    for mixer in mixers(FractalMamba(MINI, 'routes', order='raster')):
+        assert mixer.route_names == ('h', 'v', 'h_flip', 'v_flip')
 
 
 @pytest.mark.parametrize('changes', [dict(pathways=0.0), dict(order='raster')])
