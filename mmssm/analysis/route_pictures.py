@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from mmssm.checkpoint import atomic_write
 from mmssm.scans import parse_routes, route_indices, structural_distortion
+from mmssm.scans.tree import tree_parents
 
 # One of each pair of a route and its reverse, which looks the same.
 DEFAULT_ROUTES = (
@@ -40,7 +41,11 @@ GREY = '#6b7280'
 
 
 def draw_routes(
-    names: str | Sequence[str], height: int, width: int, out: str | Path
+    names: str | Sequence[str],
+    height: int,
+    width: int,
+    out: str | Path,
+    pathways: float = 0.0,
 ) -> None:
     """Draw routes beside each other into one picture.
 
@@ -50,10 +55,11 @@ def draw_routes(
         height (int): Rows of the map.
         width (int): Columns of the map.
         out (str | Path): The picture; its suffix chooses the format.
+        pathways (float): As in :func:`route_figure`. Defaults to 0.
 
     Raises:
-        ValueError: If a route is unknown, the map has no token or the suffix
-            is no known format.
+        ValueError: If a route is unknown or has no tree, the map has no token
+            or the suffix is no known format.
     """
     out = Path(out)
     formats = Figure().canvas.get_supported_filetypes()
@@ -62,13 +68,16 @@ def draw_routes(
             f'cannot write {out}: its suffix must be one of '
             f'{", ".join(sorted(formats))}'
         )
-    figure = route_figure(names, height, width)
+    figure = route_figure(names, height, width, pathways)
     with atomic_write(out) as file:
         figure.savefig(file, format=out.suffix[1:], dpi=150)
 
 
 def route_figure(
-    names: str | Sequence[str], height: int, width: int
+    names: str | Sequence[str],
+    height: int,
+    width: int,
+    pathways: float = 0.0,
 ) -> Figure:
     """A panel per route, with its structural distortion in the title.
 
@@ -77,9 +86,13 @@ def route_figure(
             spaces.
         height (int): Rows of the map.
         width (int): Columns of the map.
+        pathways (float): Draw the tree of
+            :func:`mmssm.scans.tree.tree_parents` that has this share of
+            pathways, in place of the plain route. Defaults to 0.
 
     Raises:
-        ValueError: If a route is unknown or the map has no token.
+        ValueError: If a route is unknown or the map has no token; with
+            pathways, also if a route has zero tokens.
     """
     names = parse_routes(names)
     panel = _panel_size(height, width)
@@ -95,8 +108,8 @@ def route_figure(
         axis = figure.add_axes(
             (*([left, bottom] / figure_size), *(panel / figure_size))
         )
-        _draw_route(axis, name, height, width)
-    _add_foot(figure)
+        _draw_route(axis, name, height, width, pathways)
+    _add_foot(figure, pathways)
     return figure
 
 
@@ -107,21 +120,31 @@ def _panel_size(height: int, width: int) -> np.ndarray:
     return PANEL * np.array([1, np.clip(height / width, 0.25, 2)])
 
 
-def _draw_route(axis: Axes, name: str, height: int, width: int) -> None:
+def _draw_route(
+    axis: Axes, name: str, height: int, width: int, pathways: float
+) -> None:
     indices = route_indices(name, height, width)
     (steps,) = np.nonzero(indices >= 0)
     rows, columns = np.divmod(indices[steps], width)
     points = np.stack([columns, rows], 1)
     lines = np.stack([points[:-1], points[1:]], 1)
-    jumps = np.abs(lines[:, 1] - lines[:, 0]).max(1) > 1
+    thin = np.abs(lines[:, 1] - lines[:, 0]).max(1) > 1
+    if pathways:
+        parents = tree_parents(name, height, width, pathways)
+        leaving = parents[indices[1:]] != indices[:-1]
+        thin |= leaving
     panel = _panel_size(height, width)
     inch = ([width + 0.6, height + 0.6] / panel).max()  # tokens in an inch
     thick = min(0.36 * 72 / inch, 6)  # points
     left, top = ([width - 1, height - 1] - panel * inch) / 2
     axis.set(xlim=(left, width - 1 - left), ylim=(height - 1 - top, top))
-    _add_lines(axis, lines, jumps, steps, linewidth=0.25 * thick, alpha=0.55)
-    _add_lines(axis, lines, ~jumps, steps, linewidth=thick)
-    # For tokens between two jumps: dots that hide under any line.
+    _add_lines(axis, lines, thin, steps, linewidth=0.25 * thick, alpha=0.55)
+    _add_lines(axis, lines, ~thin, steps, linewidth=thick)
+    if pathways:
+        child = indices[1:][leaving]
+        ends = np.stack([parents[child], child], 1)
+        _add_pathways(axis, ends, width, 0.5 * thick)
+    # For tokens between two thin lines: dots that hide under any line.
     axis.scatter(*points.T, 0.5 * thick**2, steps, cmap=COLORS, linewidths=0)
     _mark_end(axis, points[0], 'black', thick)
     _mark_end(axis, points[-1], 'white', thick)
@@ -164,6 +187,23 @@ def _add_lines(
     axis.add_collection(collection)
 
 
+def _add_pathways(
+    axis: Axes, ends: np.ndarray, width: int, linewidth: float
+) -> None:
+    """Lines between the tokens (P, 2) of parents and children."""
+    rows, columns = np.divmod(ends, width)
+    axis.add_collection(
+        LineCollection(
+            np.stack([columns, rows], -1),
+            colors='black',
+            linewidths=linewidth,
+            capstyle='round',
+            zorder=2.5,
+            label='pathways',
+        )
+    )
+
+
 def _mark_end(axis: Axes, point: np.ndarray, color: str, thick: float) -> None:
     axis.plot(
         *point,
@@ -176,7 +216,7 @@ def _mark_end(axis: Axes, point: np.ndarray, color: str, thick: float) -> None:
     )
 
 
-def _add_foot(figure: Figure) -> None:
+def _add_foot(figure: Figure, pathways: float) -> None:
     """What the colours and the numbers mean."""
     width, height = figure.get_size_inches()
     length, thick = 0.4, 0.09 / height
@@ -189,10 +229,7 @@ def _add_foot(figure: Figure) -> None:
     aside = length / 2 + 0.1 / width
     figure.text(0.5 - aside, middle, 'first', ha='right', **style)
     figure.text(0.5 + aside, middle, 'last', ha='left', **style)
-    figure.text(
-        0.5,
-        0.2 / height,
-        'structural distortion, in steps',
-        ha='center',
-        **style,
-    )
+    text = 'structural distortion, in steps'
+    if pathways:
+        text += f'; black: pathways, {100 * pathways:g} % of tokens'
+    figure.text(0.5, 0.2 / height, text, ha='center', **style)

@@ -15,6 +15,7 @@ from mmssm.analysis.route_pictures import (
 )
 from mmssm.scans import route_indices, structural_distortion
 from mmssm.scans.route import _ROUTES, _SIZED_ROUTES
+from mmssm.scans.tree import tree_parents
 
 
 def panels(figure):
@@ -67,6 +68,29 @@ def test_lines_are_the_route(name, height, width):
     if len(lines['jumps'][0]):
         farther = np.abs(np.diff(lines['jumps'][0], axis=1)).max((1, 2))
         assert farther.min() > 1
+
+
+@pytest.mark.parametrize('name', ['h', 'hilbert'])
+def test_pathways_take_the_place_of_steps(name):
+    figure = route_figure(name, 5, 8, pathways=0.25)
+    (axis,) = panels(figure).values()
+    parents = tree_parents(name, 5, 8, 0.25)
+    thin, thick, paths = (
+        c for c in axis.collections if isinstance(c, LineCollection)
+    )
+    edges = set()
+    for lines in (thick, paths):
+        for segment in lines.get_segments():
+            (parent, child) = (segment @ [1, 8]).astype(int)
+            edges.add((parent, child))
+    # Thick steps and pathways are the tree; a row's jump to the next is thin.
+    for segment in thin.get_segments():
+        (before, token) = (segment @ [1, 8]).astype(int)
+        if parents[token] == before:
+            edges.add((before, token))
+    assert edges == {(p, t) for t, p in enumerate(parents) if p >= 0}
+    assert len(paths.get_segments()) == 10
+    assert any('25 % of tokens' in text.get_text() for text in figure.texts)
 
 
 def test_colours_tell_the_time_and_dots_the_ends():
@@ -151,10 +175,12 @@ def test_failed_writing_keeps_the_old_picture(tmp_path, monkeypatch):
         (('spiral', 2, 2, 'routes.png'), "unknown route 'spiral'"),
         (('', 2, 2, 'routes.png'), 'no routes given'),
         (('h', 0, 2, 'routes.png'), 'needs a map, got 0 x 2'),
+        (('w2', 3, 3, 'routes.png', 0.1), 'needs a route without zero'),
+        (('h', 3, 3, 'routes.png', 1.1), 'must be a share of tokens'),
     ],
 )
 def test_bad_requests_write_nothing(tmp_path, arguments, message):
-    *rest, out = arguments
+    name, height, width, out, *share = arguments
     with pytest.raises(ValueError, match=message):
-        draw_routes(*rest, tmp_path / out)
+        draw_routes(name, height, width, tmp_path / out, *share)
     assert not list(tmp_path.iterdir())

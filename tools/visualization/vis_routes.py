@@ -31,6 +31,14 @@ def parse_args() -> argparse.Namespace:
         help=f'which to draw (default: {" ".join(DEFAULT_ROUTES)})',
     )
     parser.add_argument(
+        '--pathways',
+        type=float,
+        default=0.0,
+        metavar='SHARE',
+        help="draw FractalMamba's trees along the routes, in which this share "
+        'of tokens hangs on an earlier neighbour (default: %(default)s)',
+    )
+    parser.add_argument(
         '--out',
         default='routes.png',
         help='the picture, .png, .jpg, .pdf or .svg (default: %(default)s)',
@@ -40,7 +48,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    draw_routes(args.routes, *args.size, args.out)
+    draw_routes(args.routes, *args.size, args.out, args.pathways)
     print(args.out)
 
 
