@@ -7,7 +7,14 @@ import re
 from dataclasses import replace
 
 import pytest
-from recipes import Arch, Family, Recipe, local_mamba_rate, vim_rate
+from recipes import (
+    Arch,
+    Family,
+    Recipe,
+    grootv_rate,
+    local_mamba_rate,
+    vim_rate,
+)
 
 import mmssm
 
@@ -54,6 +61,18 @@ def _local_vmamba_norms(arch: str) -> tuple[re.Pattern, int]:
         r'stages\.\d\.blocks\.\d+\.(norm1|mixer\.(out_norm|merge\.norm))',
     )
     return pattern, 4 + 3 + 3 * blocks
+
+
+def _fractal_mamba_norms(arch: str) -> tuple[re.Pattern, int]:
+    """All are called norm in GrootV, of which it has the blocks."""
+    blocks = sum(mmssm.FractalMamba.arch_settings[arch]['depths'])
+    pattern = _norm_pattern(
+        r'norm\d',
+        r'stem\.norm[12]',
+        r'stages\.\d\.downsample\.norm',
+        r'stages\.\d\.blocks\.\d+\.(norm[12]|mixer\.(h|out)_norm)',
+    )
+    return pattern, 4 + 2 + 3 + 4 * blocks
 
 
 _VMAMBA_DOWNSTREAM = [
@@ -227,7 +246,34 @@ VIM = Family(
     ),
     **_PLAIN,
 )
-FAMILIES = [VMAMBA, SPATIAL_MAMBA, LOCAL_VMAMBA, LOCAL_VIM, VIM]
+# Without an original: GrootV's recipe in classification, and everywhere else
+# that which its authors' tables are compared with.
+FRACTAL_MAMBA = Family(
+    folder='fractal_mamba',
+    model='fractal-mamba',
+    archs={'tiny': Arch(80, 0.1, 0.1, 'tiny')},
+    detectors={'1x': ['tiny'], 'ms-crop-3x': ['tiny']},
+    segmentors={'512x512': ['tiny']},
+    weights='checkpoints/fractal-mamba-',
+    norms=_fractal_mamba_norms,
+    decayed={'A_logs', 'x_proj_weight', 'dt_projs_weight', 'dt_projs_bias'},
+    free={'Ds'},
+    tta_sizes=VMAMBA.tta_sizes,
+    # A cosine under a ramp multiplies it in mmengine.
+    recipe=Recipe(rate=grootv_rate, rate_error=8.5e-3, short_edge=224),
+    others=('fractal-mamba-tiny-routes_8xb128_in1k',),
+    conv_head=960,
+    evaluation_sizes=VMAMBA.evaluation_sizes,
+    evaluation_arch='tiny',
+)
+FAMILIES = [
+    VMAMBA,
+    SPATIAL_MAMBA,
+    LOCAL_VMAMBA,
+    LOCAL_VIM,
+    VIM,
+    FRACTAL_MAMBA,
+]
 
 
 def classifiers() -> list:

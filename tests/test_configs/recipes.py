@@ -34,6 +34,13 @@ def local_mamba_rate(epoch: float) -> float:
     return _cosine((epoch - 20) / 280, 1e-3, 1e-6)
 
 
+def grootv_rate(epoch: float) -> float:
+    """GrootV's: the cosine goes on under the warm-up, timm's default."""
+    if epoch < 20:
+        return 1e-6 + (1e-3 - 1e-6) * epoch / 20
+    return _cosine(epoch / 300, 1e-3, 1e-5)
+
+
 def vim_rate(epoch: float) -> float:
     """Vim's, per epoch; the cosine goes on under the warm-up."""
     epoch = int(epoch)
@@ -71,8 +78,11 @@ class Recipe:
     amp: bool = True
     mixup: float = 0.8
     rate: Callable[[float], float] = swin_rate
+    # Libraries differ in whether a ramp ends with its last step or after it.
+    rate_error: float = 5e-3
     ema: float | None = 1e-4
     sampler: str = 'DefaultSampler'
+    short_edge: int = 256  # of the images that tests cut 224 x 224 from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +111,8 @@ class Family:
     tta_sizes: list[tuple[float, float]] = field(default_factory=list)
     # Whether there is one scale, of a transformer's kind, instead of four.
     plain: bool = False
+    # Channels of the convolution in a classifier's head, if there is one.
+    conv_head: int | None = None
     # Image sizes of the configs that only evaluate, and their arch.
     evaluation_sizes: tuple[int, ...] = ()
     evaluation_arch: str = ''
@@ -155,6 +167,7 @@ class Family:
             'local-vmamba': mmssm.LocalVMamba,
             'local-vim': mmssm.LocalVim,
             'vim': mmssm.Vim,
+            'fractal-mamba': mmssm.FractalMamba,
         }[self.model]
 
     def features(self, arch: str) -> int:

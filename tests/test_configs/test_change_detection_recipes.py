@@ -7,6 +7,7 @@ from recipes import CONFIGS, decayed
 
 import mmssm
 from mmssm.layers import SS2D
+from mmssm.scans import HILBERT
 
 DETECTORS = sorted(CONFIGS.glob('*/changemamba_*_levir-cd-plus.py'))
 DETECTORS = [path for path in DETECTORS if path.parent.name != 'mini']
@@ -23,7 +24,8 @@ def cfg(path):
 
 
 def test_every_family_with_one_is_here():
-    assert {'spatial_mamba', 'vmamba'} <= {p.parent.name for p in DETECTORS}
+    found = {path.parent.name for path in DETECTORS}
+    assert found == {'fractal_mamba', 'spatial_mamba', 'vmamba'}
 
 
 def test_model(cfg, path):
@@ -64,6 +66,9 @@ def test_blocks_are_the_backbones(cfg, path):
             assert mixer.gate == arch['gate']
             assert mixer.route_names == tuple(arch['routes'])
             assert (mixer.conv2d.bias is not None) == arch['conv_bias']
+        if path.parent.name == 'fractal_mamba':
+            assert mixer.gate and mixer.conv2d.bias is None
+            assert mixer.route_names == HILBERT
 
 
 def test_input_is_a_pair(cfg):

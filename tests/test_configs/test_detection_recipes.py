@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from families import (
+    FRACTAL_MAMBA,
     LOCAL_VMAMBA,
     SPATIAL_MAMBA,
     VMAMBA,
@@ -16,6 +17,7 @@ SMALLEST = [
     (VMAMBA, 'tiny-s1l8'),
     (SPATIAL_MAMBA, 'tiny'),
     (LOCAL_VMAMBA, 'tiny'),
+    (FRACTAL_MAMBA, 'tiny'),
 ]
 SCHEDULES = ['1x', 'ms-crop-3x']
 

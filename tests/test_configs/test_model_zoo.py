@@ -106,7 +106,9 @@ def test_readme_tells_each_models_weights(family):
         WEIGHTS.match(row[-1]) for row, _ in readme_rows(family).values()
     ]
     links = [m[1] or m[2] or m[3] for m in weights if not m[4]]
-    assert len(set(links)) == len(links) > 0
+    assert len(set(links)) == len(links)
+    # Its authors released nothing.
+    assert bool(links) == (family.name != 'fractal_mamba')
 
 
 @pytest.mark.parametrize('path', EVALUATION, ids=lambda path: path.stem)
@@ -128,7 +130,7 @@ def test_readme_links_to_files_that_exist(family):
     )
     assert links
     for link in links:
-        assert (family / link).is_file(), link
+        assert (family / link.partition('#')[0]).is_file(), link
 
 
 def test_index_loads_as_mmpretrain_loads_it():

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from families import (
+    FRACTAL_MAMBA,
     LOCAL_VMAMBA,
     SPATIAL_MAMBA,
     VMAMBA,
@@ -89,6 +90,7 @@ def test_schedule(family, size, arch):
         (VMAMBA, 640, 'small-s2l15'),
         (SPATIAL_MAMBA, 512, 'tiny'),
         (LOCAL_VMAMBA, 512, 'tiny'),
+        (FRACTAL_MAMBA, 512, 'tiny'),
     ],
     ids=str,
 )
@@ -135,6 +137,7 @@ def test_augmentation(family, side, arch):
         (VMAMBA, '640x640', 'small-s2l15'),
         (SPATIAL_MAMBA, '512x512', 'tiny'),
         (LOCAL_VMAMBA, '512x512', 'tiny'),
+        (FRACTAL_MAMBA, '512x512', 'tiny'),
     ],
     ids=str,
 )

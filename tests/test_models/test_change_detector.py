@@ -9,25 +9,41 @@ from mmseg.structures import SegDataSample
 
 from mmssm.models import ChangeDetector
 
-STAGES = dict(embed_dims=8, depths=(1, 1, 1, 1), drop_path_rate=0.0)
+STAGES = dict(embed_dims=8, depths=(1, 1, 1, 1))
 BACKBONES = dict(
-    VMamba=dict(type='VMamba', arch=STAGES),
-    SpatialMamba=dict(type='SpatialMamba', arch=STAGES),
-    LocalVMamba=dict(type='LocalVMamba', arch=dict(embed_dims=8)),
+    VMamba=dict(arch=STAGES),
+    SpatialMamba=dict(arch=STAGES),
+    LocalVMamba=dict(arch=dict(embed_dims=8)),
+    FractalMamba=dict(arch=STAGES),
+    # Of one scale.
+    Vim=dict(arch=dict(embed_dims=16, depth=4), out_type='featmap'),
+    LocalVim=dict(
+        arch=dict(embed_dims=16, depth=4, directions=['h v'] * 4),
+        out_type='featmap',
+    ),
 )
 
 
 def build_detector(backbone='VMamba', **options):
     torch.manual_seed(0)
+    plain = backbone in ('Vim', 'LocalVim')
+    # A pyramid of maps of one scale.
+    neck = dict(type='Feature2Pyramid', embed_dim=16, norm_cfg=dict(type='BN'))
     cfg = dict(
         type='mmssm.models.ChangeDetector',
         data_preprocessor=dict(
             type='SegDataPreProcessor', mean=[100] * 6, std=[50] * 6
         ),
-        backbone=dict(out_indices=(0, 1, 2, 3), **BACKBONES[backbone]),
+        backbone=dict(
+            type=backbone,
+            drop_path_rate=0.0,
+            out_indices=(0, 1, 2, 3),
+            **BACKBONES[backbone],
+        ),
+        neck=neck if plain else None,
         decode_head=dict(
             type='mmssm.models.ChangeMambaHead',
-            in_channels=[8, 16, 32, 64],
+            in_channels=[16] * 4 if plain else [8, 16, 32, 64],
             channels=8,
             loss_decode=[
                 dict(type='CrossEntropyLoss'),

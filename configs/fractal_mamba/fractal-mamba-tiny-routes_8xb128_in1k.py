@@ -1,0 +1,3 @@
+_base_ = './_base_/8xb128_in1k.py'
+
+model = dict(backbone=dict(scan='routes'))

@@ -1,0 +1,1 @@
+_base_ = './_base_/8xb128_in1k.py'
