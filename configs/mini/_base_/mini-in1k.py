@@ -32,7 +32,12 @@ train_pipeline = [
     ),
     dict(type='PackInputs'),
 ]
-test_pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    # The images' own size; another one tests at another.
+    dict(type='Resize', scale=48, interpolation='bicubic'),
+    dict(type='PackInputs'),
+]
 # Three sizes; the smaller views are padded and the larger ones cropped.
 tta_model = dict(type='AverageClsScoreTTA')
 tta_pipeline = [

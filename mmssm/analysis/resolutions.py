@@ -1,0 +1,372 @@
+"""A classifier's accuracy over the size of its images."""
+
+import copy
+import gc
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# Unlike pyplot, this needs no display and keeps no state.
+from matplotlib.figure import Figure
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+
+from mmssm.checkpoint import atomic_write
+from mmssm.engine import ConfigError, evaluate
+from mmssm.engine.config import (
+    check_scope,
+    leaf_datasets,
+    load_config,
+    require,
+)
+from mmssm.engine.distributed import prepare_launch
+from mmssm.inference.infer import make_folder
+
+from .benchmark_report import check_plot
+
+FILE_NAME = 'resolutions.png'
+# Which arguments of mmpretrain's transforms make the size of an image; the
+# first one is the size itself.
+_RESIZES = dict(
+    Resize=('scale',),
+    ResizeEdge=('scale',),
+    EfficientNetCenterCrop=('crop_size', 'crop_padding'),
+)
+_CROPS = dict(CenterCrop=('crop_size',))
+# What mmpretrain takes if a config leaves it out.
+_DEFAULTS = dict(crop_padding=32)
+_SET = 'test_dataloader.dataset'
+
+
+@dataclass
+class Resolution:
+    """What was measured at one image size.
+
+    Attributes:
+        size (int): Height and width of the images, pixels.
+        batch (int): Images in a batch of one process.
+        top1 (float): Top-1 accuracy, per cent.
+        top5 (float | None): Top-5 accuracy, per cent; None if the config's
+            evaluator does not measure it.
+    """
+
+    size: int
+    batch: int
+    top1: float
+    top5: float | None
+
+
+def evaluate_resolutions(
+    config: str,
+    checkpoint: str,
+    sizes: Iterable[int],
+    out: str | Path | None = None,
+    work_dir: str | None = None,
+    options: dict | None = None,
+    launcher: str = 'none',
+) -> list[Resolution]:
+    """Evaluate a classifier at several image sizes; print and draw them.
+
+    The table is printed at the end, the picture drawn anew after each size,
+    so a size that fails takes no other result with it.
+
+    Args:
+        config (str): Config file of mmpretrain's kind.
+        checkpoint (str): A file or address, see
+            :func:`mmssm.engine.evaluate`.
+        sizes (Iterable[int]): Heights and widths of the images, pixels; each
+            is evaluated once, the smallest first.
+        out (str | Path, optional): The picture; its suffix chooses the
+            format. Defaults to ``resolutions.png`` in the work directory.
+        work_dir (str, optional): Where the logs go. Defaults to the config's
+            own, else ``work_dirs/<config's name>``.
+        options (dict, optional): Config values to overwrite.
+        launcher (str): What started this process: ``'none'``, ``'pytorch'``,
+            ``'slurm'`` or ``'mpi'``.
+
+    Returns:
+        list[Resolution]: One for each size, the smallest first.
+
+    Raises:
+        ConfigError: A size, the config, its data or an option is unusable.
+        CheckpointError: The checkpoint is unusable or of another model.
+        ValueError: The picture's suffix is no known format.
+    """
+    sizes = check_sizes(sizes)
+    if out is not None:
+        check_plot(out)
+    # A copy: applying options takes their ``_delete_`` keys out.
+    cfg = load_config(config, copy.deepcopy(options), work_dir)
+    _check_classifier(cfg)
+    own = own_size(cfg)
+    changes = {size: size_options(cfg, size) for size in sizes}
+    out = Path(cfg.work_dir) / FILE_NAME if out is None else Path(out)
+    # Not left to evaluate(): before it, every process takes itself for the
+    # first one and would speak.
+    prepare_launch(cfg, launcher)
+    if is_main_process():
+        make_folder(out.parent, '--out')
+    results = []
+    try:
+        for size in sizes:
+            batch = changes[size]['test_dataloader.batch_size']
+            _say(
+                f'[{len(results) + 1}/{len(sizes)}] {size} x {size}, '
+                f'{batch} images per batch ...'
+            )
+            metrics = evaluate(
+                config,
+                checkpoint,
+                work_dir=work_dir,
+                options=copy.deepcopy(options or {}) | changes[size],
+                launcher=launcher,
+            )
+            results.append(_as_result(size, batch, metrics))
+            if is_main_process():
+                draw_resolutions(results, own, Path(config).stem, out)
+            # A runner and its loop hold each other, and with them the model
+            # and the loader's processes.
+            gc.collect()
+    finally:
+        if results:
+            _say(f'{as_table(results)}\n{out}')
+    return results
+
+
+def check_sizes(sizes: Iterable[int]) -> list[int]:
+    """The sizes in rising order, each once.
+
+    Raises:
+        ConfigError: There is none, or one is no positive whole number.
+    """
+    sizes = list(sizes)
+    wrong = [s for s in sizes if not isinstance(s, int) or s < 1]
+    if wrong or not sizes:
+        raise ConfigError(
+            f'--sizes: got {wrong[0] if wrong else "none"}; give whole '
+            'numbers of pixels from 1, e.g. 224 384 512'
+        )
+    return sorted(set(sizes))
+
+
+def own_size(cfg: Config) -> int:
+    """The height and width of the images that the config tests with.
+
+    Args:
+        cfg (Config): A config with a ``test_dataloader``.
+
+    Raises:
+        ConfigError: The test pipeline sets no size, one that is not square,
+            or different ones for the parts of the test set.
+    """
+    sizes = {
+        place: _pipeline_size(dataset.get('pipeline') or [], place)
+        for dataset, place in leaf_datasets(cfg.test_dataloader.dataset, _SET)
+    }
+    if len(set(sizes.values())) > 1:
+        listed = ', '.join(f'{place} {size}' for place, size in sizes.items())
+        raise ConfigError(
+            'the parts of the test set have images of different sizes '
+            f'({listed}); give their pipelines one size'
+        )
+    return next(iter(sizes.values()))
+
+
+def size_options(cfg: Config, size: int) -> dict:
+    """The config values to overwrite for images of another size.
+
+    Everything that makes the size, and precedes it, grows or shrinks by the
+    same factor, rounded down, so that as much of the image is cropped as
+    before: 256 and 224 become 438 and 384. A batch holds no more pixels than
+    the config's own and no more images, but at least one.
+
+    Args:
+        cfg (Config): A config with a ``test_dataloader``.
+        size (int): Height and width of the images, pixels.
+
+    Returns:
+        dict: ``test_dataloader.batch_size``, and the whole pipeline of each
+        part of the test set.
+
+    Raises:
+        ConfigError: See :func:`own_size`.
+    """
+    own = own_size(cfg)
+    options = {}
+    for dataset, place in leaf_datasets(cfg.test_dataloader.dataset, _SET):
+        pipeline = copy.deepcopy(dataset.pipeline)
+        for transform, keys in _size_transforms(pipeline, place):
+            for key in keys:
+                value = transform.get(key, _DEFAULTS.get(key))
+                transform[key] = _scale(value, size, own)
+        # Whole, since single values could not be set in a pipeline that is
+        # itself among the user's options.
+        options[f'{place}.pipeline'] = pipeline
+    batch = cfg.test_dataloader.get('batch_size', 1)
+    fitting = batch * own**2 // size**2
+    options['test_dataloader.batch_size'] = max(1, min(batch, fitting))
+    return options
+
+
+def _pipeline_size(pipeline: Sequence[dict], place: str) -> int:
+    transforms = list(_size_transforms(pipeline, place))
+    if not transforms:
+        found = ', '.join(_name(step['type']) for step in pipeline)
+        raise ConfigError(
+            f'{place}.pipeline sets no image size (found: {found or "none"}); '
+            f'give it one of {", ".join(_RESIZES)}'
+        )
+    transform, (key, *_) = transforms[-1]
+    value = transform[key]
+    sides = {value} if isinstance(value, int) else {*value}
+    if len(sides) > 1:
+        raise ConfigError(
+            f'{place}.pipeline makes images that are not square '
+            f'({_name(transform["type"])}, {key}={tuple(value)}); one number '
+            'is to be their size, so give both sides the same'
+        )
+    return sides.pop()
+
+
+def _size_transforms(
+    pipeline: Sequence[dict], place: str
+) -> Iterator[tuple[dict, tuple[str, ...]]]:
+    """The transforms that make the images' size, and their arguments.
+
+    A crop before the first resizing is of the image's own pixels and stays.
+    """
+    known = _RESIZES
+    for step in pipeline:
+        name = _name(step['type'])
+        if name not in known:
+            continue
+        keys = known[name]
+        value = step.get(keys[0])
+        sides = value if isinstance(value, (list, tuple)) else [value]
+        if not all(isinstance(side, int) and side > 0 for side in sides):
+            raise ConfigError(
+                f'{place}.pipeline has {name} with {keys[0]}={value}; the '
+                'sizes to change must be there, whole numbers from 1'
+            )
+        yield step, keys
+        known = _RESIZES | _CROPS
+
+
+def _scale(
+    value: int | Sequence[int], size: int, own: int
+) -> int | tuple[int, ...]:
+    """Pixels times ``size / own``, rounded down: without a float's errors."""
+    if isinstance(value, int):
+        return value * size // own
+    return tuple(side * size // own for side in value)
+
+
+def _check_classifier(cfg: Config) -> None:
+    """Raise a ConfigError unless testing gives one top-1 accuracy."""
+    scope = check_scope(cfg, 'accuracy over image sizes')
+    if scope != 'mmpretrain':
+        raise ConfigError(
+            f"config {cfg.filename} is {scope}'s, but accuracy over image "
+            "sizes is a classifier's; give a config of mmpretrain"
+        )
+    require(
+        cfg,
+        'test_dataloader',
+        'test_evaluator',
+        purpose='accuracy over image sizes',
+    )
+    metrics = cfg.test_evaluator
+    metrics = metrics if isinstance(metrics, (list, tuple)) else [metrics]
+    if not any(_gives_top1(metric) for metric in metrics):
+        found = ', '.join(_name(metric['type']) for metric in metrics)
+        raise ConfigError(
+            f'the test_evaluator of {cfg.filename} ({found}) gives no top-1 '
+            "accuracy; set it to dict(type='Accuracy', topk=(1, 5))"
+        )
+
+
+def _gives_top1(metric: dict) -> bool:
+    topk, thresholds = metric.get('topk', 1), metric.get('thrs')
+    return (
+        _name(metric['type']) == 'Accuracy'
+        and 1 in (topk if isinstance(topk, (list, tuple)) else [topk])
+        # With several, there are several accuracies.
+        and not (isinstance(thresholds, (list, tuple)) and thresholds[1:])
+    )
+
+
+def _name(kind: str | type) -> str:
+    """A type's name without its scope."""
+    kind = kind if isinstance(kind, str) else kind.__name__
+    return kind.rpartition('.')[2]
+
+
+def _as_result(size: int, batch: int, metrics: dict) -> Resolution:
+    # Less the prefix, which the evaluator lets a config choose.
+    values = {key.rpartition('/')[2]: metrics[key] for key in metrics}
+    return Resolution(size, batch, values['top1'], values.get('top5'))
+
+
+def as_table(results: Sequence[Resolution]) -> str:
+    """The results as lines of text: pixels, per cent, images."""
+    lines = [f'{"size":>6}{"top-1":>9}{"top-5":>9}{"images per batch":>19}']
+    for result in results:
+        top5 = '-' if result.top5 is None else f'{result.top5:.2f}'
+        lines.append(
+            f'{result.size:>6}{result.top1:>9.2f}{top5:>9}{result.batch:>19}'
+        )
+    return '\n'.join(lines)
+
+
+def draw_resolutions(
+    results: Sequence[Resolution], own: int, title: str, out: str | Path
+) -> None:
+    """Draw top-1 accuracy over the image size.
+
+    Args:
+        results (Sequence[Resolution]): At least one, in rising order.
+        own (int): The size that the config tests at, pixels; it is marked.
+        title (str): Whose accuracies they are.
+        out (str | Path): The picture; its suffix chooses the format.
+
+    Raises:
+        ValueError: The suffix is no known format.
+    """
+    out = Path(out)
+    check_plot(out)
+    figure = Figure(figsize=(5.5, 4), layout='constrained')
+    axis = figure.subplots()
+    sizes = [result.size for result in results]
+    accuracies = [result.top1 for result in results]
+    mark = dict(color='gray', linestyle=':')
+    axis.axvline(own, label=f"the config's size ({own} px)", **mark)
+    axis.plot(sizes, accuracies, marker='o', markersize=4)
+    ground = dict(facecolor='white', edgecolor='none', alpha=0.8, pad=0.6)
+    for point in zip(sizes, accuracies):
+        axis.annotate(
+            f'{point[1]:.1f}',
+            point,
+            xytext=(0, 7),  # points
+            textcoords='offset points',
+            ha='center',
+            fontsize='small',
+            bbox=ground,
+        )
+    # Sizes are chosen by factors, and small ones would lie too close.
+    axis.set_xscale('log')
+    axis.set_xticks(sizes, map(str, sizes))
+    axis.tick_params('x', which='minor', bottom=False, labelbottom=False)
+    axis.margins(0.08, 0.15)  # for the numbers
+    axis.set_xlabel('image size (px)')
+    axis.set_ylabel('top-1 accuracy (%)')
+    axis.set_title(title, fontsize='medium')
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize='small')
+    with atomic_write(out) as file:
+        figure.savefig(file, format=out.suffix[1:], dpi=150)
+
+
+def _say(message: str) -> None:
+    """Print a line; the first process speaks for all."""
+    if is_main_process():
+        print(message, flush=True)
