@@ -4,15 +4,18 @@ import inspect
 import linecache
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+import torch.distributed as dist
 from mmengine.dist import is_main_process
 
 from mmssm.checkpoint import CheckpointError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+_LAST_RELEASE = 0.3  # seconds; it takes a moment of the interpreter's
 
 
 class ConfigError(ValueError):
@@ -28,13 +31,15 @@ def run_tool(main: Callable[[], None]) -> None:
     Such an error prints as ``<tool>: error: <message>`` and exits with
     status 2, argparse's own status. Any other exception is a defect of the
     program and keeps its traceback. Under a launcher every process fails
-    alike, so only the first one of a machine speaks.
+    alike, so only the first one of a machine speaks. The process group is
+    ended unless the program failed: other processes may not get that far.
 
     Args:
         main (Callable): The tool's body, without arguments.
     """
     try:
         main()
+        _end_group()
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
@@ -43,7 +48,21 @@ def run_tool(main: Callable[[], None]) -> None:
         if os.environ.get('LOCAL_RANK', '0') == '0':
             tool = os.path.basename(sys.argv[0])
             print(f'{tool}: error: {one_line(error)}', file=sys.stderr)
+        _end_group()
         sys.exit(2)
+
+
+def _end_group() -> None:
+    """End the process group, before the interpreter ends under it.
+
+    A thread of gloo that has yet to release its last tensor needs the
+    interpreter; if that is ending already, the process aborts, and torchrun
+    takes a finished training for a failed one. DistributedDataParallel keeps
+    these threads alive beyond the group (PyTorch 2.11), so it is given time.
+    """
+    if dist.is_initialized():
+        dist.destroy_process_group()
+        time.sleep(_LAST_RELEASE)
 
 
 def warn(message: str) -> None:

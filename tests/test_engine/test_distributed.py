@@ -3,7 +3,7 @@ import torch
 import torch.distributed as dist
 from mmengine.config import Config
 
-from mmssm.engine import ConfigError, distributed
+from mmssm.engine import ConfigError, distributed, errors, run_tool
 from mmssm.engine.distributed import prepare_launch
 
 
@@ -46,6 +46,31 @@ def test_cpu(cfg, one_of_one):
         broadcast_buffers=False,
         find_unused_parameters=True,
     )
+
+
+def test_a_tool_ends_the_group(cfg, one_of_one, monkeypatch):
+    waits = []
+    monkeypatch.setattr(errors.time, 'sleep', waits.append)
+    run_tool(lambda: prepare_launch(cfg, 'pytorch'))
+    assert not dist.is_initialized() and waits
+
+    def refuse():
+        prepare_launch(cfg, 'pytorch')
+        raise ConfigError('no such data')
+
+    with pytest.raises(SystemExit):
+        run_tool(refuse)
+    assert not dist.is_initialized() and len(waits) == 2
+
+
+def test_a_tool_that_fails_does_not_wait_for_others(cfg, one_of_one):
+    def fail():
+        prepare_launch(cfg, 'pytorch')
+        raise AssertionError
+
+    with pytest.raises(AssertionError):
+        run_tool(fail)
+    assert dist.is_initialized()
 
 
 def test_sync_bn_on_the_cpu(cfg, one_of_one, capsys):
