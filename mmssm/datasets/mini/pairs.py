@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from rich.progress import track
 
-from .digits import SPLITS, DigitBank, load_digit_bank
+from .digits import DigitBank
 from .scenes import (
     PAPER_TINTS,
-    SEED,
+    draw_all,
     draw_glyph,
     draw_ground,
     draw_ink,
@@ -69,11 +68,7 @@ def draw_pairs(split: str, count: int) -> Iterator[Pair]:
     Yields:
         Pair: One after the other, under a progress bar.
     """
-    bank = load_digit_bank(split)
-    for number in track(range(count), f'drawing {split} pairs'):
-        # A generator of its own makes each pair independent of the others.
-        rng = np.random.default_rng([SEED, SPLITS.index(split), number])
-        yield draw_pair(rng, bank)
+    yield from draw_all(draw_pair, split, count, 'pairs')
 
 
 def draw_pair(rng: np.random.Generator, bank: DigitBank) -> Pair:

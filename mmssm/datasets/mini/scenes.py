@@ -1,7 +1,8 @@
 """Scenes: several handwritten digits on textured ground."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -22,6 +23,8 @@ MAX_INK_TINT = 80.0
 MAX_TILT = 8.0  # degrees
 MAX_HIDDEN = 0.05  # share of a digit that one laid over it may cover
 PLACEMENT_TRIES = 20
+
+_Drawn = TypeVar('_Drawn')
 
 
 @dataclass
@@ -62,11 +65,28 @@ def draw_scenes(split: str, count: int) -> Iterator[Scene]:
     Yields:
         Scene: One after the other, under a progress bar.
     """
+    yield from draw_all(draw_scene, split, count, 'scenes')
+
+
+def draw_all(
+    draw: Callable[[np.random.Generator, DigitBank], _Drawn],
+    split: str,
+    count: int,
+    name: str,
+) -> Iterator[_Drawn]:
+    """Draw the first ``count`` of a split's, under a progress bar.
+
+    Args:
+        draw (Callable): Draws one.
+        split (str): ``'train'`` or ``'test'``.
+        count (int): How many.
+        name (str): What they are called on the progress bar.
+    """
     bank = load_digit_bank(split)
-    for number in track(range(count), f'drawing {split} scenes'):
-        # A generator of its own makes each scene independent of the others.
+    for number in track(range(count), f'drawing {split} {name}'):
+        # A generator of its own makes each independent of the others.
         rng = np.random.default_rng([SEED, SPLITS.index(split), number])
-        yield draw_scene(rng, bank)
+        yield draw(rng, bank)
 
 
 def draw_scene(rng: np.random.Generator, bank: DigitBank) -> Scene:
