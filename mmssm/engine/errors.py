@@ -3,11 +3,13 @@
 import inspect
 import linecache
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import torch.distributed as dist
 from mmengine.dist import is_main_process
@@ -15,6 +17,10 @@ from mmengine.dist import is_main_process
 from mmssm.checkpoint import CheckpointError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+_IN_WORKER = re.compile(r'Caught \w+ in DataLoader worker process \d+\.\n')
+_PLACE = re.compile(
+    r'^  File "(?P<file>.+)", line (?P<line>\d+), in .*$', re.M
+)
 _LAST_RELEASE = 0.3  # seconds; it takes a moment of the interpreter's
 
 
@@ -30,9 +36,9 @@ def run_tool(main: Callable[[], None]) -> None:
 
     Such an error prints as ``<tool>: error: <message>`` and exits with
     status 2, argparse's own status. Any other exception is a defect of the
-    program and keeps its traceback. Under a launcher every process fails
-    alike, so only the first one of a machine speaks. The process group is
-    ended unless the program failed: other processes may not get that far.
+    program and keeps its traceback. What several processes find is printed
+    once. The process group is ended unless the program failed: other
+    processes may not get that far.
 
     Args:
         main (Callable): The tool's body, without arguments.
@@ -45,11 +51,23 @@ def run_tool(main: Callable[[], None]) -> None:
     except Exception as error:
         if not is_users_error(error):
             raise
-        if os.environ.get('LOCAL_RANK', '0') == '0':
-            tool = os.path.basename(sys.argv[0])
-            print(f'{tool}: error: {one_line(error)}', file=sys.stderr)
+        tool, text = os.path.basename(sys.argv[0]), one_line(error)
+        if _is_first_to_say(text):
+            print(f'{tool}: error: {text}', file=sys.stderr, flush=True)
         _end_group()
         sys.exit(2)
+
+
+def _is_first_to_say(text: str) -> bool:
+    """Whether no other process has said the same."""
+    if not dist.is_initialized():
+        # A config is the same for all; data, which may differ, come later.
+        return os.environ.get('LOCAL_RANK', '0') == '0'
+    try:
+        store = dist.distributed_c10d._get_default_store()
+        return store.add(f'mmssm error: {text}', 1) == 1
+    except RuntimeError:  # the process that keeps it has gone
+        return True
 
 
 def _end_group() -> None:
@@ -75,6 +93,8 @@ def one_line(error: BaseException) -> str:
     """The error's message without line breaks."""
     # str(KeyError) puts its message in quotes.
     text = error.args[0] if isinstance(error, KeyError) else str(error)
+    if (told := _told_by_worker(error)) is not None:
+        text = told.text
     hint = _known_arguments(error) or _other_scope(text)
     return ' '.join(f'{text}{hint}'.split())
 
@@ -113,12 +133,41 @@ def is_users_error(error: BaseException) -> bool:
         return True
     if not isinstance(error, (ValueError, TypeError, KeyError, RuntimeError)):
         return False
+    if (told := _told_by_worker(error)) is not None:
+        return told.is_raise_of_mmssm
     raised = _innermost(error.__traceback__)
     file = Path(raised.tb_frame.f_code.co_filename)
     if file.name == 'build_functions.py' and 'mmengine' in file.parts:
         return isinstance(error, (TypeError, KeyError))
-    written_here = linecache.getline(str(file), raised.tb_lineno).lstrip()
+    return _is_raise_of_mmssm(file, raised.tb_lineno)
+
+
+def _is_raise_of_mmssm(file: Path, line: int) -> bool:
+    written_here = linecache.getline(str(file), line).lstrip()
     return _PACKAGE in file.parents and written_here.startswith('raise ')
+
+
+class _Told(NamedTuple):
+    """What a process that loads data told of its error."""
+
+    text: str
+    is_raise_of_mmssm: bool
+
+
+def _told_by_worker(error: BaseException) -> _Told | None:
+    """An error of a DataLoader's process, which PyTorch raises anew here.
+
+    Its message is the traceback of that process.
+    """
+    if not _IN_WORKER.match(str(error)):
+        return None
+    *_, place = _PLACE.finditer(str(error))
+    rest = str(error)[place.end() :]
+    # Its source and the marks below that are indented.
+    kind = re.search(r'^[\w.]+: ', rest, re.MULTILINE)
+    text = rest[kind.end() :] if kind else rest
+    file, line = Path(place['file']), int(place['line'])
+    return _Told(text, _is_raise_of_mmssm(file, line))
 
 
 def _innermost(traceback: TracebackType) -> TracebackType:

@@ -1,7 +1,11 @@
+import os
+import subprocess
 import sys
 
 import pytest
+import torch
 from mmengine.registry import MODELS
+from torch.utils.data import DataLoader
 
 from mmssm.checkpoint import CheckpointError
 from mmssm.engine import ConfigError, run_tool
@@ -82,6 +86,73 @@ def test_what_the_registry_finds(capsys, monkeypatch):
 def test_defects_keep_their_traceback(main):
     with pytest.raises((ValueError, KeyError, TypeError)):
         run_tool(main)
+
+
+class Broken(torch.utils.data.Dataset):
+    """Fails in the way that it is told to."""
+
+    def __init__(self, fail):
+        self.fail = fail
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self.fail()
+
+
+def load(fail):
+    """Read a data set in a process of its own."""
+    return lambda: next(iter(DataLoader(Broken(fail), num_workers=1)))
+
+
+def test_what_loading_processes_find(capsys, monkeypatch):
+    def spiral():
+        return route_indices('spiral', 2, 2)
+
+    with pytest.raises(ValueError) as plain:
+        spiral()
+    status, text = outcome(capsys, monkeypatch, load(spiral))
+    assert (status, text) == (2, f'train.py: error: {plain.value}\n')
+
+
+@pytest.mark.parametrize(
+    'fail', [raising(ValueError('a bug')), raising(AssertionError())]
+)
+def test_defects_of_loading_processes_keep_their_traceback(fail):
+    with pytest.raises((ValueError, AssertionError), match='Original Trace'):
+        run_tool(load(fail))
+
+
+SCRIPT = """
+import sys, torch.distributed as dist
+from mmssm.engine import ConfigError, run_tool
+
+def main():
+    dist.init_process_group('gloo')
+    if str(dist.get_rank()) in sys.argv[1]:
+        raise ConfigError(sys.argv[2])
+
+run_tool(main)
+"""
+
+
+@pytest.mark.parametrize('failing', ['0', '1', '01'])
+def test_of_several_processes_one_speaks(failing, tmp_path):
+    script = tmp_path / 'tool.py'
+    script.write_text(SCRIPT)
+    done = subprocess.run(
+        [
+            *(sys.executable, '-m', 'torch.distributed.run', '--standalone'),
+            *('--nproc-per-node=2', script, failing, 'a reason'),
+        ],
+        env=dict(os.environ, CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1'),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode != 0
+    assert done.stderr.count('tool.py: error: a reason') == 1
 
 
 def test_other_processes_are_silent(capsys, monkeypatch):
