@@ -69,13 +69,13 @@ void run_tasks(const Split& split, int64_t scratch_size, const Run& run) {
   std::atomic<int64_t> next{0};
   std::vector<std::atomic<int64_t>> done(lines);
   at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
-    T* scratch = scratch_of_thread<T>(scratch_size);
+    const Scratch<T> scratch(scratch_size);
     for (int64_t i; (i = next++) < split.tasks();) {
       std::atomic<int64_t>& before = done[i % lines];
       // The task before it is under way on another thread, if not done.
       while (before.load(std::memory_order_acquire) < i / lines)
         std::this_thread::yield();
-      run(i, scratch);
+      run(i, scratch.data());
       before.fetch_add(1, std::memory_order_release);
     }
   });

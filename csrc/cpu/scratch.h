@@ -2,17 +2,33 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace mmssm {
 
-// Kept until the thread ends: some hundred KB, which fresh from the system
-// would cost as much as a small map's whole scan.
+// Room for `size` values, not set to anything. What most maps need is kept
+// until the thread ends: fresh from the system it would cost as much as a small
+// map's whole scan. More than that goes back with this object.
 template <typename T>
-T* scratch_of_thread(int64_t size) {
-  thread_local std::vector<T> memory;
-  if (int64_t(memory.size()) < size) memory.resize(size);
-  return memory.data();
-}
+class Scratch {
+ public:
+  explicit Scratch(int64_t size) {
+    if (size > kKeptBytes / int64_t(sizeof(T))) {
+      own_.reset(new T[size]);
+      data_ = own_.get();
+      return;
+    }
+    thread_local std::vector<T> kept;
+    if (int64_t(kept.size()) < size) kept.resize(size);
+    data_ = kept.data();
+  }
+  T* data() const { return data_; }
+
+ private:
+  static constexpr int64_t kKeptBytes = 8 << 20;
+  std::unique_ptr<T[]> own_;
+  T* data_;
+};
 
 }  // namespace mmssm

@@ -45,9 +45,9 @@ void run_forward(const FusionInputs& in, const Tensor& out) {
   const Pieces pieces(in.size, sizeof(T));
   T* y = out.mutable_data_ptr<T>();
   at::parallel_for(0, pieces.count(), 1, [&](int64_t begin, int64_t end) {
-    T* scratch = scratch_of_thread<T>(kernels.scratch_size(in.size));
+    const Scratch<T> scratch(kernels.scratch_size(in.size));
     for (int64_t i = begin; i < end; ++i)
-      kernels.forward(p, y, pieces[i], scratch);
+      kernels.forward(p, y, pieces[i], scratch.data());
   });
 }
 
@@ -70,12 +70,12 @@ void run_backward(const FusionInputs& in, const FusionGrads<T>& grads) {
   const FusionArgs<T> p = make_args<T>(in);
   const Pieces pieces(in.size, sizeof(T));
   at::parallel_for(0, pieces.count(), 1, [&](int64_t begin, int64_t end) {
-    T* scratch = scratch_of_thread<T>(kernels.scratch_size(in.size));
+    const Scratch<T> scratch(kernels.scratch_size(in.size));
     FusionGrads<T> own = grads;
     own.taps += at::get_thread_num() * kTaps * in.size.channels;
     if (own.d) own.d += at::get_thread_num() * in.size.channels;
     for (int64_t i = begin; i < end; ++i)
-      kernels.backward(p, own, pieces[i], scratch);
+      kernels.backward(p, own, pieces[i], scratch.data());
   });
 }
 

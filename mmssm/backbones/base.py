@@ -189,7 +189,7 @@ class SSMBackbone(BaseModule):
         own = self.state_dict()
         fresh = [k for k in own if k not in weights]
         unknown = [
-            k for k in weights if k not in own and not _of_output_norm(k)
+            k for k in weights if k not in own and not self._may_start_fresh(k)
         ]
         missing = [k for k in fresh if not self._may_start_fresh(k)]
         reshaped = [
@@ -213,8 +213,11 @@ class SSMBackbone(BaseModule):
         return weights
 
     def _may_start_fresh(self, key: str) -> bool:
-        """Whether a pretrained file may lack this tensor."""
-        return _of_output_norm(key)
+        """Whether a file may lack this tensor, or hold it without use.
+
+        So it is with the norms of outputs: a classifier has one alone.
+        """
+        return re.match(r'norm\d*\.', key) is not None
 
     @staticmethod
     def _own_weights(
@@ -268,7 +271,3 @@ class SSMBackbone(BaseModule):
             'Set arch, and what else the model is built with, to what the '
             'file holds, or choose another file'
         )
-
-
-def _of_output_norm(key: str) -> bool:
-    return re.match(r'norm\d*\.', key) is not None

@@ -60,8 +60,8 @@ class FractalMamba(HierarchicalBackbone):
             block has the Hilbert curves shifted, so that other neighbours are
             parted. Defaults to 'tree'.
         order (str): The curve, 'hilbert' or 'raster'. Defaults to 'hilbert'.
-        pathways (float): Share of tokens whose parent is an earlier
-            neighbour, for ``scan='tree'``; see
+        pathways (float, optional): Share of tokens whose parent is an earlier
+            neighbour, for ``scan='tree'`` alone; see
             :func:`mmssm.scans.tree.tree_parents`. Defaults to 0.1.
         in_channels (int): Image channels. Defaults to 3.
         drop_path_rate (float, optional): Defaults to the arch's own.
@@ -88,7 +88,7 @@ class FractalMamba(HierarchicalBackbone):
         arch: Arch = 'tiny',
         scan: str = 'tree',
         order: str = 'hilbert',
-        pathways: float = 0.1,
+        pathways: float | None = None,
         in_channels: int = 3,
         drop_path_rate: float | None = None,
         out_indices: Sequence[int] = (3,),
@@ -106,6 +106,13 @@ class FractalMamba(HierarchicalBackbone):
                 "FractalMamba: order must be 'hilbert' or 'raster', got "
                 f'{order!r}'
             )
+        if scan == 'routes' and pathways is not None:
+            raise ValueError(
+                "FractalMamba: pathways are a tree's, but scan is 'routes'; "
+                'leave one of them out'
+            )
+        if pathways is None:
+            pathways = 0.1
         if not 0 <= pathways <= 1:
             raise ValueError(
                 'FractalMamba: pathways must be a share of tokens, 0 to 1, '

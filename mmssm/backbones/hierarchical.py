@@ -81,6 +81,9 @@ class HierarchicalBackbone(SSMBackbone):
             embed_dims *= 2
         self._freeze_stages()
 
+    def _may_start_fresh(self, key: str) -> bool:
+        return not self.norms_feed_stages and super()._may_start_fresh(key)
+
     def _build_stem(self, in_channels: int, embed_dims: int) -> nn.Module:
         """Image (B, 3, H, W) -> tokens (B, H / 4, W / 4, C)."""
         raise NotImplementedError

@@ -17,6 +17,10 @@ from .key_map import (
 )
 
 NAME = 'groot_v'
+NOTE = (
+    'weights of GrootV, which learnt with a tree of each image: for '
+    "FractalMamba's fixed trees a start of training, no finished model"
+)
 
 _BLOCK, _BLOCK_TO = 'levels.#.blocks.#', 'stages.#.blocks.#'
 _DOWN, _DOWN_TO = 'levels.#.downsample', 'stages.#.downsample'

@@ -1,6 +1,6 @@
 """Recognising the original authors' checkpoints and converting them.
 
-A family (VMamba, ...) is a module with three names:
+A family (VMamba, ...) is a module with these names:
 
 ``NAME`` (str)
     The family's name, as ``meta['mmssm']['family']`` holds it.
@@ -12,13 +12,17 @@ A family (VMamba, ...) is a module with three names:
     ``head.`` prefixes, and the ``arch`` that they fit: a name or, for a model
     that has none, a dict. Raises :class:`CheckpointError` for a key that is
     unknown or missing and for a wrong shape.
+``NOTE`` (str, optional)
+    A warning to whoever loads such a file.
 
 A new family is one such module, written with :mod:`.key_map`, and its place
 in ``_FAMILIES``.
 """
 
+import logging
 from typing import Any, NamedTuple
 
+from mmengine.logging import print_log
 from torch import Tensor
 
 from . import (
@@ -91,6 +95,8 @@ def convert_upstream(checkpoint: Any, source: str) -> dict | None:
         raise CheckpointError(
             f'{source} looks like {family.NAME}, but {error}'
         ) from error
+    if note := getattr(family, 'NOTE', None):
+        print_log(f'{source}: {note}', 'current', logging.WARNING)
     state_dict = {f'{_BACKBONE}{k}': v for k, v in backbone.items()}
     state_dict.update({f'head.{k}': v for k, v in head.items()})
     state_dict.update(found.others)

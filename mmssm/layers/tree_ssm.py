@@ -8,7 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..ops import tree_scan
-from ..scans.tree import cached_parents
+from ..scans.tree import cached_tree
 from .slices import by_slices
 from .ssm_init import linear_init, s4d_log_rates, step_bias, step_weight
 
@@ -76,11 +76,19 @@ class TreeSSM(BaseModule):
     def _read_out(
         self, states: Tensor, readout: Tensor, tokens: Tensor, x: Tensor
     ) -> Tensor:
-        dtype = self.h_norm.weight.dtype
-        h = self.h_norm(states.to(dtype))
-        y = self.out_norm((readout * h + self.Ds * tokens).to(dtype))
+        dtype = self.out_norm.weight.dtype
+        y = readout * self._norm_states(states) + self.Ds * tokens
+        y = self.out_norm(y.to(dtype))
         gate = F.linear(x, self.in_proj.weight[len(self.Ds) :])
         return self.out_proj(y * self.act(gate))
+
+    def _norm_states(self, states: Tensor) -> Tensor:
+        # In the states' own dtype, which may hold what 16 bits cannot.
+        norm = self.h_norm
+        weight, bias = (p.to(states.dtype) for p in (norm.weight, norm.bias))
+        return F.layer_norm(
+            states, norm.normalized_shape, weight, bias, norm.eps
+        )
 
     def scan(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """States (B, H, W, C) of tokens, and their weights (B, H, W, 1)."""
@@ -92,7 +100,7 @@ class TreeSSM(BaseModule):
             dt.flatten(1, 2),
             -torch.exp(self.A_logs.squeeze(1)),
             B.flatten(1),
-            parents=cached_parents(
+            parents=cached_tree(
                 self.order, height, width, self.pathways, x.device
             ),
             dt_weight=self.dt_projs_weight[0],

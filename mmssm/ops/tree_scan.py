@@ -1,6 +1,7 @@
 """The tree scan: a selective recurrence over a rooted tree, there and back."""
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -145,12 +146,14 @@ def tree_order(parents: Tensor) -> Tensor:
     """The order in which a tree is passed: depth first, parents before.
 
     It is computed once for each tensor, on the CPU, and kept as long as the
-    tensor is. A chain of tokens without branches stays together, so that a
-    pass along it need not leave the processor's registers.
+    tensor is and stays the same. A chain of tokens without branches stays
+    together, so that a pass along it need not leave the processor's registers.
 
     Args:
         parents (Tensor): Index of each token's parent (L,), int32 or int64,
-            -1 for the root.
+            -1 for the root. On a GPU it may be changed in place, but not
+            through ``.data`` or another library that shares its memory: that
+            is not seen.
 
     Returns:
         Tensor: (2, L) int32 on the same device, not to be changed: the token
@@ -169,11 +172,29 @@ def tree_order(parents: Tensor) -> Tensor:
         return torch.ops.mmssm.tree_order(parents)
     if parents.is_inference():  # does not tell whether it was changed
         return _find_order(parents)
-    version, order = _KNOWN_ORDERS.get(parents, (None, None))
-    if version != parents._version:
-        order = _find_order(parents)
-        _KNOWN_ORDERS[parents] = parents._version, order
-    return order
+    known = _KNOWN_ORDERS.get(parents)
+    if known is None or not known.is_of(parents):
+        known = _KNOWN_ORDERS[parents] = _KnownOrder.find(parents)
+    return known.order
+
+
+class _KnownOrder(NamedTuple):
+    """An order and the state of the parents that it was found for."""
+
+    order: Tensor
+    version: int
+    content: Tensor | None
+
+    @classmethod
+    def find(cls, parents: Tensor) -> '_KnownOrder':
+        # Reading a GPU's memory again would cost more than it is worth.
+        content = parents.clone() if parents.is_cpu else None
+        return cls(_find_order(parents), parents._version, content)
+
+    def is_of(self, parents: Tensor) -> bool:
+        if self.content is None:
+            return self.version == parents._version
+        return torch.equal(self.content, parents)
 
 
 _KNOWN_ORDERS = WeakTensorKeyDictionary()
@@ -185,8 +206,7 @@ def _find_order(parents: Tensor) -> Tensor:
             'tree_scan: parents must be (L,) int32 or int64, got '
             f'{tuple(parents.shape)} {parents.dtype}'
         )
-    indices = parents.cpu().numpy().astype(np.int64)
-    order = _depth_first(indices.tobytes())
+    order = find_order(parents.cpu().numpy())
     # Inference mode's tensors could not be used outside of it.
     with torch.inference_mode(False):
         return torch.tensor(order, device=parents.device)
@@ -201,6 +221,11 @@ def _order_op(parents: Tensor) -> Tensor:
 @_order_op.register_fake
 def _(parents):
     return parents.new_empty((2, *parents.shape), dtype=torch.int32)
+
+
+def find_order(parents: np.ndarray) -> np.ndarray:
+    """:func:`tree_order` of an array; the result is not to be changed."""
+    return _depth_first(parents.astype(np.int64).tobytes())
 
 
 # By content: a compiled model has the same tree in ever new tensors.

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from ..ops.tree_scan import find_order
 from .route import route_indices
 
 
@@ -19,8 +20,10 @@ def tree_parents(
     The route is a path from its first token, the root. A share of the tokens,
     ``pathways``, leave it: those whose earliest neighbour on the map (above,
     below, left or right) lies farthest back on the route hang on that
-    neighbour instead. Parents come earlier on the route, so it is a tree for
-    any choice; the share does not depend on the map's size.
+    neighbour instead. Of those for whom it lies equally far, as in rows, the
+    last to be taken are spread evenly over the route. Parents come earlier on
+    the route, so it is a tree for any choice; the share does not depend on the
+    map's size.
 
     Args:
         order (str): A route without zero tokens.
@@ -50,13 +53,25 @@ def tree_parents(
     earliest = _earliest_neighbour(route, height, width)
     step = np.empty(tokens, int)
     step[route] = np.arange(tokens)
-    # In the order of the route, so that of equals the first ones are taken.
     gap = (step - step[earliest])[route]
-    farthest = np.argsort(-gap, kind='stable')[: round(pathways * tokens)]
-    leaving = route[farthest[gap[farthest] > 1]]
+    leaving = route[_farthest(gap, round(pathways * tokens))]
     parents[leaving] = earliest[leaving]
     parents.flags.writeable = False
     return parents
+
+
+def _farthest(gap: np.ndarray, count: int) -> np.ndarray:
+    """Where the ``count`` largest gaps are, in steps of the route.
+
+    A gap of one step is the route itself and never among them.
+    """
+    count = min(count, int((gap > 1).sum()))
+    if count == 0:
+        return np.empty(0, int)
+    least = np.partition(gap, -count)[-count]
+    sure, equal = np.flatnonzero(gap > least), np.flatnonzero(gap == least)
+    still = count - len(sure)
+    return np.append(sure, equal[np.arange(still) * len(equal) // still])
 
 
 def _earliest_neighbour(
@@ -83,33 +98,38 @@ def _earliest_neighbour(
 def _on_device(
     order: str, height: int, width: int, pathways: float, device: torch.device
 ) -> Tensor:
-    parents = tree_parents(order, height, width, pathways)
+    steps = find_order(tree_parents(order, height, width, pathways))
     # Inference mode's tensors could not be used outside of it.
     with torch.inference_mode(False):
-        return torch.from_numpy(parents.copy()).to(device)
+        return torch.tensor(steps, device=device)
 
 
 # An op for the same reason as routes' one: tracing sees one node.
-@torch.library.custom_op('mmssm::tree_parents', mutates_args=())
-def _parents_op(
+@torch.library.custom_op('mmssm::map_tree', mutates_args=())
+def _tree_op(
     order: str, height: int, width: int, pathways: float, device: torch.device
 ) -> Tensor:
     return _on_device(order, height, width, pathways, device).clone()
 
 
-@_parents_op.register_fake
+@_tree_op.register_fake
 def _(order, height, width, pathways, device):
-    return torch.empty(height * width, dtype=torch.int32, device=device)
+    return torch.empty((2, height * width), dtype=torch.int32, device=device)
 
 
-def cached_parents(
+def cached_tree(
     order: str, height: int, width: int, pathways: float, device: torch.device
 ) -> Tensor:
-    """:func:`tree_parents` as a tensor on a device, not to be changed."""
+    """:func:`tree_parents` on a device, ready for :func:`tree_scan`.
+
+    Returns:
+        Tensor: (2, H * W) int32, not to be changed, what
+        :func:`mmssm.ops.tree_order` makes of the parents.
+    """
     if torch.jit.is_tracing():
         # The JIT tracer, which counts FLOPs, cannot record a device argument.
         parents = tree_parents(order, int(height), int(width), pathways)
-        return torch.tensor(parents, device=device)
+        return torch.tensor(find_order(parents), device=device)
     if torch.compiler.is_compiling() or _get_current_dispatch_mode():
-        return _parents_op(order, height, width, pathways, device)
+        return _tree_op(order, height, width, pathways, device)
     return _on_device(order, height, width, pathways, device)

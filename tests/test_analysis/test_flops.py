@@ -101,6 +101,28 @@ def test_whole_models_cost_what_their_authors_count(
     assert result.flops == pytest.approx(flops, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ('config', 'params', 'published', 'flops'),
+    [
+        ('fractal-mamba-tiny_8xb128_in1k', 29_958_600, 4.8, 4_813_622_400),
+        (
+            'mask-rcnn_fractal-mamba-tiny_fpn_1x_coco',
+            48_593_744,
+            266,
+            268_121_328_640,
+        ),
+    ],
+    ids=['classifier', 'detector'],
+)
+def test_fractal_mamba_costs_what_its_authors_publish(
+    config, params, published, flops
+):
+    path = ROOT / 'configs' / 'fractal_mamba' / f'{config}.py'
+    result = count_config(Config.fromfile(path))
+    assert (result.params, result.flops) == (params, flops)
+    assert result.flops == pytest.approx(published * 1e9, rel=0.03)
+
+
 @pytest.mark.parametrize('crop', [512, 640])
 def test_segmentors_are_counted_at_the_size_of_their_crops(crop):
     name = 'vmamba-small-s2l15-in1k-pre_upernet_4xb4-160k_ade20k'

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from mmssm.backbones import FractalMamba
@@ -111,11 +112,60 @@ def test_frozen_stages_freeze_their_norms():
 
 
 @pytest.mark.parametrize(
+    'change, message',
+    [
+        (lambda w: w.pop('norm1.weight'), 'missing keys: .*norm1.weight'),
+        (
+            lambda w: w.update({'norm7.weight': torch.ones(16)}),
+            'unknown keys: .*norm7.weight',
+        ),
+    ],
+)
+def test_norms_that_feed_stages_are_no_outputs_of_a_file(
+    tmp_path, change, message
+):
+    weights = FractalMamba(MINI).state_dict()
+    path = tmp_path / 'mini.pth'
+    init_cfg = dict(type='Pretrained', checkpoint=str(path))
+    torch.save(weights, path)
+    model = FractalMamba(MINI, init_cfg=init_cfg)
+    model.init_weights()
+    assert torch.equal(model.stem.conv1.weight, weights['stem.conv1.weight'])
+    change(weights)
+    torch.save(weights, path)
+    with pytest.raises(RuntimeError, match=message):
+        model.init_weights()
+
+
+def test_states_may_pass_the_largest_float16():
+    """Sums over a map, which only their norm brings back."""
+    torch.manual_seed(0)
+    model = TreeSSM(16, 'hilbert', 0.1).eval()
+    model.A_logs.data.fill_(-14.0)  # almost no decay
+    model.dt_projs_bias.data.fill_(4.0)
+    x = 3 * torch.randn(1, 100, 100, 16) + 3
+    with torch.no_grad():
+        want = model(x)
+        tokens = model.conv2d(
+            F.linear(x, model.in_proj.weight[:32]).permute(0, 3, 1, 2)
+        )
+        states, _ = model.scan(model.act(tokens).permute(0, 2, 3, 1))
+        assert states.abs().max() > 65504
+        with torch.autocast('cpu', dtype=torch.float16):
+            mixed = model(x)
+        half = model.half()(x.half())
+    scale = want.abs().max()
+    for got in (mixed, half):
+        assert (got - want).abs().max() < 0.02 * scale
+
+
+@pytest.mark.parametrize(
     'arguments, message',
     [
         (dict(scan='path'), "scan must be 'tree' or 'routes', got 'path'"),
         (dict(order='v'), "order must be 'hilbert' or 'raster', got 'v'"),
         (dict(pathways=2.0), 'pathways must be a share of tokens, 0 to 1'),
+        (dict(scan='routes', pathways=0.1), "are a tree's, but scan is"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):

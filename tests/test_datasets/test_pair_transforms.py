@@ -6,6 +6,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 from mmseg.models import SegDataPreProcessor
 from mmseg.structures import SegDataSample
+from PIL import Image
 
 from mmssm.datasets import LoadChangeLabel, LoadImagePair
 
@@ -87,6 +88,20 @@ def test_grey_images_are_read_as_colour(save):
     results = load(save(before[..., 0], after, label))
     grey = np.repeat(before[..., :1], 3, axis=2)
     assert np.array_equal(results['img'][..., :3], grey)
+
+
+def test_a_cameras_turn_is_left_to_labels_and_images_alike(save, tmp_path):
+    """Labels are stored as they lie on the file's own pixels."""
+    before, after, label = draw()
+    sample = save(before, after, label)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be shown turned by 90 degrees
+    for key, image in (('img_path', before), ('img_path_after', after)):
+        sample[key] = str(tmp_path / f'{key}.jpg')
+        Image.fromarray(image).save(sample[key], exif=turned, quality=95)
+    loaded = load(sample)
+    assert loaded['img'].shape == (*SIZE, 6)
+    assert np.abs(loaded['img'][..., :3].astype(int) - before).mean() < 3
 
 
 def test_images_of_two_sizes_are_refused(save):

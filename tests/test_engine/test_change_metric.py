@@ -151,6 +151,24 @@ def test_prediction_of_another_size_is_refused():
     assert str(caught.value).startswith(message)
 
 
+def test_a_batch_gives_one_result_for_each_pair():
+    """Several processes keep as many results as there are pairs."""
+    metric = ChangeMetric()
+    masks = [torch.ones(1, 2, 3, dtype=int) * (i % 2) for i in range(3)]
+    metric.process(
+        {},
+        [
+            dict(
+                img_path='a.png',
+                gt_sem_seg=dict(data=m),
+                pred_sem_seg=dict(data=m),
+            )
+            for m in masks
+        ],
+    )
+    assert metric.results == [(6, 0, 0, 0), (0, 0, 0, 6), (6, 0, 0, 0)]
+
+
 @pytest.mark.parametrize('size', [(1, 7), (7, 1), (1, 1)])
 def test_one_row_or_column_of_pixels(size):
     mask = (np.arange(max(size)) % 2).reshape(size)

@@ -102,6 +102,16 @@ def test_head_is_changemambas():
     assert torch.allclose(logits, head.conv_seg(x), atol=1e-4, rtol=1e-4)
 
 
+def test_norms_and_corners_are_as_asked_for():
+    head = build_head(norm_cfg=dict(type='SyncBN'), align_corners=True)
+    kinds = {type(m).__name__ for m in head.modules()}
+    found = {kind for kind in kinds if 'Norm' in kind}
+    assert found == {'SyncBatchNorm', 'LayerNorm'}
+    plain, aligned = build_head(), build_head(align_corners=True)
+    maps = pair_up(*build_maps(*SIZES))
+    assert not torch.allclose(plain(maps), aligned(maps), atol=1e-3)
+
+
 def test_images_are_not_interchangeable():
     head = build_head()
     before, after = build_maps(*SIZES)

@@ -398,6 +398,17 @@ def test_order_is_kept_with_the_tensor_until_it_changes():
         assert tree_order(inside)[1].tolist() == [-1] + [0] * 29
 
 
+def test_order_follows_a_change_that_pytorch_does_not_see():
+    """A tree for each image, in one buffer."""
+    buffer = path(30).numpy()
+    parents = torch.from_numpy(buffer)
+    tree_order(parents)
+    buffer[:] = star(30).numpy()
+    assert tree_order(parents)[1].tolist() == [-1] + [0] * 29
+    parents.data.copy_(path(30))
+    assert tree_order(parents)[1].tolist() == list(range(-1, 29))
+
+
 def test_order_found_in_inference_mode_serves_in_training():
     parents = random_tree(9, seed=5)
     with torch.inference_mode():

@@ -1,5 +1,7 @@
 """Trees over a map: every token hangs on an earlier one."""
 
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+from mmssm.ops import tree_order
 from mmssm.scans import route_indices
-from mmssm.scans.tree import cached_parents, tree_parents
+from mmssm.scans.tree import cached_tree, tree_parents
 
 sizes = st.integers(1, 20)
 ORDERS = ('h', 'v_flip', 'hilbert')
@@ -70,6 +73,36 @@ def test_pathways_lead_to_the_earliest_neighbour(height, width, pathways):
     assert sorted(taken, reverse=True) == farthest
 
 
+@pytest.mark.parametrize('height, width', [(14, 14), (25, 42)])
+def test_pathways_between_rows_are_spread_over_the_map(height, width):
+    """All lie equally far back there."""
+    parents = tree_parents('h', height, width, 0.1)
+    plain = tree_parents('h', height, width, 0.0)
+    taken = np.flatnonzero(parents != plain)
+    assert len(taken) == round(0.1 * height * width)
+    assert (parents[taken] == taken - width).all()
+    candidates = (height - 1) * width
+    distances = np.diff([width, *taken, height * width])
+    assert distances.max() <= -(-candidates // len(taken))
+
+
+# What trained weights depend on, at the sizes of a classifier's maps and one
+# that is not square.
+@pytest.mark.parametrize(
+    'height, width, checksum',
+    [
+        (7, 7, 'f4e5598c'),
+        (14, 14, '71ebeecd'),
+        (28, 28, '01c7ea51'),
+        (56, 56, '36ac0241'),
+        (25, 42, '9b221ff0'),
+    ],
+)
+def test_trees_stay_the_same(height, width, checksum):
+    parents = tree_parents('hilbert', height, width, 0.1)
+    assert f'{zlib.crc32(parents):08x}' == checksum
+
+
 def test_share_holds_at_every_size():
     for side in (7, 14, 28, 56):
         parents = tree_parents('hilbert', side, side, 0.1)
@@ -77,18 +110,19 @@ def test_share_holds_at_every_size():
         assert (parents != path).sum() == round(0.1 * side * side)
 
 
-def test_cached_parents_are_shared_and_work_everywhere():
+def test_cached_tree_are_shared_and_work_everywhere():
     device = torch.device('cpu')
     with torch.inference_mode():
-        first = cached_parents('h', 5, 11, 0.25, device)
-    assert cached_parents('h', 5, 11, 0.25, device) is first
+        first = cached_tree('h', 5, 11, 0.25, device)
+    assert cached_tree('h', 5, 11, 0.25, device) is first
     assert first.dtype == torch.int32 and not first.is_inference()
-    assert first.tolist() == tree_parents('h', 5, 11, 0.25).tolist()
+    parents = torch.tensor(tree_parents('h', 5, 11, 0.25))
+    assert torch.equal(first, tree_order(parents))
     with FakeTensorMode():
-        fake = cached_parents('h', 6, 11, 0.25, device)
-        assert isinstance(fake, FakeTensor) and fake.shape == (66,)
+        fake = cached_tree('h', 6, 11, 0.25, device)
+        assert isinstance(fake, FakeTensor) and fake.shape == (2, 66)
     torch.library.opcheck(
-        torch.ops.mmssm.tree_parents.default, ('h', 3, 4, 0.5, device)
+        torch.ops.mmssm.map_tree.default, ('h', 3, 4, 0.5, device)
     )
 
 
