@@ -31,8 +31,11 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
+from mmssm.engine import ConfigError
 from mmssm.ops import native
 from mmssm.ops.state_fusion import DILATIONS
+
+from .resolutions import own_size
 
 CONVENTIONS = {
     'flops': 'paper: multiply-accumulates of matrix products and convolutions,'
@@ -140,10 +143,16 @@ def count_config(
 def default_shape(cfg: Config) -> tuple[int, int]:
     """Height and width at which the papers count a config's model.
 
-    :data:`DEFAULT_SHAPES`; for a segmentor trained on crops of another height
+    :data:`DEFAULT_SHAPES`; for a classifier that is tested on images of
+    another size that one; for a segmentor trained on crops of another height
     than 512 that height and four times as much, 640 x 2560 for instance; for a
     change detector one crop of a pair.
     """
+    if cfg.default_scope == 'mmpretrain' and 'test_dataloader' in cfg:
+        try:
+            return (own_size(cfg),) * 2
+        except ConfigError:
+            pass  # its test sets no size
     height, width = DEFAULT_SHAPES[cfg.default_scope]
     crop = (cfg.model.get('data_preprocessor') or {}).get('size')
     if crop and _channels(cfg) == 6:

@@ -22,12 +22,12 @@ from mmssm.engine.config import (
     check_scope,
     complete_model,
     load_config,
+    reads_pairs,
     require,
 )
 from mmssm.engine.device import find_device
 from mmssm.engine.strict_load import load_exactly, open_checkpoint
 from mmssm.inference.infer import make_folder
-from mmssm.inference.model_setup import reads_pairs
 
 from .task_sheets import (
     Results,

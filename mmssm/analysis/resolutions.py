@@ -18,6 +18,7 @@ from mmssm.engine.config import (
     leaf_datasets,
     load_config,
     require,
+    type_name,
 )
 from mmssm.engine.distributed import prepare_launch
 from mmssm.inference.infer import make_folder
@@ -95,6 +96,8 @@ def evaluate_resolutions(
     sizes = check_sizes(sizes)
     if out is not None:
         check_plot(out)
+        if Path(out).is_dir():
+            raise ConfigError(f'--out {out} is a folder; name a picture')
     # A copy: applying options takes their ``_delete_`` keys out.
     cfg = load_config(config, copy.deepcopy(options), work_dir)
     _check_classifier(cfg)
@@ -185,8 +188,8 @@ def size_options(cfg: Config, size: int) -> dict:
         size (int): Height and width of the images, pixels.
 
     Returns:
-        dict: ``test_dataloader.batch_size``, and the whole pipeline of each
-        part of the test set.
+        dict: ``test_dataloader.batch_size``, the whole pipeline of each part
+        of the test set, and that loading processes end with it.
 
     Raises:
         ConfigError: See :func:`own_size`.
@@ -202,6 +205,8 @@ def size_options(cfg: Config, size: int) -> dict:
         # Whole, since single values could not be set in a pipeline that is
         # itself among the user's options.
         options[f'{place}.pipeline'] = pipeline
+    # Processes that outlive their one pass would end among the next size's.
+    options['test_dataloader.persistent_workers'] = False
     batch = cfg.test_dataloader.get('batch_size', 1)
     fitting = batch * own**2 // size**2
     options['test_dataloader.batch_size'] = max(1, min(batch, fitting))
@@ -211,7 +216,7 @@ def size_options(cfg: Config, size: int) -> dict:
 def _pipeline_size(pipeline: Sequence[dict], place: str) -> int:
     transforms = list(_size_transforms(pipeline, place))
     if not transforms:
-        found = ', '.join(_name(step['type']) for step in pipeline)
+        found = ', '.join(type_name(step['type']) for step in pipeline)
         raise ConfigError(
             f'{place}.pipeline sets no image size (found: {found or "none"}); '
             f'give it one of {", ".join(_RESIZES)}'
@@ -220,10 +225,11 @@ def _pipeline_size(pipeline: Sequence[dict], place: str) -> int:
     value = transform[key]
     sides = {value} if isinstance(value, int) else {*value}
     if len(sides) > 1:
+        name = type_name(transform['type'])
         raise ConfigError(
-            f'{place}.pipeline makes images that are not square '
-            f'({_name(transform["type"])}, {key}={tuple(value)}); one number '
-            'is to be their size, so give both sides the same'
+            f'{place}.pipeline makes images that are not square ({name}, '
+            f'{key}={tuple(value)}); one number is to be their size, so give '
+            'both sides the same'
         )
     return sides.pop()
 
@@ -237,7 +243,7 @@ def _size_transforms(
     """
     known = _RESIZES
     for step in pipeline:
-        name = _name(step['type'])
+        name = type_name(step['type'])
         if name not in known:
             continue
         keys = known[name]
@@ -278,7 +284,7 @@ def _check_classifier(cfg: Config) -> None:
     metrics = cfg.test_evaluator
     metrics = metrics if isinstance(metrics, (list, tuple)) else [metrics]
     if not any(_gives_top1(metric) for metric in metrics):
-        found = ', '.join(_name(metric['type']) for metric in metrics)
+        found = ', '.join(type_name(metric['type']) for metric in metrics)
         raise ConfigError(
             f'the test_evaluator of {cfg.filename} ({found}) gives no top-1 '
             "accuracy; set it to dict(type='Accuracy', topk=(1, 5))"
@@ -288,17 +294,11 @@ def _check_classifier(cfg: Config) -> None:
 def _gives_top1(metric: dict) -> bool:
     topk, thresholds = metric.get('topk', 1), metric.get('thrs')
     return (
-        _name(metric['type']) == 'Accuracy'
+        type_name(metric['type']) == 'Accuracy'
         and 1 in (topk if isinstance(topk, (list, tuple)) else [topk])
         # With several, there are several accuracies.
         and not (isinstance(thresholds, (list, tuple)) and thresholds[1:])
     )
-
-
-def _name(kind: str | type) -> str:
-    """A type's name without its scope."""
-    kind = kind if isinstance(kind, str) else kind.__name__
-    return kind.rpartition('.')[2]
 
 
 def _as_result(size: int, batch: int, metrics: dict) -> Resolution:

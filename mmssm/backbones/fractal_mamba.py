@@ -113,10 +113,10 @@ class FractalMamba(HierarchicalBackbone):
             )
         if pathways is None:
             pathways = 0.1
-        if not 0 <= pathways <= 1:
+        if not isinstance(pathways, (int, float)) or not 0 <= pathways <= 1:
             raise ValueError(
                 'FractalMamba: pathways must be a share of tokens, 0 to 1, '
-                f'got {pathways}'
+                f'got {pathways!r}'
             )
         self._scan = scan, order, pathways
         super().__init__(

@@ -7,6 +7,8 @@ from mmengine.registry import DATASETS
 from mmseg.datasets import BaseSegDataset
 from PIL import Image
 
+# What is taken for an image that has the wrong name.
+_IMAGES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp')
 FOLDERS = ('img_path', 'img_path_after', 'seg_map_path')
 
 
@@ -40,7 +42,8 @@ class LEVIRCDPlusDataset(BaseSegDataset):
 
     Raises:
         ValueError: A folder is not given or holds nothing, a pair lacks a
-            file, or an image is smaller than a tile; the message names it.
+            file, an image has another suffix or is smaller than a tile; the
+            message names it.
     """
 
     METAINFO = dict(
@@ -60,10 +63,12 @@ class LEVIRCDPlusDataset(BaseSegDataset):
                 f'pairs need the folders {", ".join(FOLDERS)} of the images '
                 'before, the images after and the labels'
             )
-        if tile_size is not None and tile_size < 1:
+        if tile_size is not None and not (
+            isinstance(tile_size, int) and tile_size > 0
+        ):
             raise ValueError(
-                f'tile_size must be at least 1 pixel, got {tile_size}; None '
-                'gives whole pairs'
+                'tile_size must be a whole number of pixels from 1, got '
+                f'{tile_size!r}; None gives whole pairs'
             )
         self.tile_size = tile_size
         super().__init__(
@@ -139,13 +144,21 @@ class LEVIRCDPlusDataset(BaseSegDataset):
                 f'folder {folder} does not exist; set data_root and '
                 f'data_prefix.{key} to where the data lies'
             )
-        files = fileio.list_dir_or_file(
-            folder,
-            list_dir=False,
-            suffix=suffix,
-            backend_args=self.backend_args,
-        )
-        return {name.removesuffix(suffix) for name in files}
+        files = [
+            name
+            for name in fileio.list_dir_or_file(
+                folder, list_dir=False, backend_args=self.backend_args
+            )
+            if not name.startswith('.')
+        ]
+        option = 'seg_map_suffix' if key == 'seg_map_path' else 'img_suffix'
+        for name in sorted(files):
+            if not name.endswith(suffix) and name.lower().endswith(_IMAGES):
+                raise ValueError(
+                    f'{osp.join(folder, name)} does not end in {suffix}; '
+                    f'rename it, move it away, or set {option}'
+                )
+        return {n.removesuffix(suffix) for n in files if n.endswith(suffix)}
 
     def _path(self, key: str, name: str, suffix: str) -> str:
         return osp.join(self.data_prefix[key], name + suffix)

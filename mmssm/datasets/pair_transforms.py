@@ -6,10 +6,9 @@ from mmcv.transforms import BaseTransform
 from mmengine import fileio
 from mmengine.registry import TRANSFORMS
 
-CHANGED = 255  # in a label file
+from mmssm.engine.decode import decode_colour
 
-# A camera's note of how it was held is left unread, as it is for labels.
-_AS_COLOUR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+CHANGED = 255  # in a label file
 
 
 @TRANSFORMS.register_module()
@@ -35,8 +34,8 @@ class LoadImagePair(BaseTransform):
             None, the local disk.
 
     Raises:
-        ValueError: A file is no image, or the two differ in size; the message
-            names them.
+        ValueError: A file is no image, or one of 16 bits that would be black
+            in 8, or the two differ in size; the message names them.
     """
 
     def __init__(self, backend_args: dict | None = None) -> None:
@@ -45,7 +44,7 @@ class LoadImagePair(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Read both images, check and join them."""
         before, after = (
-            _read(results[key], self.backend_args, _AS_COLOUR)
+            _read_colour(results[key], self.backend_args)
             for key in ('img_path', 'img_path_after')
         )
         if before.shape != after.shape:
@@ -84,8 +83,8 @@ class LoadChangeLabel(BaseTransform):
             None, the local disk.
 
     Raises:
-        ValueError: The file is no image of one channel, has values other than
-            0 and 255 or another size than the pair; the message names it.
+        ValueError: The file is no grey image, has values other than 0 and 255
+            or another size than the pair; the message names it.
     """
 
     def __init__(self, backend_args: dict | None = None) -> None:
@@ -94,12 +93,7 @@ class LoadChangeLabel(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Read the label, check it and cut its tile."""
         path = results['seg_map_path']
-        label = _read(path, self.backend_args, cv2.IMREAD_UNCHANGED)
-        if label.ndim != 2:
-            raise ValueError(
-                f'{path} has {label.shape[2]} channels; a label has one, of 0 '
-                'for unchanged and 255 for changed'
-            )
+        label = _read_grey(path, self.backend_args)
         if label.shape != results['pair_shape']:
             height, width = results['pair_shape']
             raise ValueError(
@@ -109,9 +103,10 @@ class LoadChangeLabel(BaseTransform):
         changed = label == CHANGED
         others = label[~changed & (label != 0)]
         if others.size:
+            hint = '; multiply it by 255' if label.max() == 1 else ''
             raise ValueError(
                 f'{path} has the value {others[0]} in {others.size} pixels; a '
-                'label has 0 for unchanged and 255 for changed'
+                f'label has 0 for unchanged and 255 for changed{hint}'
             )
         results['gt_seg_map'] = changed[_window(results)].astype(np.uint8)
         results.setdefault('seg_fields', []).append('gt_seg_map')
@@ -121,13 +116,39 @@ class LoadChangeLabel(BaseTransform):
         return f'{type(self).__name__}(backend_args={self.backend_args})'
 
 
-def _read(path: str, backend_args: dict | None, flags: int) -> np.ndarray:
-    """Read an image, in OpenCV's order of colours."""
-    data = np.frombuffer(fileio.get(path, backend_args=backend_args), np.uint8)
-    image = cv2.imdecode(data, flags) if data.size else None
+def _read_colour(path: str, backend_args: dict | None) -> np.ndarray:
+    """Read an image, (H, W, 3) uint8, in OpenCV's order of colours.
+
+    A camera's note of how it was held is left unread, as it is for labels.
+    """
+    content = fileio.get(path, backend_args=backend_args)
+    try:
+        image = decode_colour(content, upright=False) if content else None
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from error
     if image is None:
         raise ValueError(f'{path} is no image that can be read')
     return image
+
+
+def _read_grey(path: str, backend_args: dict | None) -> np.ndarray:
+    """Read a label, (H, W), also one that is stored in colour."""
+    content = np.frombuffer(fileio.get(path, backend_args=backend_args), 'u1')
+    label = None
+    if content.size:
+        label = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+    if label is None:
+        raise ValueError(f'{path} is no image that can be read')
+    if label.ndim == 2:
+        return label
+    # OpenCV gives palettes in colour. What may follow is opacity.
+    grey, *others = np.moveaxis(label[..., :3], -1, 0)
+    if any((grey != other).any() for other in others):
+        raise ValueError(
+            f'{path} has colours; a label is grey, 0 for unchanged and 255 '
+            'for changed'
+        )
+    return grey
 
 
 def _window(results: dict) -> tuple[slice, slice]:

@@ -11,6 +11,8 @@ from .errors import ConfigError, one_line
 
 # The libraries whose models, datasets and hooks the tools know.
 SCOPES = ('mmdet', 'mmseg', 'mmpretrain')
+# What loads the two images of a pair as one, see mmssm.datasets.
+PAIR_LOADER = 'LoadImagePair'
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -141,3 +143,20 @@ def require(cfg: Config, *keys: str, purpose: str) -> None:
             f'config {cfg.filename} sets no {" or ".join(missing)}, which '
             f'{purpose} needs; add it to the config'
         )
+
+
+def type_name(kind: str | type) -> str:
+    """The name of a config's ``type`` without its scope or module."""
+    kind = kind if isinstance(kind, str) else kind.__name__
+    return kind.rpartition('.')[2]
+
+
+def reads_pairs(cfg: Config) -> bool:
+    """Whether a config's test pipeline reads pairs of images.
+
+    Args:
+        cfg (Config): A config with a ``test_dataloader``.
+    """
+    dataset, _ = next(leaf_datasets(cfg.test_dataloader.dataset))
+    steps = dataset.get('pipeline', [])
+    return any(type_name(step['type']) == PAIR_LOADER for step in steps)

@@ -9,7 +9,13 @@ from mmengine.registry import METRICS
 from mmssm.checkpoint import locate_checkpoint
 
 from .classes import check_classes
-from .config import check_scope, leaf_datasets, load_config, require
+from .config import (
+    check_scope,
+    leaf_datasets,
+    load_config,
+    reads_pairs,
+    require,
+)
 from .distributed import prepare_launch
 from .errors import ConfigError, warn
 from .preflight import check_data
@@ -109,6 +115,12 @@ def _draw_into(cfg: Config, folder: str, tta: bool) -> None:
     scope = check_scope(cfg, '--show-dir')
     if scope == 'mmdet':
         hook.update(draw=True, test_out_dir=folder)
+    elif scope == 'mmseg' and reads_pairs(cfg):
+        # mmseg's draws on the first file, whatever part of it was tested.
+        cfg.default_hooks.visualization = dict(
+            type='mmssm.analysis.change_hook.ChangeVisualizationHook',
+            out_dir=folder,
+        )
     elif scope == 'mmseg':
         hook.update(draw=True, interval=1)
         cfg.visualizer.save_dir = folder

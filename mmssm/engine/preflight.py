@@ -9,7 +9,7 @@ from mmengine.registry import DATASETS
 
 from mmssm.checkpoint import local_file
 
-from .config import leaf_datasets
+from .config import leaf_datasets, type_name
 from .errors import ConfigError
 
 # What belongs into ``data_root``, by dataset type.
@@ -144,12 +144,8 @@ def _check_path(
 ) -> None:
     if not path or '://' in path or osp.exists(path):
         return
-    kind = (
-        dataset['type']
-        if isinstance(dataset['type'], str)
-        else (dataset['type'].__name__)
-    )
-    layout = _LAYOUTS.get(kind.split('.')[-1])
+    kind = type_name(dataset['type'])
+    layout = _LAYOUTS.get(kind)
     expected = f'; expected there: {layout}' if layout else ''
     if layout and root_option:
         expected = f'; expected in {root}: {layout}'

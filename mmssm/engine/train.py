@@ -5,7 +5,7 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from .config import load_config, require
+from .config import load_config, require, type_name
 from .distributed import prepare_launch
 from .errors import ConfigError
 from .preflight import check_data, check_weights
@@ -56,6 +56,7 @@ def train(
     if auto_scale_lr:
         _scale_lr(cfg)
     _use_atomic_checkpoints(cfg)
+    _check_amp(cfg)
     check_data(cfg, 'train', 'val')
     check_weights(cfg)
     prepare_launch(cfg, launcher)
@@ -92,6 +93,17 @@ def _use_amp(cfg: Config) -> None:
         )
     wrapper.type = 'AmpOptimWrapper'
     wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def _check_amp(cfg: Config) -> None:
+    """Raise a ConfigError where mixed precision has no GPU to run on."""
+    kind = type_name(cfg.optim_wrapper.get('type', 'OptimWrapper'))
+    if kind == 'AmpOptimWrapper' and not torch.cuda.is_available():
+        raise ConfigError(
+            f'config {cfg.filename} trains in mixed precision, which needs a '
+            'GPU, and this machine shows none; add --cfg-options '
+            'optim_wrapper.type=OptimWrapper'
+        )
 
 
 def _scale_lr(cfg: Config) -> None:

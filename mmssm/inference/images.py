@@ -4,6 +4,7 @@ import io
 import os
 import warnings
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mmssm.engine import ConfigError
+from mmssm.engine.decode import decode_colour
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
@@ -93,12 +95,21 @@ def find_pairs(before: Path, after: Path, out_dir: Path) -> Found:
             f'{before} and --after {after} are an image and a folder; give '
             'two images, or two folders with images of the same names'
         )
+    if before.resolve() == after.resolve():
+        raise ConfigError(
+            f'{before} and --after {after} are the same; give the later '
+            'images there'
+        )
     found = find_images(before, out_dir)
     _check_place(after, out_dir)
     if before.is_file():
         found.images = {name: (before, after) for name in found.images}
         return found
     later = set(_search(after, out_dir, found.skipped))
+    names = (
+        [path.relative_to(before) for (path,) in found.images.values()],
+        [path.relative_to(after) for path in later],
+    )
     for name, (path,) in list(found.images.items()):
         partner = after / path.relative_to(before)
         if partner in later:
@@ -106,15 +117,27 @@ def find_pairs(before: Path, after: Path, out_dir: Path) -> Found:
             later.remove(partner)
         else:
             del found.images[name]
-            found.skipped[str(path)] = f'no image of this name in {after}'
+            found.skipped[str(path)] = _no_partner(
+                path.relative_to(before), after, names[1]
+            )
     if not found.images:
         raise ConfigError(
             f'no image in {before} has the name of one in --after {after}; '
             'the images of a pair must have the same name'
         )
     for path in sorted(later):
-        found.skipped[str(path)] = f'no image of this name in {before}'
+        found.skipped[str(path)] = _no_partner(
+            path.relative_to(after), before, names[0]
+        )
     return found
+
+
+def _no_partner(name: Path, folder: Path, others: Iterable[Path]) -> str:
+    """Why an image is left alone, by its name and those in the folder."""
+    stem = _key(name.with_suffix(''))
+    similar = [str(o) for o in others if _key(o.with_suffix('')) == stem]
+    hint = f', but {similar[0]}; give both one name' if similar else ''
+    return f'no image of this name in {folder}{hint}'
 
 
 def _check_place(inputs: Path, out_dir: Path) -> None:
@@ -156,7 +179,7 @@ def _results(out_dir: Path) -> set[Path]:
     return {(out_dir / part).resolve() for part in PARTS}
 
 
-def _key(path: Path) -> str:
+def _key(path: Path | str) -> str:
     """What names must not share: some file systems ignore their case."""
     return str(path).lower()
 
@@ -192,9 +215,11 @@ def read_image(path: str | Path) -> np.ndarray:
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(0)  # or it prints lines of its own
     try:
-        image = cv2.imdecode(np.frombuffer(content, 'u1'), cv2.IMREAD_COLOR)
+        image = decode_colour(content, upright=True)
     except cv2.error:  # more pixels than it allows
         image = None
+    except ValueError as error:
+        raise UnreadableImage(str(error)) from error
     finally:
         cv2.utils.logging.setLogLevel(level)
     if image is None:

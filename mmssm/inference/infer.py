@@ -23,7 +23,12 @@ from rich.progress import (
 
 from mmssm.checkpoint import atomic_write
 from mmssm.engine import ConfigError
-from mmssm.engine.config import check_scope, load_config, require
+from mmssm.engine.config import (
+    check_scope,
+    load_config,
+    reads_pairs,
+    require,
+)
 from mmssm.engine.device import find_device
 from mmssm.engine.errors import one_line
 from mmssm.engine.strict_load import open_checkpoint
@@ -38,7 +43,6 @@ from .images import (
     read_pair,
 )
 from .model_names import find_model
-from .model_setup import reads_pairs
 from .tasks import Prediction, Predictor, build_predictor
 
 CONFIG_SUFFIXES = ('.py', '.json', '.yml', '.yaml')

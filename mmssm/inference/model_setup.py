@@ -5,22 +5,12 @@ from copy import deepcopy
 from mmengine.config import Config, ConfigDict
 
 from mmssm.engine import ConfigError
-from mmssm.engine.config import complete_model, leaf_datasets
-
-# What loads the two images of a pair as one, see mmssm.datasets.
-_PAIR_LOADER = 'LoadImagePair'
-
-
-def reads_pairs(cfg: Config) -> bool:
-    """Whether a config's test pipeline reads pairs of images.
-
-    Args:
-        cfg (Config): A config with a ``test_dataloader``.
-    """
-    dataset, _ = next(leaf_datasets(cfg.test_dataloader.dataset))
-    return any(
-        _type_of(step) == _PAIR_LOADER for step in dataset.get('pipeline', [])
-    )
+from mmssm.engine.config import (
+    PAIR_LOADER,
+    complete_model,
+    leaf_datasets,
+    type_name,
+)
 
 
 def adapt_config(cfg: Config) -> Config:
@@ -52,8 +42,8 @@ def adapt_config(cfg: Config) -> Config:
 
 def _adapt_pipeline(steps: list[ConfigDict], place: str) -> list[ConfigDict]:
     """Leave annotations out, and files: what is read is an array."""
-    kinds = [_type_of(step) for step in steps]
-    if not {'LoadImageFromFile', _PAIR_LOADER} & set(kinds):
+    kinds = [type_name(step['type']) for step in steps]
+    if not {'LoadImageFromFile', PAIR_LOADER} & set(kinds):
         raise ConfigError(
             f'{place} has no LoadImageFromFile; inference needs one that '
             'reads single images'
@@ -62,7 +52,7 @@ def _adapt_pipeline(steps: list[ConfigDict], place: str) -> list[ConfigDict]:
     for step, kind in zip(steps, kinds):
         if kind.startswith('Load') and ('Annot' in kind or 'Label' in kind):
             continue
-        if kind == _PAIR_LOADER:
+        if kind == PAIR_LOADER:
             step = ConfigDict(type='LoadImageFromFile')
         elif kind == 'LoadImageFromFile':
             if not step.get('color_type', 'color').startswith('color'):
@@ -76,9 +66,3 @@ def _adapt_pipeline(steps: list[ConfigDict], place: str) -> list[ConfigDict]:
             step = ConfigDict(type=kind, to_float32=in_float)
         pipeline.append(step)
     return pipeline
-
-
-def _type_of(step: ConfigDict) -> str:
-    """A transform's class name without its scope."""
-    kind = step['type']
-    return (kind if isinstance(kind, str) else kind.__name__).split('.')[-1]

@@ -19,9 +19,10 @@ from torch import nn
 
 from mmssm.engine import ConfigError
 from mmssm.engine.classes import Classes, check_count, find_classes
+from mmssm.engine.config import reads_pairs
 from mmssm.engine.strict_load import load_exactly
 
-from .model_setup import adapt_config, reads_pairs
+from .model_setup import adapt_config
 from .pictures import (
     CHANGED,
     add_list,

@@ -20,6 +20,7 @@ from mmssm.analysis.task_sheets import (
     UNCHANGED,
     change_sheet,
 )
+from mmssm.engine import evaluate
 
 SIZE = 40, 20  # width and height
 BEFORE, AFTER = (10, 20, 90), (200, 30, 40)
@@ -162,6 +163,58 @@ def test_tiles_are_drawn_as_tiles(detector, tmp_path):
     assert (left[1] == AFTER).all() and (right[1] == BEFORE).all()
     assert (left[2][: TILE // 2] == CHANGED).all()
     assert (right[3][: TILE // 2] == MISSED).all()
+
+
+@pytest.mark.parametrize('tta', [False, True])
+def test_pictures_of_a_test(detector, tmp_path, tta):
+    loader = dict(type='mmssm.datasets.LoadImagePair')
+    cfg = Config.fromfile(detector[0])
+    load_label = dict(type='mmssm.datasets.LoadChangeLabel')
+    pack = dict(type='PackSegInputs')
+    flips = [dict(type='RandomFlip', prob=p) for p in (0.0, 1.0)]
+    cfg.merge_from_dict(
+        dict(
+            test_dataloader=dict(
+                batch_size=2,
+                num_workers=0,
+                sampler=dict(type='DefaultSampler', shuffle=False),
+                dataset=dict(tile_size=SIZE[1]),
+            ),
+            test_cfg=dict(type='TestLoop'),
+            test_evaluator=dict(type='mmssm.engine.ChangeMetric'),
+            default_hooks=dict(
+                visualization=dict(type='SegVisualizationHook')
+            ),
+            tta_model=dict(type='SegTTAModel'),
+            tta_pipeline=[
+                loader,
+                dict(
+                    type='TestTimeAug',
+                    transforms=[flips, [load_label], [pack]],
+                ),
+            ],
+        )
+    )
+    cfg.dump(tmp_path / 'config.py')
+    evaluate(
+        str(tmp_path / 'config.py'),
+        str(detector[1]),
+        work_dir=str(tmp_path / 'work'),
+        show_dir=str(tmp_path / 'shown'),
+        tta=tta,
+    )
+    # Three pairs of two tiles.
+    names = {path.name for path in (tmp_path / 'shown').iterdir()}
+    assert names == {f'{i}{n}.png' for i in range(3) for n in ('', '_2')}
+    for name, after, missed in (
+        ('1.png', AFTER, CHANGED),
+        ('1_2.png', BEFORE, MISSED),
+    ):
+        picture = np.array(Image.open(tmp_path / 'shown' / name))
+        first, second, truth, found = tiles(picture)
+        assert (first == BEFORE).all() and (second == after).all()
+        assert (truth[: TILE // 2 - 20] == CHANGED).all()
+        assert (found[: TILE // 2 - 20] == missed).all()
 
 
 def test_ignored_pixels_are_no_errors():

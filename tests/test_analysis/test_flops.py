@@ -123,6 +123,17 @@ def test_fractal_mamba_costs_what_its_authors_publish(
     assert result.flops == pytest.approx(published * 1e9, rel=0.03)
 
 
+def test_classifiers_are_counted_at_the_size_of_their_tests():
+    name = 'vmamba-tiny-s1l8_8xb128_in1k'
+    for suffix, side in (('', 224), ('-384px', 384), ('-1024px', 1024)):
+        cfg = Config.fromfile(CONFIGS / f'{name}{suffix}.py')
+        assert default_shape(cfg) == (side, side)
+    cfg.test_dataloader.dataset.pipeline = []
+    assert default_shape(cfg) == (224, 224)
+    cfg.pop('test_dataloader')
+    assert default_shape(cfg) == (224, 224)
+
+
 @pytest.mark.parametrize('crop', [512, 640])
 def test_segmentors_are_counted_at_the_size_of_their_crops(crop):
     name = 'vmamba-small-s2l15-in1k-pre_upernet_4xb4-160k_ade20k'

@@ -165,6 +165,7 @@ def test_states_may_pass_the_largest_float16():
         (dict(scan='path'), "scan must be 'tree' or 'routes', got 'path'"),
         (dict(order='v'), "order must be 'hilbert' or 'raster', got 'v'"),
         (dict(pathways=2.0), 'pathways must be a share of tokens, 0 to 1'),
+        (dict(pathways='0.1'), "share of tokens, 0 to 1, got '0.1'"),
         (dict(scan='routes', pathways=0.1), "are a tree's, but scan is"),
     ],
 )

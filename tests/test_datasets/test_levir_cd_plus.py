@@ -130,11 +130,33 @@ def test_missing_partner_is_named(root, folder):
 
 def test_missing_partners_are_counted(root):
     for path in (root / 'train' / 'B').iterdir():
-        path.rename(path.with_suffix('.tif'))
+        path.unlink()
     with pytest.raises(ValueError) as caught:
         build(root)
     first = f'{root}/train/B/train_1.png is missing, and 2 more files: '
     assert str(caught.value).startswith(first)
+
+
+@pytest.mark.parametrize('suffix', ['.PNG', '.tif'])
+@pytest.mark.parametrize(
+    'folder, option', [('A', 'img_suffix'), ('label', 'seg_map_suffix')]
+)
+def test_other_suffixes_are_not_left_out_silently(
+    root, suffix, folder, option
+):
+    path = root / 'train' / folder / 'train_10.png'
+    other = path.rename(path.with_suffix(suffix))
+    with pytest.raises(ValueError) as caught:
+        build(root)
+    assert str(caught.value) == (
+        f'{other} does not end in .png; rename it, move it away, or set '
+        f'{option}'
+    )
+    # What is no image, or hidden, may lie there.
+    other.rename(path)
+    (path.parent / 'notes.txt').touch()
+    (path.parent / '._train_1.PNG').touch()
+    assert len(build(root)) == 3
 
 
 def test_folder_must_exist_and_hold_images(root, tmp_path):
@@ -159,7 +181,7 @@ def test_tile_larger_than_the_pair_is_refused(root):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (dict(tile_size=0), 'tile_size must be at least 1'),
+        (dict(tile_size=0), 'tile_size must be a whole number'),
         (dict(reduce_zero_label=True), 'reduce_zero_label'),
         (dict(metainfo=dict(classes=('changed',))), 'metainfo.classes'),
         (

@@ -121,6 +121,39 @@ def test_label_of_another_size_is_refused(save):
     assert message_of(sample).startswith(expected)
 
 
+def test_label_of_zeros_and_ones_is_refused_with_advice(save):
+    before, after, label = draw()
+    text = message_of(save(before, after, label // 255))
+    assert 'has the value 1 in ' in text and 'multiply it by 255' in text
+
+
+@pytest.mark.parametrize('mode', ['P', 'RGB', 'RGBA', 'LA', '1'])
+def test_a_grey_label_may_be_stored_in_colour(save, mode):
+    before, after, label = draw()
+    sample = save(before, after, label)
+    picture = Image.fromarray(label)
+    if mode == 'P':
+        picture = Image.fromarray(label // 255)
+        picture.putpalette([0] * 3 + [255] * 3)
+    else:
+        picture = picture.convert(mode)
+    picture.save(sample['seg_map_path'])
+    assert (load(sample)['gt_seg_map'] == label // 255).all()
+
+
+def test_16_bits_are_read_if_they_are_used(save):
+    before, after, label = draw()
+    wide = before.astype(np.uint16) << 8
+    loaded = load(save(wide, after, label))
+    assert (loaded['img'][..., :3] == before).all()
+    sample = save(wide >> 4, after, label)
+    text = message_of(sample)
+    assert text.startswith(f'{sample["img_path"]}: it has 16 bits a channel')
+    assert f'no value above {(wide >> 4).max()}, ' in text
+    black = load(save(np.zeros_like(wide), after, label))
+    assert (black['img'][..., :3] == 0).all()
+
+
 @pytest.mark.parametrize('value', [1, 128, 254])
 def test_label_with_another_value_is_refused(save, value):
     before, after, label = draw()
@@ -133,8 +166,8 @@ def test_label_with_another_value_is_refused(save, value):
 
 def test_label_in_colour_is_refused(save):
     before, after, label = draw()
-    sample = save(before, after, np.repeat(label[..., None], 3, axis=2))
-    expected = f'{sample["seg_map_path"]} has 3 channels; '
+    sample = save(before, after, before)
+    expected = f'{sample["seg_map_path"]} has colours; a label is grey, '
     assert message_of(sample).startswith(expected)
 
 

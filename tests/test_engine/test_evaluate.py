@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import HOOKS, MODELS, DefaultScope
 
 from mmssm.checkpoint import CheckpointError
 from mmssm.engine import ConfigError, evaluate, train
@@ -58,10 +58,27 @@ def test_pictures(scope, where):
             default_scope=scope,
             default_hooks=dict(visualization=dict(type='Hook')),
             visualizer=dict(type='Visualizer'),
+            test_dataloader=dict(dataset=dict(type='A', pipeline=[])),
         )
     )
     _draw_into(cfg, '/pictures', tta=False)
     assert where(cfg) == '/pictures'
+    assert cfg.default_hooks.visualization.type == 'Hook'
+
+
+def test_pictures_of_pairs_are_our_own():
+    loader = dict(type='mmssm.datasets.LoadImagePair')
+    cfg = Config(
+        dict(
+            default_scope='mmseg',
+            default_hooks=dict(visualization=dict(type='Hook')),
+            test_dataloader=dict(dataset=dict(type='A', pipeline=[loader])),
+        )
+    )
+    _draw_into(cfg, '/pictures', tta=True)
+    hook = HOOKS.build(cfg.default_hooks.visualization)
+    assert type(hook).__name__ == 'ChangeVisualizationHook'
+    assert hook.out_dir == Path('/pictures')
 
 
 def test_pictures_of_augmented_classification_are_refused():

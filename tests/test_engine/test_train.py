@@ -29,6 +29,12 @@ def test_amp(monkeypatch):
         _use_amp(cfg)
 
 
+def test_mixed_precision_of_a_config_needs_a_gpu(toy_config, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(ConfigError, match='optim_wrapper.type=OptimWrapper'):
+        train(toy_config, options={'optim_wrapper.type': 'AmpOptimWrapper'})
+
+
 def test_scale_lr():
     with pytest.raises(ConfigError, match='base_batch_size'):
         _scale_lr(Config(dict()))

@@ -43,6 +43,7 @@ test_dataloader = dict(
             dict(type='PackSegInputs')]))
 """
 SINGLE = CONFIG.replace('mmssm.datasets.LoadImagePair', 'LoadImageFromFile')
+ONE_TWICE = [('A', 'A/'), ('A/two.png', 'A/two.png')]
 RED, BLUE = (200, 0, 0), (0, 0, 250)
 
 
@@ -130,18 +131,26 @@ def test_images_without_a_partner_are_named(detector, folders, capsys):
     save('B/wide.png', RED, (61, 40))
     save('A/cut.png', RED)
     Path('B/cut.png').touch()
+    save('A/late.tif', RED)
+    save('B/Alone.PNG', RED)
     summary = infer('A', *detector, after='B')
-    assert str(summary) == '2 pairs done, 5 skipped'
+    assert str(summary) == '2 pairs done, 7 skipped'
     assert summary.skipped == {
-        'A/alone.png': 'no image of this name in B',
-        'B/late.png': 'no image of this name in A',
+        'A/alone.png': 'no image of this name in B, but Alone.PNG; give both '
+        'one name',
+        'B/Alone.PNG': 'no image of this name in A, but alone.png; give both '
+        'one name',
+        'A/late.tif': 'no image of this name in B, but late.png; give both '
+        'one name',
+        'B/late.png': 'no image of this name in A, but late.tif; give both '
+        'one name',
         'B/sub/one.png': 'no image of this name in A',
         'A/cut.png': 'B/cut.png: the file is empty (0 bytes)',
         'A/wide.png': 'it has 60 x 40 pixels, but B/wide.png has 61 x 40; '
         'the images of a pair must have one size',
     }
     lines = capsys.readouterr().err.splitlines()
-    assert 'skipped B/late.png: no image of this name in A' in lines
+    assert 'skipped B/sub/one.png: no image of this name in A' in lines
     preds = summary.out_dir / 'preds'
     assert {str(p.relative_to(preds)) for p in preds.rglob('*.json')} == {
         'one.json',
@@ -189,3 +198,10 @@ def test_pair_is_read_upright(tmp_path):
     assert (abs(pair.astype(int) - (*RED, *BLUE)) < 9).all()
     with pytest.raises(UnreadableImage, match='^No such file'):
         read_pair(tmp_path / 'none.png', tmp_path / 'b.jpg')
+
+
+def test_one_folder_given_twice_is_refused(detector, folders):
+    save('A/two.png', RED)
+    for before, after in (('A', '../' + Path.cwd().name + '/A'), *ONE_TWICE):
+        with pytest.raises(ConfigError, match='are the same; give the later'):
+            infer(before, *detector, after=after)

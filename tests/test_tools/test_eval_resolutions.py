@@ -105,6 +105,15 @@ def test_two_processes(run, resnet, tmp_path):
         assert drawn.size == (825, 600)
 
 
+def test_loading_processes_end_with_their_size(run, resnet):
+    done = run(
+        *(*resnet, '--sizes', '32', '40', '48'),
+        *('--cfg-options', 'test_dataloader.num_workers=2'),
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 'Traceback' not in done.stderr
+
+
 def test_options(run, resnet, tmp_path):
     done = run(
         *resnet,

@@ -18,7 +18,8 @@ def parse_args() -> argparse.Namespace:
         nargs=2,
         type=int,
         metavar=('H', 'W'),
-        help='size of the image (default: 224 224 for classification, '
+        help='size of the image (default: that of its tests, else 224 224, '
+        'for classification, '
         '800 1280 for detection, 512 2048 for segmentation on crops of 512, '
         'a crop for change detection)',
     )
