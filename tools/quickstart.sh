@@ -11,7 +11,7 @@ Usage: bash tools/quickstart.sh [--task TASK] [--work-dir DIR] [--help]
   2. draws the task's mini data set from scikit-learn's handwritten digits
      (data/mini, 20 MB at most): 10 seconds;
   3. trains a model with a small VMamba from scratch, as 2 processes on the
-     CPU: 3 to 7 minutes on 2 cores;
+     CPU: 2 to 7 minutes on 2 cores;
   4. tests it on digits by writers it has never seen, as they are and with
      test-time augmentation: 1 minute;
   5. draws test images and the training curve: 30 seconds.
@@ -82,7 +82,7 @@ settings() {
       ;;
     change)
       config=configs/mini/changemamba_vmamba-mini_mini-levir-cd-plus.py
-      data=levir_cd_plus minutes=5
+      data=levir_cd_plus minutes=2
       metrics=(F1=F1 IoU=IoU kappa=kappa)
       ;;
   esac

@@ -8,7 +8,7 @@ case "${1:-}" in
 Usage: bash tools/run_tests.sh [pytest arguments]
 
 Runs tools/setup_env.sh, checks style (ruff, clang-format) and runs the tests.
-About 10 minutes on 2 cores after the set-up; up to 4 more the first time, for
+About 15 minutes on 2 cores after the set-up; up to 3 more the first time, for
 the tests' own builds of the CUDA kernels. With arguments, only what pytest is
 told to run, e.g.: bash tools/run_tests.sh tests/test_ops -x
 EOF
