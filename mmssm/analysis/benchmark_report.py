@@ -7,6 +7,7 @@ from pathlib import Path
 from mmssm.checkpoint.atomic import atomic_write
 
 from .benchmark import Case, Result
+from .figures import check_figure_path, save_figure
 
 MIB = 2**20
 
@@ -174,23 +175,6 @@ def _table(
     return '\n\n'.join(filter(None, parts))
 
 
-def check_plot(path: str | Path) -> None:
-    """Refuse, before anything is measured, a picture that cannot be written.
-
-    Raises:
-        ValueError: If the suffix is no known format.
-    """
-    # Only pictures need matplotlib.
-    from matplotlib.figure import Figure
-
-    formats = Figure().canvas.get_supported_filetypes()
-    if Path(path).suffix[1:] not in formats:
-        raise ValueError(
-            f'cannot write {path}: its suffix must be one of '
-            f'{", ".join(sorted(formats))}'
-        )
-
-
 def plot(report: Report, path: str | Path) -> None:
     """Draw times: lines over image sizes, or bars where there are none.
 
@@ -201,7 +185,7 @@ def plot(report: Report, path: str | Path) -> None:
     Raises:
         ValueError: If the suffix is no known format.
     """
-    check_plot(path)
+    check_figure_path(path)
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogFormatter
 
@@ -241,5 +225,4 @@ def plot(report: Report, path: str | Path) -> None:
     axis.set_ylabel('ms')
     axis.grid(alpha=0.3, axis='y', which='both')
     figure.legend(fontsize='small', loc='outside lower center', ncols=2)
-    with atomic_write(path) as file:
-        figure.savefig(file, format=Path(path).suffix[1:], dpi=150)
+    save_figure(figure, path)

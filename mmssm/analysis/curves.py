@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmssm.checkpoint.atomic import atomic_write
+from .figures import check_figure_path, save_figure
 
 SCALARS = Path('vis_data', 'scalars.json')
 # What is drawn if nobody says otherwise, as far as it was logged.
@@ -213,13 +213,7 @@ def plot_runs(
         ValueError: If a run has no log or a damaged one, if no run logged one
             of the keys, or if the suffix is no known format.
     """
-    out = Path(out)
-    formats = Figure().canvas.get_supported_filetypes()
-    if out.suffix[1:] not in formats:
-        raise ValueError(
-            f'cannot write {out}: its suffix must be one of '
-            f'{", ".join(sorted(formats))}'
-        )
+    check_figure_path(out)
     runs = [read_run(path) for path in paths]
     logged = sorted({key for run in runs for key in run.keys()})
     for key in keys or ():
@@ -255,8 +249,7 @@ def _draw_panels(runs: list[Run], panels: list[list[str]], out: Path) -> None:
             axis.legend(fontsize='small')
     if len(runs) == 1:
         figure.suptitle(runs[0].name, fontsize='medium')
-    with atomic_write(out) as file:
-        figure.savefig(file, format=out.suffix[1:], dpi=150)
+    save_figure(figure, out)
 
 
 def _draw_lines(

@@ -31,6 +31,8 @@ from mmssm.engine.direction_search_hook import FILE_NAME, read_records
 from mmssm.engine.errors import one_line
 from mmssm.engine.strict_load import open_checkpoint
 
+from .figures import check_figure_path, save_figure
+
 Directions = list[tuple[str, ...]]
 
 TOP = 4  # routes of a block in the originals
@@ -347,13 +349,7 @@ def draw_histories(
     Raises:
         ValueError: The suffix is no known format, or ``top`` is out of range.
     """
-    path = Path(path)
-    formats = Figure().canvas.get_supported_filetypes()
-    if path.suffix[1:] not in formats:
-        raise ValueError(
-            f'cannot write {path}: its suffix must be one of '
-            f'{", ".join(sorted(formats))}'
-        )
+    check_figure_path(path)
     widths, heights = zip(*(_size(history) for history in histories))
     figure = Figure((max(widths), sum(heights)), layout='constrained')
     parts = figure.subfigures(
@@ -369,8 +365,7 @@ def draw_histories(
             fontsize='small',
             frameon=False,
         )
-    with atomic_write(path) as file:
-        figure.savefig(file, format=path.suffix[1:], dpi=150)
+    save_figure(figure, path)
 
 
 def _size(history: History) -> tuple[float, float]:

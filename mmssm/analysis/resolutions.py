@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
-from mmssm.checkpoint import atomic_write
 from mmssm.engine import ConfigError, evaluate
 from mmssm.engine.config import (
     check_scope,
@@ -23,7 +22,7 @@ from mmssm.engine.config import (
 from mmssm.engine.distributed import prepare_launch
 from mmssm.inference.infer import make_folder
 
-from .benchmark_report import check_plot
+from .figures import check_figure_path, save_figure
 
 FILE_NAME = 'resolutions.png'
 # Which arguments of mmpretrain's transforms make the size of an image; the
@@ -95,7 +94,7 @@ def evaluate_resolutions(
     """
     sizes = check_sizes(sizes)
     if out is not None:
-        check_plot(out)
+        check_figure_path(out)
         if Path(out).is_dir():
             raise ConfigError(f'--out {out} is a folder; name a picture')
     # A copy: applying options takes their ``_delete_`` keys out.
@@ -332,8 +331,7 @@ def draw_resolutions(
     Raises:
         ValueError: The suffix is no known format.
     """
-    out = Path(out)
-    check_plot(out)
+    check_figure_path(out)
     figure = Figure(figsize=(5.5, 4), layout='constrained')
     axis = figure.subplots()
     sizes = [result.size for result in results]
@@ -362,8 +360,7 @@ def draw_resolutions(
     axis.set_title(title, fontsize='medium')
     axis.grid(alpha=0.3)
     axis.legend(fontsize='small')
-    with atomic_write(out) as file:
-        figure.savefig(file, format=out.suffix[1:], dpi=150)
+    save_figure(figure, out)
 
 
 def _say(message: str) -> None:

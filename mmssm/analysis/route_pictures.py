@@ -13,9 +13,10 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from mmssm.checkpoint import atomic_write
 from mmssm.scans import parse_routes, route_indices, structural_distortion
 from mmssm.scans.tree import tree_parents
+
+from .figures import check_figure_path, save_figure
 
 # One of each pair of a route and its reverse, which looks the same.
 DEFAULT_ROUTES = (
@@ -61,16 +62,9 @@ def draw_routes(
         ValueError: If a route is unknown or has no tree, the map has no token
             or the suffix is no known format.
     """
-    out = Path(out)
-    formats = Figure().canvas.get_supported_filetypes()
-    if out.suffix[1:] not in formats:
-        raise ValueError(
-            f'cannot write {out}: its suffix must be one of '
-            f'{", ".join(sorted(formats))}'
-        )
+    check_figure_path(out)
     figure = route_figure(names, height, width, pathways)
-    with atomic_write(out) as file:
-        figure.savefig(file, format=out.suffix[1:], dpi=150)
+    save_figure(figure, out)
 
 
 def route_figure(

@@ -14,7 +14,8 @@ from mmssm.analysis.benchmark import prepare
 from mmssm.analysis.benchmark_fusion import bench_fusion
 from mmssm.analysis.benchmark_model import BESIDE, backbones, bench_model
 from mmssm.analysis.benchmark_op import bench_op
-from mmssm.analysis.benchmark_report import check_plot, plot
+from mmssm.analysis.benchmark_report import plot
+from mmssm.analysis.figures import check_figure_path
 from mmssm.engine.errors import run_tool
 
 
@@ -132,7 +133,7 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
 def main() -> None:
     args = parse_args()
     if args.plot:
-        check_plot(args.plot)
+        check_figure_path(args.plot)
     device = prepare(args.device, args.threads)
     common = dict(batch=args.batch, rounds=args.rounds, device=device)
     if args.mode in ('op', 'fusion'):
