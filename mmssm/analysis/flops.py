@@ -35,7 +35,7 @@ from mmssm.engine import ConfigError
 from mmssm.ops import native
 from mmssm.ops.state_fusion import DILATIONS
 
-from .resolutions import own_size
+from .image_sizes import own_size
 
 CONVENTIONS = {
     'flops': 'paper: multiply-accumulates of matrix products and convolutions,'

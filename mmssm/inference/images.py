@@ -106,10 +106,10 @@ def find_pairs(before: Path, after: Path, out_dir: Path) -> Found:
         found.images = {name: (before, after) for name in found.images}
         return found
     later = set(_search(after, out_dir, found.skipped))
-    names = (
-        [path.relative_to(before) for (path,) in found.images.values()],
-        [path.relative_to(after) for path in later],
+    earlier_names = _by_stem(
+        path.relative_to(before) for (path,) in found.images.values()
     )
+    later_names = _by_stem(path.relative_to(after) for path in later)
     for name, (path,) in list(found.images.items()):
         partner = after / path.relative_to(before)
         if partner in later:
@@ -118,7 +118,7 @@ def find_pairs(before: Path, after: Path, out_dir: Path) -> Found:
         else:
             del found.images[name]
             found.skipped[str(path)] = _no_partner(
-                path.relative_to(before), after, names[1]
+                path.relative_to(before), after, later_names
             )
     if not found.images:
         raise ConfigError(
@@ -127,16 +127,20 @@ def find_pairs(before: Path, after: Path, out_dir: Path) -> Found:
         )
     for path in sorted(later):
         found.skipped[str(path)] = _no_partner(
-            path.relative_to(after), before, names[0]
+            path.relative_to(after), before, earlier_names
         )
     return found
 
 
-def _no_partner(name: Path, folder: Path, others: Iterable[Path]) -> str:
-    """Why an image is left alone, by its name and those in the folder."""
-    stem = _key(name.with_suffix(''))
-    similar = [str(o) for o in others if _key(o.with_suffix('')) == stem]
-    hint = f', but {similar[0]}; give both one name' if similar else ''
+def _by_stem(names: Iterable[Path]) -> dict[str, Path]:
+    """Names by what they are but for their suffix and their case."""
+    return {_key(name.with_suffix('')): name for name in names}
+
+
+def _no_partner(name: Path, folder: Path, others: dict[str, Path]) -> str:
+    """Why an image is left alone, whatever the folder has in its place."""
+    similar = others.get(_key(name.with_suffix('')))
+    hint = f', but {similar}; give both one name' if similar else ''
     return f'no image of this name in {folder}{hint}'
 
 

@@ -14,14 +14,13 @@ from PIL import Image
 
 from mmssm import VMamba
 from mmssm.analysis import resolutions
+from mmssm.analysis.image_sizes import own_size, size_options
 from mmssm.analysis.resolutions import (
     Resolution,
     as_table,
     check_sizes,
     draw_resolutions,
     evaluate_resolutions,
-    own_size,
-    size_options,
 )
 from mmssm.checkpoint import CheckpointError
 from mmssm.datasets.mini.build import ensure_root
