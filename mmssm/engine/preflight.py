@@ -90,7 +90,8 @@ def check_weights(cfg: Config) -> None:
 
 def _readme_about(file: Path, cfg: Config) -> Path | None:
     """A page that names the file: beside the config, or of a model family."""
-    pages = sorted(Path(__file__).parents[2].glob('configs/*/README.md'))
+    configs = (Path(__file__).parents[1] / '.mim' / 'configs').resolve()
+    pages = sorted(configs.glob('*/README.md'))
     if cfg.filename:
         pages.insert(0, Path(cfg.filename).with_name('README.md'))
     return next(

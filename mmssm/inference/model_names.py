@@ -1,12 +1,12 @@
-"""Models by name: the repository's ``model-index.yml``."""
+"""Models by name: the package's ``model-index.yml``."""
 
 import difflib
 from pathlib import Path
 
 from mmssm.engine import ConfigError
 
-# Beside the package in a checkout, which an editable install uses.
-INDEX = Path(__file__).resolve().parents[2] / 'model-index.yml'
+# In .mim, where mim looks; in a checkout a link to the repository's own.
+INDEX = (Path(__file__).parents[1] / '.mim' / 'model-index.yml').resolve()
 
 
 def register_model_index() -> None:
@@ -16,14 +16,12 @@ def register_model_index() -> None:
     ``mmpretrain.list_models`` know the names in ``model-index.yml``.
 
     Raises:
-        ConfigError: The package stands without its repository, so there is
-            no index.
+        ConfigError: The package has lost its index.
     """
     if not INDEX.is_file():
         raise ConfigError(
-            f'models have no names here: {INDEX} does not exist, mmssm was '
-            'installed without its repository; give the path of a config, or '
-            'install a checkout with pip install -e'
+            f'models have no names here: {INDEX} does not exist; install '
+            'mmssm again, or give the path of a config'
         )
     from mmpretrain.apis import ModelHub
     from modelindex.load_model_index import load

@@ -32,7 +32,7 @@ def test_unknown_name():
         find_model('xyz')
 
 
-def test_package_without_its_repository(tmp_path, monkeypatch):
+def test_package_without_its_index(tmp_path, monkeypatch):
     monkeypatch.setattr(model_names, 'INDEX', tmp_path / 'model-index.yml')
     with pytest.raises(ConfigError, match='give the path of a config'):
         find_model(NAME)
