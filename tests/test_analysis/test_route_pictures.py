@@ -172,7 +172,7 @@ def test_failed_writing_keeps_the_old_picture(tmp_path, monkeypatch):
     'arguments, message',
     [
         (('h', 2, 2, 'routes'), 'its suffix must be one of .*png'),
-        (('spiral', 2, 2, 'routes.png'), "unknown route 'spiral'"),
+        (('nowhere', 2, 2, 'routes.png'), "unknown route 'nowhere'"),
         (('', 2, 2, 'routes.png'), 'no routes given'),
         (('h', 0, 2, 'routes.png'), 'needs a map, got 0 x 2'),
         (('w2', 3, 3, 'routes.png', 0.1), 'needs a route without zero'),

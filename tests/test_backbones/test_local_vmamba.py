@@ -97,7 +97,7 @@ def test_supernet_has_the_originals_parameters():
     'directions, message',
     [
         (ROUTES[:3], 'must name the routes of 4 blocks, got 3 entries'),
-        (['h v'] * 3 + ['h hh'], "of block 3: unknown route 'hh'; known: h, "),
+        (['h v'] * 3 + ['h hh'], "of block 3: unknown route 'hh'; known: "),
         (['h v'] * 3 + [[]], 'of block 3: no routes given'),
         (['h v'] * 3 + ['v w2 v'], 'of block 3 name a route twice: v w2 v'),
         ('h v', "must be 'search' or a list with one entry per block"),

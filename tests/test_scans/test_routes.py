@@ -1,5 +1,7 @@
 """Routes visit every token once and come in the documented order."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -110,9 +112,7 @@ def test_callers_cannot_spoil_the_cache():
         route_indices('h', 3, 3)[0] = 7
 
 
-def test_new_route_is_one_function(monkeypatch):
-    monkeypatch.setattr('mmssm.scans.route._ROUTES', dict(_ROUTES))
-
+def test_new_route_is_one_function(own_routes):
     @register_route('diagonal')
     def diagonal(height, width):
         rows, columns = np.indices((height, width))
@@ -124,10 +124,7 @@ def test_new_route_is_one_function(monkeypatch):
         register_route('diagonal')
 
 
-def test_new_sized_route_is_one_function(monkeypatch):
-    monkeypatch.setattr('mmssm.scans.route._ROUTES', dict(_ROUTES))
-    monkeypatch.setattr('mmssm.scans.route._SIZED_ROUTES', dict(_SIZED_ROUTES))
-
+def test_new_sized_route_is_one_function(own_routes):
     @register_sized_route('skip')
     def skip(height, width, size):
         tokens = np.arange(height * width)
@@ -144,14 +141,15 @@ def test_new_sized_route_is_one_function(monkeypatch):
 
 @pytest.mark.parametrize('name', ['w', 'w0', 'w-1', 'w2.5', 'w2_flip_flip'])
 def test_window_without_a_size_is_unknown(name):
-    with pytest.raises(
-        ValueError, match=r'known: h, .*, v, w<size>, each also'
-    ):
+    with pytest.raises(ValueError, match='unknown route') as caught:
         parse_routes([name])
+    known = re.search('known: (.*), each also', str(caught.value))[1]
+    sized = [f'{name}<size>' for name in sorted(_SIZED_ROUTES)]
+    assert known.split(', ') == [*sorted(_ROUTES), *sized]
+    assert 'w<size>' in sized
 
 
-def test_shorter_routes_end_in_zero_tokens(monkeypatch):
-    monkeypatch.setattr('mmssm.scans.route._ROUTES', dict(_ROUTES))
+def test_shorter_routes_end_in_zero_tokens(own_routes):
     register_route('leaving')(lambda height, width: np.array([0, -1, 1, 2]))
     want = [[0, 1, 2, -1], [0, -1, 1, 2]]
     assert routes('h leaving', 1, 3).tolist() == want
@@ -159,7 +157,7 @@ def test_shorter_routes_end_in_zero_tokens(monkeypatch):
 
 @pytest.mark.parametrize(
     'arguments, message',
-    [(('spiral', 2, 2), 'unknown route'), (('h', 0, 2), 'needs a map')],
+    [(('nowhere', 2, 2), 'unknown route'), (('h', 0, 2), 'needs a map')],
 )
 def test_bad_requests_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
@@ -185,12 +183,10 @@ def test_opcheck(class_token):
         [0, 1, 2, 2],
     ],
 )
-def test_wrong_route_functions_are_refused(monkeypatch, indices):
-    monkeypatch.setattr('mmssm.scans.route._ROUTES', dict(_ROUTES))
-    name = f'wrong{abs(hash(str(indices)))}'
-    register_route(name)(lambda height, width: indices)
+def test_wrong_route_functions_are_refused(own_routes, indices):
+    register_route('wrong')(lambda height, width: indices)
     with pytest.raises(ValueError, match='each of the 2 x 2 tokens once'):
-        routes(name, 2, 2)
+        routes('wrong', 2, 2)
 
 
 def test_names_are_single_words():

@@ -131,7 +131,7 @@ def test_cached_tree_are_shared_and_work_everywhere():
     [
         (('w2', 3, 3, 0.0), "without zero tokens, got 'w2' on a 3 x 3 map"),
         (('h', 3, 3, 1.5), 'a share of tokens, 0 to 1, got 1.5'),
-        (('spiral', 3, 3, 0.0), 'unknown route'),
+        (('nowhere', 3, 3, 0.0), 'unknown route'),
     ],
 )
 def test_bad_trees_are_named(arguments, message):

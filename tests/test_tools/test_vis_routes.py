@@ -58,7 +58,7 @@ def test_chosen_routes_on_a_chosen_map(run, tmp_path):
 @pytest.mark.parametrize(
     'arguments, message',
     [
-        (('--routes', 'spiral'), "unknown route 'spiral'; known: "),
+        (('--routes', 'nowhere'), "unknown route 'nowhere'; known: "),
         (('--size', '-3', '4'), 'a route needs a map, got -3 x 4 tokens'),
     ],
 )
