@@ -1,7 +1,8 @@
 """Measure several implementations of one computation side by side.
 
-What is compared lies in :mod:`benchmark_op` and :mod:`benchmark_model`, tables
-and pictures in :mod:`benchmark_report`.
+What is compared lies in :mod:`benchmark_op`, :mod:`benchmark_fusion`,
+:mod:`benchmark_tree` and :mod:`benchmark_model`, tables and pictures in
+:mod:`benchmark_report`.
 """
 
 import os
@@ -35,6 +36,12 @@ FLOOR = (
     "GB/s: the floor over the time. Floor: the op's inputs read once, its "
     'results written once.'
 )
+BANDWIDTH = (
+    'x floor: the time over the one in which a copy moves as many bytes; '
+    'measured just before, a copy reads and writes {:.0f} GB/s.'
+)
+# Beyond any cache, and short enough to be repeated.
+COPIED_BYTES = {'cpu': 1 << 27, 'cuda': 1 << 30}
 
 
 @dataclass
@@ -48,6 +55,8 @@ class Run:
         rounds (int | None): At most so many rounds, for a slow one.
         optional (bool): Whether a failure leaves it out with a note, where
             otherwise it stops the measurement.
+        allocates (bool): Whether a call allocates its memory, so that it can
+            be measured.
         note (str): Why it is not measured at all; empty if it is.
     """
 
@@ -55,6 +64,7 @@ class Run:
     phases: dict[str, Callable[[], object]] = field(default_factory=dict)
     rounds: int | None = None
     optional: bool = False
+    allocates: bool = True
     note: str = ''
 
 
@@ -68,7 +78,7 @@ class Result:
             per round.
         peak (int | None): Bytes allocated at the worst moment of the last
             phase, above what was allocated before (arguments and weights); its
-            results are included.
+            results are included. None if not measured.
         note (str): Why there is no measurement; empty if there is one.
     """
 
@@ -134,16 +144,77 @@ def op_facts(inputs: dict[str, Tensor], backward: bool) -> dict[str, int]:
         backward (bool): Likewise.
 
     Returns:
-        dict[str, int]: Bytes of ``inputs['x']``, a map, and the floor.
+        dict[str, int]: Bytes of ``inputs['x']``, a map, and the floor; with
+        ``backward`` also the forward's own floor.
     """
     sizes = {n: t.numel() * t.element_size() for n, t in inputs.items()}
     result = sizes['x']
     floor = sum(sizes.values()) + result
-    if backward:
-        # The inputs once more, the result's gradient, the inputs' gradients.
-        floats = [n for n, t in inputs.items() if t.is_floating_point()]
-        floor += sum(sizes.values()) + result + sum(sizes[n] for n in floats)
-    return dict(map_bytes=sizes['x'], floor_bytes=floor)
+    if not backward:
+        return dict(map_bytes=result, floor_bytes=floor)
+    # The inputs once more, the result's gradient, the inputs' gradients.
+    floats = [n for n, t in inputs.items() if t.is_floating_point()]
+    both = 2 * floor + sum(sizes[n] for n in floats)
+    return dict(map_bytes=result, floor_bytes=both, forward_floor_bytes=floor)
+
+
+def in_graph(run: Run) -> Run:
+    """A run whose calls are captured in a CUDA graph and replayed.
+
+    A replay has no launch to wait for, which is most of the time where maps
+    are small.
+
+    Args:
+        run (Run): Its calls must not wait for the device.
+
+    Returns:
+        Run: It may fail, and tells nothing about memory.
+    """
+    return Run(
+        f'{run.name}, CUDA graph',
+        {phase: _replay(call) for phase, call in run.phases.items()},
+        rounds=run.rounds,
+        optional=True,
+        allocates=False,
+        note=run.note,
+    )
+
+
+def _replay(call: Callable[[], object]) -> Callable[[], None]:
+    """Captures at the first call, a warm-up."""
+    graphs = []
+
+    def replay() -> None:
+        if not graphs:
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                call()  # may choose or load kernels, which no graph can hold
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                call()
+            graphs.append(graph)
+        graphs[0].replay()
+
+    return replay
+
+
+def copy_bandwidth(device: torch.device) -> float:
+    """Bytes that a copy within a device's memory reads and writes a second.
+
+    The best of some turns: it is the yardstick of what the memory can do.
+    """
+    size = COPIED_BYTES[device.type]
+    source = torch.zeros(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+
+    def copy() -> Tensor:
+        return target.copy_(source)
+
+    repeats = int(MIN_SECONDS / _seconds(copy, 1, device)) or 1
+    seconds = [_seconds(copy, repeats, device) for _ in range(5)]
+    return 2 * size / min(seconds)
 
 
 @dataclass
@@ -243,7 +314,8 @@ def _prepare(run: Run, result: Result, device: torch.device) -> dict[str, int]:
         for phase, call in run.phases.items():
             _seconds(call, 1, device)  # May load, choose or compile kernels.
             repeats[phase] = int(MIN_SECONDS / _seconds(call, 1, device)) or 1
-        result.peak = peak_bytes(call, device)
+        if run.allocates:
+            result.peak = peak_bytes(call, device)
     return repeats
 
 

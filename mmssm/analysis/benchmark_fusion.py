@@ -1,24 +1,17 @@
 """The state fusion beside the convolutions that compute it."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmssm.ops import native, state_fusion
+from mmssm.ops import state_fusion
 from mmssm.ops.state_fusion import DILATIONS
 
-from .benchmark import (
-    FLOOR,
-    PEAK,
-    READING,
-    Case,
-    Run,
-    machine,
-    measure,
-    op_facts,
-    op_run,
-)
-from .benchmark_report import Report, op_table
+from .benchmark import Run, op_run
+from .benchmark_report import Report
+from .benchmark_sizes import bench_sizes, draw
 
 # Side of the map and inner channels in Spatial-Mamba at 224 pixels, and a
 # case of the most channels at hand.
@@ -37,6 +30,8 @@ def bench_fusion(
     backward: bool = False,
     device: torch.device | str = 'cpu',
     dtype: torch.dtype = torch.float32,
+    only: Sequence[str] = (),
+    graphs: bool = False,
 ) -> Report:
     """Measure the state fusion and its alternatives, size by size.
 
@@ -52,34 +47,31 @@ def bench_fusion(
             False.
         device (torch.device | str): Defaults to 'cpu'.
         dtype (torch.dtype): Of maps. Defaults to float32.
+        only (Sequence[str]): Parts of names of :data:`FUSION_SIZES`, of which
+            a size must have one. Defaults to all sizes.
+        graphs (bool): Whether each is also replayed from a CUDA graph.
+            Defaults to False.
 
     Returns:
-        Report: Its tables are printed as they come. ``facts`` are as those of
-        :func:`mmssm.analysis.benchmark_op.bench_op`.
+        Report: See :func:`mmssm.analysis.benchmark_sizes.bench_sizes`.
 
     Raises:
-        ValueError: If there is no image or no round.
+        ValueError: If there is no image, round or such size.
     """
-    if batch < 1:
-        raise ValueError(f'the batch needs at least one image, got {batch}')
-    device = torch.device(device)
-    step = 'forward + backward' if backward else 'forward'
-    remarks = [
-        READING.format(rounds),
-        PEAK.format('the inputs') + ' A map: B x H x W x C values.',
-        FLOOR,
-        'NHWC, NCHW: how maps lie in memory. Merging the weights is timed.',
-    ]
-    if not native.use_native(torch.empty(0, device=device)):
-        remarks.append(f'mmssm: no native op for {device}, the reference runs')
-    title = f'State fusion, {step}, batch {batch}, {str(dtype)[6:]}'
-    report = Report(title, machine(device), remarks)
-    for name, (side, channels) in FUSION_SIZES.items():
-        inputs = fusion_inputs(side, channels, batch, device, dtype)
-        results = measure(name, _runs(inputs, backward), rounds, device)
-        case = Case(name, results, op_facts(inputs, backward))
-        report.add(op_table(case), case)
-    return report
+    return bench_sizes(
+        'State fusion',
+        FUSION_SIZES,
+        fusion_inputs,
+        _runs,
+        ['NHWC, NCHW: how maps lie in memory. Merging the weights is timed.'],
+        batch=batch,
+        rounds=rounds,
+        backward=backward,
+        device=device,
+        dtype=dtype,
+        only=only,
+        graphs=graphs,
+    )
 
 
 def fusion_inputs(
@@ -90,11 +82,8 @@ def fusion_inputs(
     dtype: torch.dtype = torch.float32,
 ) -> dict[str, Tensor]:
     """The state fusion's arguments over a square map, from a fixed seed."""
-    generator = torch.Generator().manual_seed(0)
+    rand = draw(device, dtype)
     weights = torch.promote_types(dtype, torch.float32)
-
-    def rand(*shape: int, like: torch.dtype = dtype) -> Tensor:
-        return torch.randn(*shape, generator=generator).to(device, like)
 
     return dict(
         x=rand(batch, side, side, channels),

@@ -1,31 +1,21 @@
 """The routed scan beside everything else that computes it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from mmssm.ops import (
-    native,
     routed_selective_scan,
     routed_selective_scan_reference,
     selective_scan,
 )
 from mmssm.scans import CROSS, routes
 
-from .benchmark import (
-    FLOOR,
-    PEAK,
-    READING,
-    Case,
-    Run,
-    machine,
-    measure,
-    op_facts,
-    op_run,
-)
-from .benchmark_report import Report, op_table
+from .benchmark import Run, op_run
+from .benchmark_peers import foreign_compositions, foreign_scans
+from .benchmark_report import Report
+from .benchmark_sizes import LAUNCHES, bench_sizes, draw
 
 # The routed scan's sizes in VMamba's variants at 224 pixels: side of the map,
 # inner channels, rank of the step projection, states per channel.
@@ -36,6 +26,7 @@ SCAN_SIZES = {
     'VMamba-T stage 4': (7, 768, 48, 1),
     'Vanilla-T stage 1': (56, 192, 6, 16),
 }
+OUR_COMPOSITION = 'gather, scan (ours), merge'
 REFERENCE_ROUNDS = 3
 # The reference keeps several float32 copies of all states.
 REFERENCE_STATES = 1 << 26
@@ -50,6 +41,9 @@ def bench_op(
     compiled: bool = False,
     device: torch.device | str = 'cpu',
     dtype: torch.dtype = torch.float32,
+    only: Sequence[str] = (),
+    states: int | None = None,
+    graphs: bool = False,
 ) -> Report:
     """Measure the routed scan and its alternatives, size by size.
 
@@ -65,42 +59,53 @@ def bench_op(
         compiled (bool): Whether compiled variants join. Defaults to False.
         device (torch.device | str): Defaults to 'cpu'.
         dtype (torch.dtype): Of the tokens. Defaults to float32.
+        only (Sequence[str]): Parts of names of :data:`SCAN_SIZES`, of which a
+            size must have one. Defaults to all sizes.
+        states (int | None): States per channel, at all sizes. Defaults to
+            each size's own.
+        graphs (bool): Whether each is also replayed from a CUDA graph.
+            Defaults to False.
 
     Returns:
-        Report: Its tables are printed as they come. Phases are 'forward' and,
-        if asked for, 'forward + backward'. ``facts`` are the bytes of a (B,
-        L, C) map and the floor, what an op must move that keeps nothing but
-        inputs and results: each input read once, each result written once.
+        Report: See :func:`mmssm.analysis.benchmark_sizes.bench_sizes`.
 
     Raises:
-        ValueError: If there is no image or no round.
+        ValueError: If there is no image, round, state or such size.
     """
-    if batch < 1:
-        raise ValueError(f'the batch needs at least one image, got {batch}')
+    if states is not None and states < 1:
+        raise ValueError(f'a channel needs at least one state, got {states}')
     device = torch.device(device)
-    foreign, missing = foreign_scans(device)
-    step = 'forward + backward' if backward else 'forward'
-    remarks = [
-        READING.format(rounds),
-        PEAK.format('the inputs') + ' A map: B x L x C tokens.',
-        FLOOR,
-        *missing,
-    ]
-    if not native.use_native(torch.empty(0, device=device)):
-        remarks.append(f'mmssm: no native op for {device}, the reference runs')
-    title = f'Routed scan, {step}, batch {batch}, {str(dtype)[6:]}'
-    report = Report(title, machine(device), remarks)
-    for name, size in SCAN_SIZES.items():
-        inputs = scan_inputs(*size, batch, device, dtype)
-        runs = _runs(inputs, foreign, backward, compiled)
-        results = measure(name, runs, rounds, device)
-        case = Case(name, results, op_facts(inputs, backward))
-        report.add(op_table(case), case)
-    return report
+    scans, no_scans = foreign_scans(device)
+    compositions, no_compositions = foreign_compositions(device)
+
+    def make_inputs(side, channels, rank, own, *where):
+        return scan_inputs(side, channels, rank, states or own, *where)
+
+    def make_runs(inputs, backward):
+        return _runs(inputs, scans, compositions, backward, compiled)
+
+    return bench_sizes(
+        'Routed scan' if states is None else f'Routed scan, {states} states',
+        SCAN_SIZES,
+        make_inputs,
+        make_runs,
+        no_scans + no_compositions,
+        batch=batch,
+        rounds=rounds,
+        backward=backward,
+        device=device,
+        dtype=dtype,
+        only=only,
+        graphs=graphs,
+    )
 
 
 def _runs(
-    inputs: dict, foreign: dict, backward: bool, compiled: bool
+    inputs: dict,
+    scans: dict,
+    compositions: dict,
+    backward: bool,
+    compiled: bool,
 ) -> list[Run]:
     """All implementations, mmssm's first."""
     runs = [
@@ -108,10 +113,13 @@ def _runs(
         _reference(inputs, backward),
     ]
     prepared = for_composition(inputs)
-    for name, scan in {'ours': selective_scan, **foreign}.items():
-        title = f'gather, scan ({name}), merge'
-        run = op_run(title, _composition(scan), prepared, backward)
-        run.optional = name in foreign
+    ways = {
+        f'gather, scan ({name}), merge': _composition(scan)
+        for name, scan in {'ours': selective_scan, **scans}.items()
+    }
+    for name, way in {**ways, **compositions}.items():
+        run = op_run(name, way, prepared, backward)
+        run.optional = name != OUR_COMPOSITION
         runs.append(run)
     return runs + (_compiled(inputs, prepared, backward) if compiled else [])
 
@@ -122,7 +130,9 @@ def _reference(inputs: dict, backward: bool) -> Run:
     )
     run.rounds = REFERENCE_ROUNDS
     states = inputs['A'].numel() * inputs['x'].shape[0]
-    if states * inputs['routes'].shape[1] > REFERENCE_STATES:
+    if inputs['x'].is_cuda:
+        run.note = LAUNCHES
+    elif states * inputs['routes'].shape[1] > REFERENCE_STATES:
         run.note = 'left out, too slow and large at this size'
     return run
 
@@ -134,7 +144,7 @@ def _compiled(inputs: dict, prepared: dict, backward: bool) -> list[Run]:
     variants = [
         ('mmssm', routed_selective_scan, inputs),
         ('reference', routed_selective_scan_reference, inputs),
-        ('gather, scan (ours), merge', _composition(selective_scan), prepared),
+        (OUR_COMPOSITION, _composition(selective_scan), prepared),
     ]
     runs = []
     for name, scan, arguments in variants:
@@ -160,13 +170,9 @@ def scan_inputs(
     dtype: torch.dtype = torch.float32,
 ) -> dict[str, Tensor]:
     """Arguments of the routed scan over a square map, from a fixed seed."""
-    generator = torch.Generator().manual_seed(0)
+    rand = draw(device, dtype)
     # What autocast leaves in float32 stays there.
     weights = torch.promote_types(dtype, torch.float32)
-
-    def rand(*shape: int, like: torch.dtype = dtype) -> Tensor:
-        return torch.randn(*shape, generator=generator).to(device, like)
-
     tokens, count = side * side, len(CROSS)
     return dict(
         x=rand(batch, tokens, channels),
@@ -259,63 +265,3 @@ def gather_scan_merge(
 def _composition(scan: Callable) -> Callable:
     # Not functools.partial, which torch.compile handles less well.
     return lambda **inputs: gather_scan_merge(scan, **inputs)
-
-
-def foreign_scans(
-    device: torch.device,
-) -> tuple[dict[str, Callable], list[str]]:
-    """Others' 1-D scans that can run here, and why each other one cannot.
-
-    Returns:
-        tuple: Functions by name, with the arguments of
-        :func:`mmssm.ops.selective_scan`; one line per missing one.
-    """
-    scans, missing = {}, []
-    for name, find in (
-        ('mamba-ssm', _find_mamba_ssm),
-        ("VMamba's kernel", _find_oflex),
-    ):
-        if device.type != 'cuda':
-            missing.append(f'{name}: left out, it runs on CUDA only')
-            continue
-        try:
-            scans[name] = find()
-        except Exception as error:  # Their imports fail in many ways.
-            cause = ' '.join(str(error).split())
-            missing.append(f'{name}: left out, its import fails ({cause})')
-    return scans, missing
-
-
-def _find_mamba_ssm() -> Callable:
-    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
-
-    return selective_scan_fn
-
-
-def _find_oflex() -> Callable:
-    import selective_scan_cuda_oflex as kernel
-
-    class Scan(torch.autograd.Function):
-        """VMamba's kernel with its settings: 16-bit in, float32 out."""
-
-        @staticmethod
-        def forward(ctx, u, delta, A, B, C, D, delta_bias, softplus):
-            inputs = (u, delta, A, B, C, D, delta_bias)
-            out, states, *_ = kernel.fwd(*inputs, softplus, 1, True)
-            ctx.save_for_backward(*inputs, states)
-            ctx.softplus = softplus
-            return out
-
-        @staticmethod
-        @once_differentiable
-        def backward(ctx, grad):
-            *inputs, states = ctx.saved_tensors
-            grads = kernel.bwd(
-                *inputs, grad.contiguous(), states, ctx.softplus, 1
-            )
-            return (*grads[:7], None)
-
-    def scan(u, delta, A, B, C, D, delta_bias, delta_softplus):
-        return Scan.apply(u, delta, A, B, C, D, delta_bias, delta_softplus)
-
-    return scan

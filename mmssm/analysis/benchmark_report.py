@@ -38,16 +38,25 @@ class Report:
         self.cases += [case] if case else []
         print(f'\n{table}', flush=True)
 
-    def write_json(self, path: str | Path, command: str) -> None:
-        """Write every round's time; in seconds and bytes."""
-        content = dict(
+    def as_dict(self, command: str) -> dict:
+        """All of it in plain types; every round's time, seconds and bytes.
+
+        Args:
+            command (str): What repeats the measurement.
+        """
+        return dict(
             command=command,
             title=self.title,
             machine=self.machine,
+            remarks=self.remarks,
             cases=[_as_dict(case) for case in self.cases],
+            tables=self.tables,
         )
+
+    def write_json(self, path: str | Path, command: str) -> None:
+        """Write :meth:`as_dict`."""
         with atomic_write(path) as file:
-            file.write(json.dumps(content, indent=1).encode())
+            file.write(json.dumps(self.as_dict(command), indent=1).encode())
 
     def write_markdown(self, path: str | Path, command: str) -> None:
         """Append the tables to a page, or begin one under the machine's name.
@@ -82,24 +91,31 @@ def _as_dict(case: Case) -> dict:
 
 
 def op_table(case: Case) -> str:
-    """Table of a case of :func:`bench_op`."""
-    floor, one_map = case.facts['floor_bytes'], case.facts['map_bytes']
+    """Table of a case of an op's benchmark."""
+    facts = case.facts
+    floor, one_map = facts['floor_bytes'], facts['map_bytes']
     backward = any(len(result.medians) > 1 for result in case.results)
-    head = ['implementation', 'ms', 'ratio', 'peak MiB', 'maps', 'GB/s']
+    head = ['implementation', 'ms', 'ratio', 'x floor', 'GB/s', 'peak MiB']
+    head += ['maps']
     if backward:
-        head += ['forward ms', 'backward / forward']
+        head += ['forward ms', 'x floor', 'backward / forward']
     rows = []
     for result in _measured(case):
         row = [
             result.median * 1e3,
             case.ratio(result),
-            result.peak / MIB,
-            result.peak / one_map,
+            result.median * facts['bandwidth'] / floor,
             floor / result.median / 1e9,
+            result.peak and result.peak / MIB,
+            result.peak and result.peak / one_map,
         ]
         if backward:
             forward = result.medians['forward']
-            row += [forward * 1e3, (result.median - forward) / forward]
+            row += [
+                forward * 1e3,
+                forward * facts['bandwidth'] / facts['forward_floor_bytes'],
+                (result.median - forward) / forward,
+            ]
         rows.append([result.name, *map(_number, row)])
     title = (
         f'{case.name} (a map: {_number(one_map / MIB)} MiB, floor: '

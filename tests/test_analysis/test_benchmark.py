@@ -117,3 +117,46 @@ def test_machine_names_what_times_depend_on():
 def test_no_rounds():
     with pytest.raises(ValueError, match='at least one round'):
         benchmark.measure('case', [], 0, CPU)
+
+
+def test_copy_bandwidth_counts_what_is_read_and_written(monkeypatch):
+    copied = []
+
+    def seconds(call, repeats, device):
+        copied.append((call().numel(), repeats))
+        return 0.25
+
+    monkeypatch.setattr(benchmark, '_seconds', seconds)
+    monkeypatch.setitem(benchmark.COPIED_BYTES, 'cpu', 1 << 20)
+    assert benchmark.copy_bandwidth(CPU) == 2 * (1 << 20) / 0.25
+    assert set(copied) == {(1 << 20, 1)}
+
+
+def test_a_run_whose_memory_is_not_to_be_measured():
+    calls = []
+    run = Run('run', recorder(calls, 'run', 'p'), allocates=False)
+    (result,) = benchmark.measure('case', [run], 1, CPU)
+    assert result.peak is None and len(calls) == 3
+
+
+def test_runs_in_graphs_may_fail():
+    run = Run('op', dict(p=torch.zeros), rounds=2)
+    replayed = benchmark.in_graph(run)
+    assert (replayed.name, replayed.rounds) == ('op, CUDA graph', 2)
+    assert replayed.optional and not replayed.allocates
+    assert list(replayed.phases) == ['p']
+    if not torch.cuda.is_available():
+        (result,) = benchmark.measure('case', [replayed], 1, CPU)
+        assert result.note.startswith('failed: ')
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')
+def test_a_graph_replays_the_call():
+    device = torch.device('cuda')
+    total = torch.zeros((), device=device)
+    run = benchmark.in_graph(Run('op', dict(p=lambda: total.add_(1))))
+    run.phases['p']()
+    total.zero_()
+    for _ in range(3):
+        run.phases['p']()
+    assert total.item() == 3

@@ -51,6 +51,7 @@ def test_floor_counts_each_input_and_result_once():
     assert facts == dict(map_bytes=a_map, floor_bytes=2 * a_map + weights)
     facts = benchmark.op_facts(inputs, backward=True)
     assert facts['floor_bytes'] == 5 * a_map + 3 * weights
+    assert facts['forward_floor_bytes'] == 2 * a_map + weights
 
 
 def test_refuses_no_image():

@@ -1,7 +1,6 @@
 """The implementations compute the same thing, and all are measured."""
 
-import sys
-
+import pytest
 import torch
 
 from mmssm.analysis import benchmark, benchmark_op
@@ -78,17 +77,19 @@ def test_floor_counts_each_input_and_result_once():
     weights = 4 * K * 8 * (1 + 1 + 2 + 1)
     routes = 4 * K * 9
     facts = benchmark.op_facts(inputs, backward=False)
-    assert facts == dict(
-        map_bytes=maps, floor_bytes=narrow + weights + routes + maps
-    )
+    forward = narrow + weights + routes + maps
+    assert facts == dict(map_bytes=maps, floor_bytes=forward)
     # Read again, with the result's gradient; gradients written.
     both = 3 * (narrow + weights) + 2 * routes + 2 * maps
     facts = benchmark.op_facts(inputs, backward=True)
-    assert facts['floor_bytes'] == both
+    assert facts == dict(
+        map_bytes=maps, floor_bytes=both, forward_floor_bytes=forward
+    )
 
 
 def test_a_missing_native_op_is_told(monkeypatch):
     monkeypatch.setattr(benchmark_op, 'SCAN_SIZES', {})
+    monkeypatch.setitem(benchmark.COPIED_BYTES, 'cpu', 1 << 10)
     told = 'mmssm: no native op for cpu, the reference runs'
     assert told not in benchmark_op.bench_op().remarks
     monkeypatch.setattr(native, 'use_native', lambda tensor: False)
@@ -124,53 +125,16 @@ def test_compiled_variants_and_what_is_too_long_for_them(monkeypatch):
     }
 
 
-def test_foreign_kernels_are_named_where_they_cannot_run(monkeypatch):
-    scans, missing = benchmark_op.foreign_scans(torch.device('cpu'))
-    assert not scans
-    assert missing == [
-        'mamba-ssm: left out, it runs on CUDA only',
-        "VMamba's kernel: left out, it runs on CUDA only",
-    ]
-    for module in ('mamba_ssm', 'selective_scan_cuda_oflex'):
-        monkeypatch.setitem(sys.modules, module, None)
-    scans, missing = benchmark_op.foreign_scans(torch.device('cuda'))
-    assert not scans and len(missing) == 2
-    assert all('its import fails (' in line for line in missing)
-
-
-class Kernel:
-    """Stands in for VMamba's extension, with the arguments it takes."""
-
-    @staticmethod
-    def fwd(u, delta, A, B, C, D, delta_bias, softplus, nrows, out_float):
-        assert nrows == 1 and out_float is True
-        out = selective_scan(u, delta, A, B, C, D, delta_bias, softplus)
-        return out.float(), torch.zeros(1)
-
-    @staticmethod
-    def bwd(u, delta, A, B, C, D, delta_bias, dout, x, softplus, nrows):
-        assert nrows == 1 and x.shape == (1,) and dout.is_contiguous()
-        inputs = [u, delta, A, B, C, D, delta_bias]
-        inputs = [t.detach().requires_grad_() for t in inputs]
-        with torch.enable_grad():
-            y = selective_scan(*inputs, softplus)
-        return torch.autograd.grad(y, inputs, dout.to(y.dtype))
-
-
-def test_vmambas_kernel_in_the_composition(monkeypatch):
-    monkeypatch.setitem(sys.modules, 'selective_scan_cuda_oflex', Kernel)
-    scans, _ = benchmark_op.foreign_scans(torch.device('cuda'))
-    prepared = benchmark_op.for_composition(
-        benchmark_op.scan_inputs(3, 8, 2, 1)
-    )
-    compose = benchmark_op._composition
-    want, want_grads = gradients(compose(selective_scan), prepared)
-    got, grads = gradients(compose(scans["VMamba's kernel"]), prepared)
-    torch.testing.assert_close(got, want)
-    torch.testing.assert_close(grads, want_grads)
-    # The kernel needs steps side by side, whatever autograd hands back.
-    u, step = torch.rand(2, 1, 8, 5, requires_grad=True)
-    A, D = -torch.ones(8, 1), torch.ones(8)
-    B = torch.rand(1, 1, 1, 5)
-    y = scans["VMamba's kernel"](u, step, A, B, B, D, D, True)
-    torch.autograd.grad(y, u, torch.rand(1, 5, 8).mT)
+def test_states_are_those_asked_for(monkeypatch):
+    monkeypatch.setattr(benchmark_op, 'SCAN_SIZES', SMALL)
+    monkeypatch.setattr(benchmark, 'MIN_SECONDS', 0)
+    floors = []
+    for states in (None, 1, 5):
+        report = benchmark_op.bench_op(rounds=1, states=states)
+        assert (f', {states} states,' in report.title) is bool(states)
+        floors.append(report.cases[0].facts['floor_bytes'])
+    assert floors[0] == floors[1]
+    # A of 4 routes and 8 channels, B and C of 9 tokens and 4 routes.
+    assert floors[2] - floors[1] == 4 * 4 * (4 * 8 + 2 * 9 * 4)
+    with pytest.raises(ValueError, match='at least one state, got 0'):
+        benchmark_op.bench_op(states=0)

@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mmssm.analysis import benchmark_op, benchmark_report
+from mmssm.analysis import (
+    benchmark,
+    benchmark_op,
+    benchmark_report,
+    benchmark_tree,
+)
 from mmssm.analysis.benchmark import Case, Result
 
 TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/benchmark.py'
@@ -27,7 +32,12 @@ def op_case(backward=False):
             ),
             Result('absent', note='not here'),
         ],
-        dict(map_bytes=MIB // 4, floor_bytes=2 * MIB),
+        dict(
+            map_bytes=MIB // 4,
+            floor_bytes=2 * MIB,
+            forward_floor_bytes=MIB,
+            bandwidth=4e3 * MIB,
+        ),
     )
 
 
@@ -52,17 +62,26 @@ def test_op_table():
     table = benchmark_report.op_table(op_case())
     assert table.startswith('### stage (a map: 0.25 MiB, floor: 2.00 MiB)\n')
     assert table.endswith('\n- absent: not here')
+    head = ['implementation', 'ms', 'ratio', 'x floor', 'GB/s', 'peak MiB']
     assert cells(table) == [
-        ['implementation', 'ms', 'ratio', 'peak MiB', 'maps', 'GB/s'],
-        ['mmssm', '1.00', '1.00', '1.00', '4.00', '2.10'],
-        ['other', '2.00', '2.00', '1.00', '4.00', '1.05'],
+        [*head, 'maps'],
+        ['mmssm', '1.00', '1.00', '2.00', '2.10', '1.00', '4.00'],
+        ['other', '2.00', '2.00', '4.00', '1.05', '1.00', '4.00'],
     ]
 
 
 def test_op_table_tells_forward_from_backward():
     head, ours, _ = cells(benchmark_report.op_table(op_case(backward=True)))
-    assert head[-2:] == ['forward ms', 'backward / forward']
-    assert ours[1] == '4.00' and ours[-2:] == ['1.00', '3.00']
+    assert head[-3:] == ['forward ms', 'x floor', 'backward / forward']
+    assert ours[1:4] == ['4.00', '1.00', '8.00']
+    assert ours[-3:] == ['1.00', '4.00', '3.00']
+
+
+def test_memory_that_is_not_known():
+    case = op_case()
+    case.results[1].peak = None
+    *_, other = cells(benchmark_report.op_table(case))
+    assert other[-2:] == ['-', '-']
 
 
 def test_model_tables():
@@ -140,6 +159,8 @@ def run(monkeypatch, capsys):
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     monkeypatch.setattr(benchmark_op, 'SCAN_SIZES', {'small': (3, 8, 2, 1)})
+    monkeypatch.setattr(benchmark_tree, 'TREE_SIZES', {'small': (4, 8, 2)})
+    monkeypatch.setitem(benchmark.COPIED_BYTES, 'cpu', 1 << 20)
 
     def run(*arguments):
         monkeypatch.setattr(sys, 'argv', [TOOL.name, *map(str, arguments)])
@@ -164,6 +185,7 @@ def test_tool_writes_all_that_it_is_asked_for(run, tmp_path):
     content = json.loads(files[0].read_text())
     assert content['command'].startswith('python benchmark.py op --rounds 1')
     assert 'forward + backward, batch 1, float32' in content['title']
+    assert content['tables'] and content['remarks']
     (case,) = content['cases']
     ours, reference, composition = case['results']
     assert ours['name'] == 'mmssm' and ours['ratio'] == 1
@@ -175,6 +197,14 @@ def test_tool_writes_all_that_it_is_asked_for(run, tmp_path):
     table = out[out.index('###') :].strip()
     assert table in files[1].read_text()
     assert files[2].read_bytes().startswith(b'\x89PNG')
+
+
+def test_tool_times_the_tree_scan(run):
+    options = ('--only', 'small', '--dtype', 'bfloat16', '--device', 'cpu')
+    status, out, _ = run('tree', '--rounds', 1, *options)
+    assert status == 0
+    assert 'Tree scan, forward, batch 1, bfloat16' in out
+    assert '| chain, one way |' in out
 
 
 def test_tool_times_a_default_model(run):
@@ -194,6 +224,12 @@ def test_tool_times_a_default_model(run):
         (('op', '--batch', 0), 'at least one image, got 0'),
         (('op', '--device', 'cuda:99'), 'device cuda:99 was asked for'),
         (('op', '--plot', 'a.doc'), 'cannot write a.doc: its suffix must be'),
+        (('op', '--only', 'big'), "no size has 'big' in its name; known:"),
+        (('op', '--states', 0), 'at least one state, got 0'),
+        (
+            ('tree', '--device', 'cpu', '--graphs'),
+            'CUDA graphs need a GPU, got device cpu',
+        ),
     ],
 )
 def test_bad_input_is_one_line(run, arguments, message):
@@ -206,7 +242,10 @@ def test_bad_input_is_one_line(run, arguments, message):
 def test_each_mode_lists_its_own_options_only(run):
     _, op, _ = run('op', '--help')
     _, model, _ = run('model', '--help')
-    for name in ('--backward', '--compile', '--dtype'):
-        assert name in op and name not in model
+    _, tree, _ = run('tree', '--help')
+    for name in ('--compile', '--states'):
+        assert name in op and name not in tree and name not in model
+    for name in ('--backward', '--dtype', '--only', '--graphs'):
+        assert name in op and name in tree and name not in model
     for name in ('--arch', '--beside', '--train', '--size', '--amp'):
         assert name in model and name not in op

@@ -1,7 +1,8 @@
 """Measure time and memory side by side, in interleaved rounds.
 
 `op` holds the native routed scan against everything else that computes it,
-`fusion` the state fusion likewise, `model` backbones against each other.
+`fusion` the state fusion and `tree` the tree scan likewise, `model` backbones
+against each other.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from mmssm.analysis.benchmark_fusion import bench_fusion
 from mmssm.analysis.benchmark_model import BESIDE, backbones, bench_model
 from mmssm.analysis.benchmark_op import bench_op
 from mmssm.analysis.benchmark_report import plot
+from mmssm.analysis.benchmark_tree import bench_tree
 from mmssm.analysis.figures import check_figure_path
 from mmssm.engine.errors import run_tool
 
@@ -42,7 +44,19 @@ def parse_args() -> argparse.Namespace:
         'native op, three dilated convolutions of padded maps, and one 11 x '
         '11 convolution with merged weights.',
     )
-    for mode in (op, fusion):
+    op.add_argument(
+        '--states',
+        type=int,
+        metavar='N',
+        help="states per channel, at all sizes (default: each size's own)",
+    )
+    tree = modes.add_parser(
+        'tree',
+        help='the tree scan beside its reference and a plain scan',
+        description="The tree scan at FractalMamba's sizes: mmssm's native "
+        'op, its PyTorch reference, and a 1-D scan of as many tokens.',
+    )
+    for mode in (op, fusion, tree):
         add_op_options(mode)
     model = modes.add_parser(
         'model',
@@ -86,7 +100,7 @@ def parse_args() -> argparse.Namespace:
         help='forward + backward in training mode (default: inference)',
     )
     model.add_argument('--amp', action='store_true', help='bfloat16 autocast')
-    for mode in (op, fusion, model):
+    for mode in (op, fusion, tree, model):
         add_common_options(mode)
     return parser.parse_args()
 
@@ -102,6 +116,18 @@ def add_op_options(parser: argparse.ArgumentParser) -> None:
         default='float32',
         choices=['float32', 'bfloat16', 'float16'],
         help='of the tokens (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--only',
+        nargs='+',
+        default=[],
+        metavar='TEXT',
+        help='only sizes with one of these in their names, e.g. "stage 1"',
+    )
+    parser.add_argument(
+        '--graphs',
+        action='store_true',
+        help='also replay each from a CUDA graph, which spares the launches',
     )
 
 
@@ -136,13 +162,19 @@ def main() -> None:
         check_figure_path(args.plot)
     device = prepare(args.device, args.threads)
     common = dict(batch=args.batch, rounds=args.rounds, device=device)
-    if args.mode in ('op', 'fusion'):
-        common['backward'] = args.backward
-        common['dtype'] = getattr(torch, args.dtype)
+    if args.mode != 'model':
+        common.update(
+            backward=args.backward,
+            dtype=getattr(torch, args.dtype),
+            only=args.only,
+            graphs=args.graphs,
+        )
     if args.mode == 'op':
-        report = bench_op(compiled=args.compile, **common)
+        report = bench_op(compiled=args.compile, states=args.states, **common)
     elif args.mode == 'fusion':
         report = bench_fusion(**common)
+    elif args.mode == 'tree':
+        report = bench_tree(**common)
     else:
         archs = args.arch or ([] if args.config else ['tiny-s1l8'])
         report = bench_model(
