@@ -6,9 +6,13 @@ The native op is built with the package. What is built, and how:
 - otherwise: CPU kernels;
 - ``MMSSM_WITH_OPS=0``: no native code, the PyTorch references serve.
 
+It is one library, ``mmssm/_ext.so``, with nothing of Python in it: what was
+built under one version of Python loads under the others, and from C++.
+
 ``MAX_JOBS`` sets the number of compiler processes (default: 2),
-``TORCH_CUDA_ARCH_LIST`` the GPU architectures (default: that of the GPU here;
-without one, all that the toolkit knows), ``CUDA_HOME`` the toolkit's folder.
+``TORCH_CUDA_ARCH_LIST`` the GPU architectures (default: those of the GPUs
+here; without one, all that the toolkit knows), ``CUDA_HOME`` the toolkit's
+folder.
 """
 
 import os
@@ -19,6 +23,7 @@ import sys
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 
 ROOT = Path(__file__).parent
 
@@ -81,12 +86,26 @@ def use_cuda(torch) -> bool:
         print('mmssm: no CUDA toolkit found, building for the CPU only')
         return False
     os.environ['CUDA_HOME'] = home
-    if not torch.cuda.is_available():
-        os.environ.setdefault('TORCH_CUDA_ARCH_LIST', architectures(home))
+    if not os.getenv('TORCH_CUDA_ARCH_LIST'):
+        os.environ['TORCH_CUDA_ARCH_LIST'] = (
+            those_here(torch)
+            if torch.cuda.is_available()
+            else all_of_toolkit(home)
+        )
     return True
 
 
-def architectures(home: str) -> str:
+def those_here(torch) -> str:
+    """The architectures of this machine's GPUs."""
+    found = {
+        torch.cuda.get_device_capability(index)
+        for index in range(torch.cuda.device_count())
+    }
+    names = [f'{major}.{minor}' for major, minor in sorted(found)]
+    return ';'.join(names) + '+PTX'
+
+
+def all_of_toolkit(home: str) -> str:
     """From 7.5 on, the first of each generation: it serves the others."""
     nvcc = Path(home, 'bin', 'nvcc')
     listed = subprocess.run(
@@ -141,11 +160,19 @@ def native_extension() -> dict:
         # silently. Not a link flag: torch's own OpenMP library must serve,
         # which is GCC's; what Clang compiles would ask for another one.
         host_flags.append('-fopenmp')
-    options = dict(extra_compile_args=dict(cxx=host_flags))
+    options = dict(
+        extra_compile_args=dict(cxx=host_flags),
+        # No libtorch_python: nothing in it is Python's.
+        py_limited_api=True,
+    )
     extension = cpp_extension.CppExtension
     if with_cuda:
         extension = cpp_extension.CUDAExtension
         options['extra_compile_args']['nvcc'] = ['-O3']
+        architectures = re.split('[; ]+', os.environ['TORCH_CUDA_ARCH_LIST'])
+        options['define_macros'] = [
+            ('MMSSM_CUDA_ARCHITECTURES', ','.join(architectures))
+        ]
     return dict(
         ext_modules=[
             extension(
@@ -154,8 +181,22 @@ def native_extension() -> dict:
                 **options,
             )
         ],
-        cmdclass=dict(build_ext=cpp_extension.BuildExtension),
+        cmdclass=dict(
+            # mmssm/_ext.so: a library that any Python loads, and C++ too.
+            build_ext=cpp_extension.BuildExtension.with_options(
+                no_python_abi_suffix=True
+            ),
+            bdist_wheel=WheelForAnyPython,
+        ),
     )
+
+
+class WheelForAnyPython(bdist_wheel):
+    """A wheel for one platform and all versions of Python."""
+
+    def get_tag(self) -> tuple:
+        """(Python, ABI, platform) as file names have them."""
+        return 'py3', 'none', super().get_tag()[2]
 
 
 setup(

@@ -3,7 +3,6 @@
 // beside each op's Python face in mmssm/ops. Autocast needs no kernel of its
 // own here: the ops take tokens and parameters of different dtypes as they
 // come, and keep the state and all maths in float32.
-#include <Python.h>
 #include <torch/library.h>
 
 TORCH_LIBRARY(mmssm, m) {
@@ -61,11 +60,4 @@ TORCH_LIBRARY(mmssm, m) {
       "Tensor B, Tensor? dt_weight, Tensor? dt_bias, Tensor order, "
       "bool delta_softplus) -> "
       "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
-}
-
-// Importing the module runs the registrations; it holds nothing itself.
-PyMODINIT_FUNC PyInit__ext(void) {
-  static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_ext", nullptr, -1,
-                               nullptr};
-  return PyModule_Create(&module);
 }

@@ -15,6 +15,10 @@ struct Device {
 Device current_device();
 
 inline void check(int error) {
+  TORCH_CHECK(error != cudaErrorNoKernelImageForDevice,
+              "mmssm: the extension holds no kernels for this GPU's compute "
+              "capability; `python -m mmssm.check` says which it holds, and "
+              "how to build it for this GPU");
   C10_CUDA_CHECK(static_cast<cudaError_t>(error));
 }
 

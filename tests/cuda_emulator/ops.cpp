@@ -1,5 +1,4 @@
 // The CUDA ops on the emulator, as ops of their own on CPU tensors.
-#include <Python.h>
 #include <torch/library.h>
 
 #include "../../csrc/cuda/fusion_plan.h"

@@ -1,7 +1,6 @@
 """The extension with CUDA kernels: built, imported and used with no GPU."""
 
 import hashlib
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -44,7 +43,8 @@ def extension() -> Path:
     """
     folder = ROOT / 'build/cuda_test'
     target = folder / hash_of_sources()
-    if not list(target.glob('mmssm/_ext*')):
+    path = target / 'mmssm/_ext.so'
+    if not path.exists():
         for old in folder.glob('*'):
             if old.name != 'objects':  # these the compiler's rules keep fresh
                 shutil.rmtree(old)
@@ -63,44 +63,68 @@ def extension() -> Path:
         said = (made.stdout + made.stderr).splitlines()
         problems = [line for line in said if 'error' in line.lower()]
         assert made.returncode == 0, '\n'.join(problems)[:4000]
-    (path,) = target.glob('mmssm/_ext*')
     return path
 
 
-def run_with(extension: Path, *arguments: str) -> str:
-    """Run this file as a script, in a process that uses ``extension``."""
+@pytest.fixture(scope='module')
+def package(extension, tmp_path_factory) -> Path:
+    """A folder with the package and this extension in the place of its own."""
+    folder = tmp_path_factory.mktemp('package')
+    (folder / 'mmssm').mkdir()
+    for path in (ROOT / 'mmssm').iterdir():
+        if path.suffix != '.so':
+            (folder / 'mmssm' / path.name).symlink_to(path)
+    (folder / 'mmssm' / extension.name).symlink_to(extension)
+    return folder
+
+
+def run_with(package: Path, *arguments: str) -> str:
+    """Run this file as a script, in a process that uses ``package``."""
     done = subprocess.run(
-        [sys.executable, __file__, str(extension), *arguments],
+        [sys.executable, __file__, *arguments],
         capture_output=True,
         text=True,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        env={
+            **os.environ,
+            'OMP_NUM_THREADS': '1',
+            'PYTHONPATH': str(package),
+        },
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
 
 
-def test_cuda_kernels_are_registered(extension):
-    assert run_with(extension, 'registered').split() == ['True'] * len(OPS)
+def test_cuda_kernels_are_registered(package):
+    assert run_with(package, 'registered').split() == ['True'] * len(OPS)
+
+
+def test_build_info(extension):
+    from mmssm.ops import native
+
+    found = native.build_info(extension)
+    assert found.architectures == ('9.0',)
+    assert found.cuda.split('.')[0] == torch.version.cuda.split('.')[0]
+    assert torch.__version__.startswith(found.torch)
 
 
 @pytest.mark.parametrize('device', ['meta', 'cuda'])
-def test_shapes_without_a_gpu(extension, device):
+def test_shapes_without_a_gpu(package, device):
     """Meta tensors, and fake ones on a CUDA device, which tracing uses."""
     shapes = '(2, 9, 6) (2, 3, 9, 6) (2, 3, 9, 6, 4) (2, 5, 4, 6) (2, 4, 6)'
-    assert run_with(extension, 'shapes', device).strip() == shapes
+    assert run_with(package, 'shapes', device).strip() == shapes
 
 
-def test_opcheck(extension):
-    run_with(extension, 'opcheck')
+def test_opcheck(package):
+    run_with(package, 'opcheck')
 
 
-def test_cpu_results_are_those_of_the_normal_build(extension, tmp_path):
+def test_cpu_results_are_those_of_the_normal_build(package, tmp_path):
     # Not above: this file is also a script, which loads another extension.
     from mmssm.ops import native
 
     if not native.is_available():
         pytest.skip('no native CPU op')
-    run_with(extension, 'results', str(tmp_path / 'results.pt'))
+    run_with(package, 'results', str(tmp_path / 'results.pt'))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -233,12 +257,12 @@ def print_shapes(device: str) -> None:
             print(tuple(y.shape), end=' ')
 
 
-def main(extension: str, what: str, *arguments: str) -> None:
-    spec = importlib.util.spec_from_file_location('mmssm._ext', extension)
-    sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    from mmssm.ops import routed_scan
+def main(what: str, *arguments: str) -> None:
+    from mmssm.ops import native
 
-    assert routed_scan.native.is_available()
+    folder = os.environ['PYTHONPATH']
+    assert native.extension_path().is_relative_to(folder)
+    assert native.problem() == ''
     if what == 'registered':
         has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
         print(*(has_kernel(op, 'CUDA') for op in OPS))
