@@ -1,6 +1,6 @@
-"""Build and install mmssm.
+"""Build the native op with the package, which pyproject.toml describes.
 
-The native op is built with the package. What is built, and how:
+What is built, and how:
 
 - a CUDA toolkit and a GPU (or ``FORCE_CUDA=1``): CPU and CUDA kernels;
 - otherwise: CPU kernels;
@@ -22,21 +22,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import setup
 from setuptools.command.bdist_wheel import bdist_wheel
 
 ROOT = Path(__file__).parent
-
-
-def read_version() -> str:
-    names = {}
-    exec((ROOT / 'mmssm/version.py').read_text(), names)
-    return names['__version__']
-
-
-def read_requirements(name: str) -> list:
-    lines = (ROOT / 'requirements' / name).read_text().splitlines()
-    return [x for x in lines if x and not x.startswith('#')]
 
 
 def find_toolkit() -> str:
@@ -199,20 +188,4 @@ class WheelForAnyPython(bdist_wheel):
         return 'py3', 'none', super().get_tag()[2]
 
 
-setup(
-    name='mmssm',
-    version=read_version(),
-    description='Visual state-space models for OpenMMLab',
-    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
-    long_description_content_type='text/markdown',
-    license='Apache-2.0',
-    packages=find_packages(include=['mmssm', 'mmssm.*']),
-    python_requires='>=3.10',
-    install_requires=read_requirements('runtime.txt'),
-    extras_require=dict(
-        mminstall=read_requirements('mminstall.txt'),
-        tests=read_requirements('tests.txt'),
-    ),
-    zip_safe=False,
-    **native_extension(),
-)
+setup(**native_extension())
