@@ -55,6 +55,9 @@ void launch_routes(ScanPlan plan, const Launch& launch) {
 template <typename T, typename Token>
 void run_forward(const ScanArgs<T, Token>& p, const Tensor& out,
                  const at::TensorOptions& options) {
+  check_offsets(p.size, widest_token(p));
+  // Training must not fail in backward for what is known here.
+  if (p.checkpoints) check_memory(p.size, &backward_memory<T>);
   const ScanPlan plan =
       make_plan(p.size, &forward_memory<T>,
                 at::globalContext().deterministicAlgorithms());
@@ -121,6 +124,7 @@ namespace {
 template <typename T, typename Token>
 void run_backward(const ScanArgs<T, Token>& p, const ScanPlan& plan,
                   const ScanGrads<T>& grads, const at::TensorOptions& options) {
+  check_offsets(p.size, widest_token(p));
   const CarryTensors tensors(p.size, plan, options);
   const Carry<T> carry = tensors.pointers<T>();
   void* stream = current_stream();

@@ -138,18 +138,24 @@ __device__ void rewind_states(const ScanArgs<T, Token>& p, const Place& at,
   }
 }
 
-// Step sizes, 0 beyond the end; their slopes are left in memory.d_raw.
+// Step sizes, 0 beyond the end; their slopes are left in memory.d_raw. One test
+// for the whole tile, as in pass_softplus.
 template <typename T, typename Token>
 __device__ void open_tile(const ScanArgs<T, Token>& p, T* slopes, int count,
                           TileGrads<T>& t) {
   const int stride = column_stride(blockDim.x);
+  T slope[kTile];
+#pragma unroll
+  for (int i = 0; i < kTile; ++i) slope[i] = T(1);
+  if (p.softplus) {
+#pragma unroll
+    for (int i = 0; i < kTile; ++i)
+      t.delta[i] = softplus_and_slope(t.delta[i], slope[i]);
+  }
 #pragma unroll
   for (int i = 0; i < kTile; ++i) {
-    T slope(1);
-    const T delta =
-        p.softplus ? softplus_and_slope(t.delta[i], slope) : t.delta[i];
-    t.delta[i] = i < count ? delta : T(0);
-    slopes[i * stride + threadIdx.x] = slope;
+    if (i >= count) t.delta[i] = T(0);
+    slopes[i * stride + threadIdx.x] = slope[i];
     t.d_delta[i] = T(0);
   }
 }
@@ -248,8 +254,10 @@ __device__ void store_sums(const ScanSizes& s, const ScanPlan& plan,
   if (g.d && at.active()) g.d[row + threadIdx.x] = sums.skip;
 }
 
+// Three blocks on a multiprocessor at the price of 64 spilled bytes: with 255
+// registers there are two, too few to hide each other's waiting.
 template <typename T, typename Token, bool kToStates>
-__global__ void __launch_bounds__(kMaxThreads)
+__global__ void __launch_bounds__(kMaxThreads, sizeof(T) == 4 ? 3 : 1)
     backward_kernel(const ScanArgs<T, Token> p, const ScanPlan plan,
                     const Carry<T> carry, const ScanGrads<T> g) {
   const ScanSizes& s = p.size;

@@ -15,36 +15,52 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // The fewest whole warps that cover a group in as many blocks as full ones
 // would; fewer if the shared memory does not reach.
-int choose_threads(const ScanSizes& s, size_t (*memory)(const ScanSizes&, int),
-                   const Device& device) {
+int choose_threads(const ScanSizes& s, MemoryOf memory) {
+  check_memory(s, memory);
+  const size_t available = current_device().shared_bytes;
   const int64_t size = s.channels / s.groups;
-  const int64_t most =
-      plan_limits().threads ? plan_limits().threads : kMaxThreads;
+  int64_t most = kMaxThreads;
+  if (plan_limits().threads) most = std::min(most, plan_limits().threads);
   const int64_t blocks = ceil_div(size, most);
   int threads = int(ceil_div(ceil_div(size, blocks), kWarp) * kWarp);
-  while (threads > kWarp && memory(s, threads) > size_t(device.shared_bytes))
-    threads -= kWarp;
-  TORCH_CHECK(memory(s, threads) <= size_t(device.shared_bytes),
-              "routed_selective_scan: ", s.states, " states and a step size ",
-              "of rank ", s.rank, " need ", memory(s, threads),
-              " bytes of shared memory, this GPU has ", device.shared_bytes,
-              " for a block; use a smaller state or rank, or run on the CPU");
+  while (threads > kWarp && memory(s, threads) > available) threads -= kWarp;
   return threads;
 }
 
 }  // namespace
 
-ScanPlan make_plan(const ScanSizes& s, size_t (*memory)(const ScanSizes&, int),
-                   bool deterministic) {
-  const Device device = current_device();
+void check_memory(const ScanSizes& s, MemoryOf memory) {
+  const size_t needed = memory(s, kWarp);
+  const int available = current_device().shared_bytes;
+  TORCH_CHECK(needed <= size_t(available), "routed_selective_scan: ", s.states,
+              " states and a step size of rank ", s.rank, " need ", needed,
+              " bytes of shared memory, this GPU has ", available,
+              " for a block; use a smaller state or rank, or run on the CPU");
+}
+
+void check_offsets(const ScanSizes& s, int64_t widest) {
+  constexpr int64_t kMost = int64_t(1) << 32;
+  TORCH_CHECK(
+      s.tokens <= 1 || widest < kMost / (s.tokens - 1),
+      "routed_selective_scan: on a GPU a batch item must lie within 2^32 "
+      "values, but its ",
+      s.tokens, " tokens are up to ", widest,
+      " values apart; give contiguous inputs, or the map in parts");
+}
+
+int64_t blocks_that_fill(int threads) {
+  const int64_t full = 4 * int64_t(current_device().multiprocessors);
+  return full * kMaxThreads / threads;
+}
+
+ScanPlan make_plan(const ScanSizes& s, MemoryOf memory, bool deterministic) {
   ScanPlan plan;
-  plan.threads = choose_threads(s, memory, device);
+  plan.threads = choose_threads(s, memory);
   plan.blocks_per_group = ceil_div(s.channels / s.groups, plan.threads);
   plan.first_route = 0;
   plan.routes = s.routes;
   plan.ordered = deterministic;
-  // A block's steps are one after the other: blocks are what fills the chip.
-  const int64_t wanted = 4 * int64_t(device.multiprocessors);
+  const int64_t wanted = blocks_that_fill(plan.threads);
   const int64_t per_item = s.routes * s.groups * plan.blocks_per_group;
   const int64_t blocks = s.batch * per_item;
   // Segments cost half as much work again: worth it from two on, of enough

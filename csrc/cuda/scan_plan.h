@@ -47,10 +47,37 @@ inline PlanLimits& plan_limits() {
   return limits;
 }
 
-// The plan for the current device. `memory` is one of the two functions below.
-// Needs at least one of everything (batch, route, step, channel).
-ScanPlan make_plan(const ScanSizes& s, size_t (*memory)(const ScanSizes&, int),
-                   bool deterministic);
+// Bytes of shared memory that a block of so many threads needs: one of the two
+// functions below.
+using MemoryOf = size_t (*)(const ScanSizes&, int threads);
+
+// A thread's steps are one after the other: warps are what fills the chip, as
+// many as four full blocks on each multiprocessor.
+int64_t blocks_that_fill(int threads);
+
+// The plan for the current device. Needs at least one of everything (batch,
+// route, step, channel).
+ScanPlan make_plan(const ScanSizes& s, MemoryOf memory, bool deterministic);
+
+// Throws if not even a block of one warp fits into the shared memory.
+void check_memory(const ScanSizes& s, MemoryOf memory);
+
+// Throws if a token of a batch item is more than 2^32 values from its first:
+// the kernels find it by 32 bits. `widest`: the most values between neighbours.
+void check_offsets(const ScanSizes& s, int64_t widest);
+
+// In any of the tensors that the kernels read or write.
+template <typename T, typename Token>
+int64_t widest_token(const ScanArgs<T, Token>& p) {
+  const ScanSizes& s = p.size;
+  const int64_t steps = s.routes * (s.rank ? s.rank : s.channels);
+  int64_t widest = s.channels;
+  for (const int64_t values :
+       {s.channels * (p.output == ScanOutput::kStates ? s.states : 1), steps,
+        s.routes * s.groups * s.states, p.dt.token, p.b.token, p.c.token})
+    if (values > widest) widest = values;
+  return widest;
+}
 
 // What a forward kernel makes.
 enum class ForwardKind { kSum, kStates, kCarry };

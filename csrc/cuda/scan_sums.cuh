@@ -68,15 +68,15 @@ __device__ void add_tile(const ScanSizes& s, const ScanGrads<T>& g,
                          const int* token, const T* tile, bool with_c) {
   const int rank = int(s.rank), states = int(s.states);
   const int rows = rank + states + (with_c ? states : 0);
-  int warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
-  if (plan.ordered) {
-    if (warp > 0) return;
-    warps = 1;
+  TileShare own = share_tile(rows);
+  if (plan.ordered) {  // one warp, one step at a time
+    if (threadIdx.x >= kWarp) return;
+    own = {int(threadIdx.x), kWarp, 0, 1};
   }
   const int64_t part = at.block * s.batch + batch;
   const int64_t first = part * s.tokens * s.routes + at.route;
   const int64_t width = s.groups * s.states;
-  for (int row = threadIdx.x % kWarp; row < rows; row += kWarp) {
+  for (int row = own.row; row < rows; row += own.rows_apart) {
     T* to = g.dt + first * s.rank + row;
     int64_t stride = s.routes * s.rank;
     if (row >= rank) {
@@ -85,9 +85,9 @@ __device__ void add_tile(const ScanSizes& s, const ScanGrads<T>& g,
            (row - rank - (is_c ? states : 0));
       stride = s.routes * width;
     }
-    for (int i = warp; i < kTile; i += warps) {
-      const int64_t l = token[i];
-      if (l >= 0) atomicAdd(to + l * stride, tile[row * kRow + i]);
+    for (int i = own.step; i < kTile; i += own.steps_apart) {
+      const int l = token[i];
+      if (l >= 0) atomicAdd(to + token_offset(l, stride), tile[row * kRow + i]);
     }
   }
 }

@@ -56,6 +56,24 @@ MMSSM_INLINE void read_row(const T* row, T (&to)[kTile]) {
   for (int i = 0; i < kTile; i += 4) read_four(row + i, to + i);
 }
 
+// Where a token is in a tensor: 32 bits are enough (check_offsets), and take
+// one instruction where 64 take four.
+__device__ inline unsigned token_offset(int l, int64_t stride) {
+  return unsigned(l) * unsigned(stride);
+}
+
+// The same address, made once: the compiler would else add up its parts anew,
+// in 64 bits, for each value. It goes on knowing it as global memory's.
+template <typename P>
+__device__ inline P* in_register(P* address) {
+#if defined(__CUDA_ARCH__)
+  size_t global = __cvta_generic_to_global(address);
+  asm volatile("" : "+l"(global));
+  address = static_cast<P*>(__cvta_global_to_generic(global));
+#endif
+  return address;
+}
+
 struct Place {
   int64_t segment, share, route, group;
   int64_t block;       // of the group's channels
@@ -172,16 +190,33 @@ __device__ void load_tokens(const ScanArgs<T, Token>& p, const Place& at,
   }
 }
 
-// A tile's rows from the token tensors: lanes along rows, which lie side by
-// side in memory, warps along steps. Without C if it is not needed.
+// What a thread has of a tile's values: every `rows_apart`-th row from `row`
+// on, and of those every `steps_apart`-th step from `step` on.
+struct TileShare {
+  int row, rows_apart, step, steps_apart;
+};
+
+// Lanes along rows, which lie side by side in memory. Where there are few rows,
+// a warp takes several steps at a time.
+__device__ inline TileShare share_tile(int rows) {
+  const int shift = rows > 16 ? 5 : rows > 8 ? 4 : 3;
+  return {int(threadIdx.x) & ((1 << shift) - 1), 1 << shift,
+          int(threadIdx.x) >> shift, int(blockDim.x) >> shift};
+}
+
+// Values that a thread has loaded before it stores the first of them: a store
+// to shared memory in between would make each load wait for the one before.
+constexpr int kStaged = 4;
+
+// A tile's rows from the token tensors. Without C if it is not needed.
 template <typename T, typename Token>
 __device__ void load_tile(const ScanArgs<T, Token>& p, const Place& at,
                           int64_t batch, const int* token, T* tile,
                           bool with_c) {
   const int rank = int(p.size.rank), states = int(p.size.states);
   const int rows = rank + states + (with_c ? states : 0);
-  const int warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
-  for (int row = threadIdx.x % kWarp; row < rows; row += kWarp) {
+  const TileShare own = share_tile(rows);
+  for (int row = own.row; row < rows; row += own.rows_apart) {
     const Token* from = p.dt.at(batch, 0, at.route) + row;
     int64_t stride = p.dt.token;
     if (row >= rank + states) {
@@ -191,10 +226,21 @@ __device__ void load_tile(const ScanArgs<T, Token>& p, const Place& at,
       from = p.b.at(batch, 0, at.route, at.group) + (row - rank);
       stride = p.b.token;
     }
-#pragma unroll 4
-    for (int i = warp; i < kTile; i += warps) {
-      const int64_t l = token[i];
-      tile[row * kRow + i] = l < 0 ? T(0) : T(from[l * stride]);
+    T* to = tile + row * kRow;
+    for (int first = own.step; first < kTile;
+         first += kStaged * own.steps_apart) {
+      Token values[kStaged];
+#pragma unroll
+      for (int j = 0; j < kStaged; ++j) {
+        const int i = first + j * own.steps_apart;
+        const int l = i < kTile ? token[i] : -1;
+        values[j] = l < 0 ? Token(0) : from[token_offset(l, stride)];
+      }
+#pragma unroll
+      for (int j = 0; j < kStaged; ++j) {
+        const int i = first + j * own.steps_apart;
+        if (i < kTile) to[i] = T(values[j]);
+      }
     }
   }
 }
@@ -206,9 +252,10 @@ __device__ void gather(const Token* from, int64_t stride, const int* token,
                        bool active, T (&to)[kTile]) {
   int l[kTile];
   read_row(token, l);
+  from = in_register(from);
 #pragma unroll
   for (int i = 0; i < kTile; ++i) {
-    to[i] = l[i] < 0 || !active ? T(0) : T(from[l[i] * stride]);
+    to[i] = l[i] < 0 || !active ? T(0) : T(from[token_offset(l[i], stride)]);
   }
 }
 
@@ -219,9 +266,11 @@ __device__ void scatter(T* to, int64_t stride, const int* token, bool active,
                         const T (&values)[kTile]) {
   int l[kTile];
   read_row(token, l);
+  to = in_register(to);
 #pragma unroll
   for (int i = 0; i < kTile; ++i) {
-    if (active && l[i] >= 0) atomicAdd(to + l[i] * stride, values[i]);
+    if (active && l[i] >= 0)
+      atomicAdd(to + token_offset(l[i], stride), values[i]);
   }
 }
 
@@ -272,14 +321,16 @@ __device__ void raw_steps(const ScanArgs<T, Token>& p, const Place& at,
   for (int i = 0; i < kTile; ++i) raw[i] = raw[i] + bias;
 }
 
-// Step sizes; 0 beyond the end, which leaves states and gradients alone.
+// Step sizes; 0 beyond the end, which leaves states and gradients alone. One
+// test for the whole tile, so that its polynomials run side by side.
 template <typename T>
 __device__ void pass_softplus(bool softplus_on, int count, T (&steps)[kTile]) {
+  if (softplus_on) {
 #pragma unroll
-  for (int i = 0; i < kTile; ++i) {
-    const T delta = softplus_on ? softplus(steps[i]) : steps[i];
-    steps[i] = i < count ? delta : T(0);
+    for (int i = 0; i < kTile; ++i) steps[i] = softplus(steps[i]);
   }
+#pragma unroll
+  for (int i = 0; i < kTile; ++i) steps[i] = i < count ? steps[i] : T(0);
 }
 
 // Runs the tile's steps of one state; `h` becomes the state after each.

@@ -21,11 +21,9 @@ bool is_empty(const ScanSizes& s) { return s.batch == 0 || s.channels == 0; }
 
 // For the kernels in which every step is for itself: as many segments as fill
 // the chip.
-ScanPlan make_steps_plan(const ScanSizes& s,
-                         size_t (*memory)(const ScanSizes&, int)) {
+ScanPlan make_steps_plan(const ScanSizes& s, MemoryOf memory) {
   ScanPlan plan = make_plan(s, memory, /*deterministic=*/true);
-  const int64_t wanted = 4 * int64_t(current_device().multiprocessors);
-  int64_t segments = ceil_div(wanted, plan.grid(s));
+  int64_t segments = ceil_div(blocks_that_fill(plan.threads), plan.grid(s));
   if (plan_limits().segments) segments = plan_limits().segments;
   segments = std::min(segments, checkpoint_count(s));
   plan.segment_steps =
@@ -43,6 +41,7 @@ template <typename T, typename Token>
 void run_forward(const TreeInputs& in, bool delta_softplus, const Tensor& out) {
   const auto p = make_args<T, Token>(in, delta_softplus);
   const ScanSizes& s = p.scan.size;
+  check_offsets(s, widest_token(p.scan));
   const Tensor transitions = new_rows(in), values = new_rows(in);
   T *w = transitions.mutable_data_ptr<T>(),
     *rows = values.mutable_data_ptr<T>();
@@ -60,6 +59,7 @@ void run_backward(const TreeInputs& in, bool delta_softplus,
                   const ScanPlan& plan, const ScanGrads<T>& g, T* grads) {
   const auto p = make_args<T, Token>(in, delta_softplus);
   const ScanSizes& s = p.scan.size;
+  check_offsets(s, widest_token(p.scan));
   const Tensor transitions = new_rows(in), values = new_rows(in);
   T *w = transitions.mutable_data_ptr<T>(),
     *rows = values.mutable_data_ptr<T>();

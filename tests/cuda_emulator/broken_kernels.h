@@ -22,14 +22,19 @@ inline __global__ void broken_kernel(float* out, int fault) {
 }
 
 inline at::Tensor run_broken_kernel(std::string_view fault) {
-  const char* names[] = {"none",         "unwritten",       "overrun",
-                         "early return", "another barrier", "no barrier"};
+  const char* names[] = {"none",           "unwritten",       "overrun",
+                         "early return",   "another barrier", "no barrier",
+                         "too many blocks"};
   const auto found = std::find(std::begin(names), std::end(names), fault);
   TORCH_CHECK(found != std::end(names), "no such fault: ", fault);
   constexpr int kThreads = 64;
   const at::Tensor out = at::zeros({kThreads});
-  mmssm::cuda::launch(&broken_kernel, 1, kThreads, kThreads * sizeof(float),
-                      nullptr, out.mutable_data_ptr<float>(),
-                      int(found - names));
+  // As 32 bits these would be one block.
+  const int64_t blocks =
+      fault == "too many blocks" ? (int64_t(1) << 32) + 1 : 1;
+  const int error = mmssm::cuda::launch(
+      &broken_kernel, blocks, kThreads, kThreads * sizeof(float), nullptr,
+      out.mutable_data_ptr<float>(), int(found - names));
+  TORCH_CHECK(error == cudaSuccess, "error ", error, " at the launch");
   return out;
 }
