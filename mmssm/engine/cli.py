@@ -33,6 +33,9 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
         default='none',
         help='what started this process (dist_*.sh and slurm_*.sh set it)',
     )
+    # torch.distributed.launch, which mim calls, says it twice: PyTorch and
+    # mmengine read it from the environment.
+    parser.add_argument('--local-rank', type=int, help=argparse.SUPPRESS)
     add_unsafe_load(parser)
 
 

@@ -21,6 +21,11 @@ def test_options(parser):
     assert args.launcher == 'none' and not args.unsafe_load
 
 
+def test_torch_distributed_launch_may_name_the_rank(parser):
+    assert parser.parse_args(['--local-rank=1']).launcher == 'none'
+    assert '--local-rank' not in parser.format_help()
+
+
 @pytest.mark.parametrize('value', ['a', 'a=[1,2', 'a=[dict(b=1,c=2)]'])
 def test_option_that_cannot_be_read(parser, capsys, value):
     with pytest.raises(SystemExit) as stopped:
