@@ -79,7 +79,7 @@ step 'torch and build tools (2 minutes)' "$(hash_of requirements/build.txt)" pip
 step 'libraries' "$(hash_of requirements/runtime.txt requirements/mmdeps.txt)" pip install -r requirements/runtime.txt -r requirements/mmdeps.txt
 step "mmcv from source (10 minutes on 2 cores, then cached)" "$(hash_of requirements/build.txt requirements/mminstall.txt)" mmcv_build
 step 'mmengine, mmdet, mmsegmentation, mmpretrain' "$(hash_of requirements/mminstall.txt)" pip install --no-deps -r requirements/mminstall.txt
-step 'test tools' "$(hash_of requirements/tests.txt)" pip install -r requirements/tests.txt
+step 'test tools' "$(hash_of requirements/tests.txt requirements/docs.txt)" pip install -r requirements/tests.txt -r requirements/docs.txt
 # shellcheck disable=SC2086
 step 'mmssm and its native op (1 minute)' "$(hash_of $sources requirements/build.txt) ${MMSSM_WITH_OPS:-} ${FORCE_CUDA:-} ${TORCH_CUDA_ARCH_LIST:-}" mmssm_build
 echo "Ready. To use it: source ${venv#"$PWD"/}/bin/activate"

@@ -75,7 +75,7 @@ class PatchTokens(BaseModule):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, *grid(H, W), C).
+        """(B, 3, H, W) -> ``(B, *grid(H, W), C)``.
 
         Raises:
             ValueError: If it is no batch of images.

@@ -193,16 +193,21 @@ def test_metadata(built):
     assert metadata['License-Expression'] == 'Apache-2.0'
     assert metadata.get_payload().startswith('# mmssm')
     needed = metadata.get_all('Requires-Dist')
+    assert sorted(metadata.get_all('Provides-Extra')) == [
+        'docs',
+        'mminstall',
+        'tests',
+    ]
     for extra in metadata.get_all('Provides-Extra'):
-        names = required(needed, f'; extra == "{extra}"')
+        names = required(needed, f'extra == "{extra}"')
         assert names == lines(f'requirements/{extra}.txt'), extra
-    assert set(metadata.get_all('Provides-Extra')) >= {'mminstall', 'tests'}
     assert required(needed, '') == lines('requirements/runtime.txt')
 
 
 def required(needed, marker):
-    chosen = (n for n in needed if n.partition('; ')[2] == marker[2:])
-    return {name.partition('; ')[0] for name in chosen}
+    """Requirements that hold under exactly this condition."""
+    parts = (requirement.partition('; ') for requirement in needed)
+    return {name for name, _, condition in parts if condition == marker}
 
 
 def lines(name):
