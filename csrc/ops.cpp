@@ -5,6 +5,8 @@
 // come, and keep the state and all maths in float32.
 #include <torch/library.h>
 
+#include "cpu/instruction_sets.h"
+
 TORCH_LIBRARY(mmssm, m) {
   // Shapes: x (B, L, C); dt (B, L, K, R) with dt_weight (K, C, R), else
   // (B, L, K, C); A (K, C, N); B and C (B, L, K, N) or (B, L, K, G, N);
@@ -60,4 +62,8 @@ TORCH_LIBRARY(mmssm, m) {
       "Tensor B, Tensor? dt_weight, Tensor? dt_bias, Tensor order, "
       "bool delta_softplus) -> "
       "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  // The CPU instructions that the ops use here: 'AVX-512', 'AVX2', 'SSE2' or,
+  // on other processors, 'generic'.
+  m.def("_instruction_set() -> str",
+        [] { return std::string(mmssm::instruction_set()); });
 }

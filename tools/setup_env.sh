@@ -81,5 +81,13 @@ step "mmcv from source (10 minutes on 2 cores, then cached)" "$(hash_of requirem
 step 'mmengine, mmdet, mmsegmentation, mmpretrain' "$(hash_of requirements/mminstall.txt)" pip install --no-deps -r requirements/mminstall.txt
 step 'test tools' "$(hash_of requirements/tests.txt requirements/docs.txt)" pip install -r requirements/tests.txt -r requirements/docs.txt
 # shellcheck disable=SC2086
-step 'mmssm and its native op (1 minute)' "$(hash_of $sources requirements/build.txt) ${MMSSM_WITH_OPS:-} ${FORCE_CUDA:-} ${TORCH_CUDA_ARCH_LIST:-}" mmssm_build
+build="$(hash_of $sources requirements/build.txt) ${MMSSM_WITH_OPS:-} ${FORCE_CUDA:-} ${TORCH_CUDA_ARCH_LIST:-}"
+step 'mmssm and its native op (1 minute)' "$build" mmssm_build
+if [ "${MMSSM_WITH_OPS:-1}" != 0 ] && [ "$(cat "$stamps/check" 2>/dev/null)" != "$build" ]; then
+  if "$venv/bin/python" -W ignore -m mmssm.check --quick; then
+    echo "$build" >"$stamps/check"
+  else
+    echo 'setup_env.sh: the environment can be used, except for what is wrong above' >&2
+  fi
+fi
 echo "Ready. To use it: source ${venv#"$PWD"/}/bin/activate"

@@ -23,3 +23,10 @@
   declarations                           \
   }
 #endif
+
+namespace mmssm {
+
+// The name of the set that the loops use on this processor.
+const char* instruction_set();
+
+}  // namespace mmssm

@@ -38,6 +38,14 @@ static bool has_avx512() {
 #define MMSSM_BEST(loops) generic::loops()
 #endif
 
+const char* instruction_set() {
+#ifdef MMSSM_X86_DISPATCH
+  return has_avx512() ? "AVX-512" : has_avx2() ? "AVX2" : "SSE2";
+#else
+  return "generic";
+#endif
+}
+
 template <typename T>
 const ScanKernels<T>& scan_kernels() {
   static const ScanKernels<T> best = MMSSM_BEST(scan_loops<T>);

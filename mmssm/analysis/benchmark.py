@@ -396,13 +396,19 @@ def prepare(name: str | None, threads: int | None) -> torch.device:
     return device
 
 
-def machine(device: torch.device) -> str:
-    """One line that says what was measured on."""
-    name = platform.processor() or platform.machine()
+def processor() -> str:
+    """The CPU's name."""
     if os.path.exists('/proc/cpuinfo'):
         with open('/proc/cpuinfo') as info:
             models = [line for line in info if line.startswith('model name')]
-        name = models[0].split(':')[1].strip() if models else name
+        if models:
+            return models[0].split(':')[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def machine(device: torch.device) -> str:
+    """One line that says what was measured on."""
+    name = processor()
     built = f'torch {torch.__version__}'
     if device.type == 'cuda':
         name = f'{torch.cuda.get_device_name(device)}, {name}'

@@ -1,0 +1,195 @@
+"""Check mmssm on this machine: what runs here, and whether it is right.
+
+Prints the environment, every op's error against its PyTorch reference, and
+its time beside the reference's and the memory's. Run it after an install, and
+paste what it prints into a bug report. Exit code 1: something is wrong.
+"""
+
+import argparse
+import dataclasses
+import json
+import shlex
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from mmssm.analysis.benchmark import prepare
+from mmssm.checkpoint.atomic import atomic_write
+from mmssm.engine.errors import run_tool
+
+from . import Accuracy, Speed, accuracy, environment, problems, speed
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog='python -m mmssm.check', description=__doc__
+    )
+    parser.add_argument(
+        '--device',
+        choices=['cpu', 'cuda', 'all'],
+        default='all',
+        help='what to check (default: the CPU, and a GPU if there is one)',
+    )
+    parser.add_argument(
+        '--json', metavar='FILE', help='write all that was found to this file'
+    )
+    parser.add_argument(
+        '--quick', action='store_true', help='leave the times out'
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the check; returns the exit code."""
+    args = parse_args()
+    devices = {
+        'cpu': ['cpu'],
+        'cuda': ['cuda'],
+        'all': ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu'],
+    }[args.device]
+    out = Console(width=None if sys.stdout.isatty() else 100)
+    facts, found = environment(), problems(devices)
+    print_facts(out, facts)
+    errors, times = [], []
+    if not found:
+        for device in devices:
+            prepare(device, None)
+            errors += watched(accuracy(device), f'{device}: errors')
+            times += [] if args.quick else watched(speed(device), 'times')
+        print_errors(out, errors)
+        print_times(out, times)
+        found = [describe(e) for e in errors if not e.passed]
+    print_verdict(out, found)
+    if args.json:
+        write_json(args.json, facts, errors, times, found)
+    return 1 if found else 0
+
+
+def watched(results: Iterable, name: str) -> list:
+    """The results, with a progress display for whoever watches."""
+    return list(
+        track(
+            results,
+            name,
+            total=None,
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+            transient=True,
+        )
+    )
+
+
+def print_facts(out: Console, facts: dict[str, str]) -> None:
+    """One line for each; a pipe gets no padding."""
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        out.print(f'{name:<{width}}  {value}', highlight=False, soft_wrap=True)
+
+
+def print_errors(out: Console, errors: Sequence[Accuracy]) -> None:
+    """The worst case of each op, device and dtype."""
+    table = Table(title='Errors, relative to the largest value that is right')
+    for name in ('op', 'device', 'dtype'):
+        table.add_column(name, no_wrap=True)
+    for name in ('forward', 'backward', 'limit'):
+        table.add_column(name, justify='right', no_wrap=True)
+    table.add_column('verdict')
+    groups = defaultdict(list)
+    for error in errors:
+        groups[error.op, error.device, error.dtype].append(error)
+    for names, cases in groups.items():
+        worst = max(cases, key=badness)
+        table.add_row(
+            *names,
+            scientific(worst.forward),
+            f'{worst.gradient} {scientific(worst.backward)}',
+            scientific(worst.limit),
+            'ok' if worst.passed else '[bold red]WRONG',
+        )
+    out.print(table)
+
+
+def badness(error: Accuracy) -> float:
+    """Larger for a worse case; a failed one is the worst."""
+    if error.failure:
+        return float('inf')
+    return max(error.forward, error.backward)
+
+
+def print_times(out: Console, times: Sequence[Speed]) -> None:
+    """Those of the ops, and what they are held against."""
+    if not times:
+        return
+    table = Table(title='Milliseconds, forward, float32')
+    table.add_column('op', no_wrap=True)
+    table.add_column('device')
+    table.add_column('size', no_wrap=True)
+    for name in ('op here', 'reference', 'copy of the data'):
+        table.add_column(name, justify='right')
+    for time in times:
+        table.add_row(
+            time.op,
+            time.device,
+            time.size,
+            f'{time.seconds * 1e3:.2f}',
+            f'{time.reference_seconds * 1e3:.0f}',
+            f'{time.floor_seconds * 1e3:.3f}',
+        )
+    out.print(table)
+
+
+def print_verdict(out: Console, found: Sequence[str]) -> None:
+    """What is wrong, a line each, or that nothing is."""
+    for problem in found:
+        out.print(f'WRONG: {problem}', style='bold red', soft_wrap=True)
+    if not found:
+        out.print('All right.', style='bold green')
+
+
+def describe(error: Accuracy) -> str:
+    """One line that says what is wrong with an op, and what to do."""
+    where = f'{error.op} ({error.case}) on {error.device} in {error.dtype}'
+    if error.failure:
+        return f'{where} failed: {error.failure}'
+    gradient = f', of the gradient of {error.gradient} {error.backward:.1e}'
+    return (
+        f'{where}: error of the result {error.forward:.1e}{gradient}, but at '
+        f'most {error.limit:.1e} is right; do not use it, and report all of '
+        'this page'
+    )
+
+
+def scientific(value: float | None) -> str:
+    """As 1.2e-07; '-' for none."""
+    return '-' if value is None else f'{value:.1e}'
+
+
+def write_json(
+    path: str,
+    facts: dict[str, str],
+    errors: Sequence[Accuracy],
+    times: Sequence[Speed],
+    found: Sequence[str],
+) -> None:
+    """Write all that was found."""
+    content = dict(
+        command=shlex.join(['python', '-m', 'mmssm.check', *sys.argv[1:]]),
+        environment=facts,
+        accuracy=[
+            {**dataclasses.asdict(e), 'passed': e.passed} for e in errors
+        ],
+        speed=list(map(dataclasses.asdict, times)),
+        wrong=list(found),
+    )
+    with atomic_write(path) as file:
+        file.write(json.dumps(content, indent=1).encode())
+
+
+if __name__ == '__main__':
+    run_tool(lambda: sys.exit(main()))

@@ -1,0 +1,121 @@
+"""Each op's time beside its reference's and the memory's."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import mmssm.ops
+from mmssm.analysis.benchmark import (
+    Run,
+    copy_bandwidth,
+    measure,
+    op_facts,
+    op_run,
+)
+from mmssm.analysis.benchmark_fusion import fusion_inputs
+from mmssm.analysis.benchmark_op import scan_inputs
+from mmssm.analysis.benchmark_sizes import draw
+from mmssm.analysis.benchmark_tree import tree_inputs
+
+ROUNDS = 3
+REFERENCE_ROUNDS = 1
+# A GPU needs more images to be busy. The references, loops over steps in
+# Python, take about the same time for all of them.
+IMAGES = {'cpu': 1, 'cuda': 32}
+
+
+@dataclass
+class Speed:
+    """An op's time, forward in inference mode, float32.
+
+    Attributes:
+        op (str): Its name.
+        size (str): What it was given.
+        device (str): 'cpu' or 'cuda'.
+        seconds (float): The op's time, the median of :data:`ROUNDS`.
+        reference_seconds (float): The reference's.
+        floor_seconds (float): What a copy within the device's memory takes to
+            move as many bytes as the inputs and the result have: no op is
+            quicker.
+    """
+
+    op: str
+    size: str
+    device: str
+    seconds: float
+    reference_seconds: float
+    floor_seconds: float
+
+
+def speed(device: str) -> Iterator[Speed]:
+    """Measure every op at a size of a real model, one at a time.
+
+    Args:
+        device (str): 'cpu' or 'cuda'.
+    """
+    place = torch.device(device)
+    bandwidth = copy_bandwidth(place)
+    images = IMAGES[device]
+    for op, size, inputs in (
+        (
+            'routed_selective_scan',
+            f'{images} x 28 x 28 x 192, 4 routes',
+            scan_inputs(28, 192, 12, 1, images, place),
+        ),
+        (
+            'selective_scan',
+            f'{images} x 768 x 196, 16 states',
+            _sequence_inputs(768, 196, 16, images, place),
+        ),
+        (
+            'state_fusion',
+            f'{images} x 28 x 28 x 256',
+            fusion_inputs(28, 256, images, place),
+        ),
+        (
+            'tree_scan',
+            f'{images} x 28 x 28 x 192',
+            tree_inputs(28, 192, 12, images, place),
+        ),
+    ):
+        yield _measure(op, size, inputs, bandwidth)
+
+
+def _measure(
+    op: str, size: str, inputs: dict[str, Tensor], bandwidth: float
+) -> Speed:
+    def run(name: str) -> Run:
+        function = getattr(mmssm.ops, name)
+        # Every op takes the map first, whatever it calls it.
+        return op_run(
+            name, lambda x, **rest: function(x, **rest), inputs, False
+        )
+
+    reference = run(f'{op}_reference')
+    reference.rounds = REFERENCE_ROUNDS
+    device = inputs['x'].device
+    results = measure(op, [run(op), reference], ROUNDS, device)
+    return Speed(
+        op,
+        size,
+        device.type,
+        results[0].median,
+        results[1].median,
+        op_facts(inputs, False)['floor_bytes'] / bandwidth,
+    )
+
+
+def _sequence_inputs(
+    channels: int, steps: int, states: int, batch: int, device: torch.device
+) -> dict[str, Tensor]:
+    """Arguments of the 1-D scan, ``u`` as 'x'."""
+    rand = draw(device, torch.float32)
+    return dict(
+        x=rand(batch, channels, steps),
+        delta=rand(batch, channels, steps).abs(),
+        A=-rand(channels, states).abs() - 0.5,
+        B=rand(batch, states, steps),
+        C=rand(batch, states, steps),
+    )

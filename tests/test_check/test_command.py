@@ -1,0 +1,146 @@
+"""What the command prints, writes and returns."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import mmssm.ops
+from mmssm.check import __main__ as command
+from mmssm.check import environment, problems, speed
+from mmssm.ops import native
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command in this process; gives its exit code and output."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, 'argv', ['check', *arguments])
+        code = command.main()
+        return code, capsys.readouterr().out
+
+    return run
+
+
+def test_as_a_user_runs_it(tmp_path):
+    path = tmp_path / 'check.json'
+    arguments = ['--quick', '--device', 'cpu', '--json', str(path)]
+    done = subprocess.run(
+        [sys.executable, '-m', 'mmssm.check', *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ['mmssm', mmssm.__version__]
+    assert lines[-1] == 'All right.'
+    assert sum(line.endswith('ok      │') for line in lines) == 16
+    assert max(map(len, lines)) <= 120 and '\x1b' not in done.stdout
+    found = json.loads(path.read_text())
+    assert found['wrong'] == [] and found['speed'] == []
+    assert found['environment']['torch'].startswith(torch.__version__)
+    assert all(result['passed'] for result in found['accuracy'])
+    assert found['command'].startswith('python -m mmssm.check --quick')
+
+
+def test_broken_op(monkeypatch, run, tmp_path):
+    right = mmssm.ops.state_fusion
+    monkeypatch.setattr(
+        mmssm.ops, 'state_fusion', lambda **given: -right(**given)
+    )
+    path = tmp_path / 'check.json'
+    code, out = run('--quick', '--device', 'cpu', '--json', str(path))
+    assert code == 1
+    rows = [line for line in out.splitlines() if 'WRONG' in line]
+    tables = [row for row in rows if row.startswith('│')]
+    assert len(tables) == 4 and all('state_fusion' in row for row in tables)
+    verdict = [row for row in rows if row.startswith('WRONG: state_fusion')]
+    assert len(verdict) == 8  # two cases, four dtypes
+    assert 'report all of this page' in verdict[0]
+    assert 'All right' not in out
+    assert json.loads(path.read_text())['wrong'][0].startswith('state_fusion')
+
+
+def test_failing_op(monkeypatch, run):
+    def fail(**given):
+        raise RuntimeError('no kernel image')
+
+    monkeypatch.setattr(mmssm.ops, 'tree_scan', fail)
+    code, out = run('--quick', '--device', 'cpu')
+    assert code == 1
+    assert 'failed: RuntimeError: no kernel image' in out
+
+
+def test_missing_extension(monkeypatch, run):
+    monkeypatch.setattr(native, '_PROBLEM', 'there is no _ext.so')
+    code, out = run()
+    assert code == 1
+    last = out.splitlines()[-1]
+    assert last.startswith('WRONG: no native op: there is no _ext.so; build')
+    assert any(line.startswith('Python ') for line in out.splitlines())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+def test_no_gpu(run):
+    code, out = run('--device', 'cuda')
+    assert code == 1
+    assert 'finds no GPU' in out.splitlines()[-1]
+
+
+def test_extension_without_cuda_kernels(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(native, '_DEVICES', frozenset({'cpu', 'meta'}))
+    (line,) = problems(['cpu', 'cuda'])
+    assert 'no CUDA kernels' in line and 'FORCE_CUDA=1' in line
+    assert problems(['cpu']) == []
+
+
+def test_gpu_of_another_architecture(monkeypatch):
+    devices = frozenset({'cpu', 'cuda', 'meta'})
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    monkeypatch.setattr(native, '_DEVICES', devices)
+    monkeypatch.setattr(
+        native,
+        'missing_architecture',
+        lambda index: 'GPU 1 cannot' if index else '',
+    )
+    assert problems(['cpu', 'cuda']) == ['GPU 1 cannot']
+
+
+def test_environment_tells_what_runs(monkeypatch):
+    found = environment()
+    assert found['instructions'] in ('AVX-512', 'AVX2', 'SSE2', 'generic')
+    built = native.build_info()
+    assert f'for torch {built.torch}' in found['extension']
+    for name in ('mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'Python'):
+        assert found[name][0].isdigit()
+
+
+def test_instruction_set_can_be_lowered():
+    script = 'import torch, mmssm\nprint(torch.ops.mmssm._instruction_set())'
+    done = subprocess.run(
+        [sys.executable, '-c', script],
+        env={**os.environ, 'ATEN_CPU_CAPABILITY': 'default'},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split()[-1] in ('SSE2', 'generic')
+
+
+def test_times():
+    times = list(speed('cpu'))
+    assert [t.op for t in times] == [
+        'routed_selective_scan',
+        'selective_scan',
+        'state_fusion',
+        'tree_scan',
+    ]
+    for time in times:
+        assert 0 < time.floor_seconds and 0 < time.seconds
+        assert time.reference_seconds > 0
