@@ -1,9 +1,10 @@
-"""Golden cases: what the original implementations compute.
+"""Devices to test on, and golden cases.
 
-A case (``data/golden/<name>.npz``) lists an original model's state-dict keys
-and shapes and holds its outputs for one input, computed on a CPU in float32
-with the recurrence in float64. Weights and input are not stored; they are
-drawn from each key's name by the rules below, so a case stays small.
+A golden case (``data/golden/<name>.npz``) tells what an original
+implementation computes. It lists a model's state-dict keys and shapes and
+holds its outputs for one input, computed on a CPU in float32 with the
+recurrence in float64. Weights and input are not stored; they are drawn from
+each key's name by the rules below, so a case stays small.
 """
 
 import json
@@ -17,6 +18,8 @@ import torch
 from hypothesis import settings
 
 os.environ.setdefault('OMP_NUM_THREADS', '2')  # of child processes
+# cuBLAS asks for it where deterministic algorithms are wanted.
+os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
 torch.set_num_threads(2)
 # Time limits on examples would fail a test for a busy machine.
 settings.register_profile('no deadline', deadline=None)
@@ -87,8 +90,38 @@ class GoldenCase:
         """Largest difference, relative to the largest wanted value."""
         want = self.outputs[name]
         assert tuple(got.shape) == want.shape
-        difference = np.abs(got.detach().numpy() - want).max()
+        difference = np.abs(got.detach().cpu().numpy() - want).max()
         return float(difference / max(1.0, np.abs(want).max()))
+
+
+def _why_no_gpu() -> str:
+    """Why no op can run on a GPU here, one line; '' if it can."""
+    from mmssm.ops import native
+
+    if not torch.cuda.is_available():
+        return 'PyTorch finds no GPU'
+    if not native.has_kernels('cuda'):
+        return native.problem() or 'the extension has no CUDA kernels'
+    return native.missing_architecture(torch.cuda.current_device())
+
+
+@pytest.fixture(
+    scope='session',
+    params=['cpu', pytest.param('cuda', marks=pytest.mark.cuda)],
+)
+def device(request):
+    """Where a test runs: a CPU, and a GPU where there is one.
+
+    What it compares with is computed on the CPU.
+    """
+    if request.param == 'cuda':
+        reason = _why_no_gpu()
+        if reason:
+            pytest.skip(reason)
+        # Or float32 convolutions have the digits of float16.
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+    return torch.device(request.param)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from on_device import move
 from scan_inputs import differentiable, for_output, make_inputs
 from torch.profiler import ProfilerActivity, profile
 
@@ -27,11 +28,12 @@ def with_threads():
 
 
 @pytest.mark.parametrize('steps', [1, 63, 64, 65, 200])
-def test_checkpoints_are_the_states_before_each_64th_step(steps):
+def test_checkpoints_are_the_states_before_each_64th_step(device, steps):
     inputs = make_inputs(tokens=steps, num_routes=2, channels=35, states=3)
     inputs['routes'] = torch.stack(
         [torch.arange(steps), torch.arange(steps).flip(0)]
     )
+    inputs = move(inputs, device)
     arguments = [inputs[name] for name in ORDER]
     with torch.no_grad():
         y, checkpoints = OPS._routed_selective_scan_forward(
@@ -49,10 +51,10 @@ def test_checkpoints_are_the_states_before_each_64th_step(steps):
 
 
 @pytest.mark.parametrize('output', ['sum', 'routes', 'states'])
-def test_opcheck_of_the_pair(output):
+def test_opcheck_of_the_pair(device, output):
     inputs = for_output(make_inputs(channels=4, tokens=70), output)
     arguments = [
-        None if v is None else v.detach()
+        None if v is None else v.detach().to(device)
         for v in (inputs[name] for name in ORDER)
     ]
     settings = (*arguments, True, output)
@@ -67,8 +69,8 @@ def test_opcheck_of_the_pair(output):
 
 
 @pytest.mark.parametrize('change', ['grad', 'checkpoints', 'dtype'])
-def test_backward_checks_what_it_is_given(change):
-    inputs = make_inputs()
+def test_backward_checks_what_it_is_given(device, change):
+    inputs = move(make_inputs(), device)
     settings = (*(inputs[name] for name in ORDER), True, 'sum')
     with torch.no_grad():
         grad, checkpoints = OPS._routed_selective_scan_forward(*settings, None)
@@ -82,14 +84,14 @@ def test_backward_checks_what_it_is_given(change):
             OPS._routed_selective_scan_backward(grad, checkpoints, *settings)
 
 
-def test_no_checkpoints_where_no_gradient_can_come():
+def test_no_checkpoints_where_no_gradient_can_come(device):
     def called(context, inputs):
         with profile(activities=[ProfilerActivity.CPU]) as record, context:
             routed_selective_scan(**inputs)
         return {event.key for event in record.key_averages()}
 
     kept = 'mmssm::_routed_selective_scan_forward'
-    inputs = make_inputs()
+    inputs = move(make_inputs(), device)
     constant = {
         k: v.detach() if torch.is_tensor(v) else v for k, v in inputs.items()
     }
@@ -128,13 +130,14 @@ def test_threads_are_compiled_in():
 
 
 @pytest.mark.parametrize('output', ['sum', 'routes', 'states'])
-def test_map_without_tokens(output):
+def test_map_without_tokens(device, output):
     """Routes of zero tokens only: no result, and gradients of zero."""
     inputs = for_output(make_inputs(tokens=1), output)
     for name in ('x', 'dt', 'B', 'C'):
         if inputs[name] is not None:
             inputs[name] = inputs[name].detach()[:, :0].requires_grad_()
     inputs['routes'] = torch.full((3, 5), -1)
+    inputs = move(inputs, device)
     leaves = list(differentiable(inputs).values())
     for scan in (routed_selective_scan, routed_selective_scan_reference):
         y = scan(**inputs)
@@ -143,8 +146,8 @@ def test_map_without_tokens(output):
             assert g is None or not g.any()
 
 
-def test_forward_mode_is_refused():
-    inputs = make_inputs()
+def test_forward_mode_is_refused(device):
+    inputs = move(make_inputs(), device)
     x = inputs.pop('x').detach()
     with pytest.raises(RuntimeError, match='no forward-mode derivative'):
         with torch.autograd.forward_ad.dual_level():

@@ -3,26 +3,52 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from on_device import move
 
 from mmssm.ops import selective_scan, selective_scan_reference
 
 
-def make_inputs(batch=2, dim=6, length=11, states=3, groups=2):
+def make_inputs(
+    batch=2, dim=6, length=11, states=3, groups=2, dtype=torch.float64
+):
     torch.manual_seed(0)
+    parameter = torch.float64 if dtype == torch.float64 else torch.float32
 
-    def rand(*shape):
-        return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+    def rand(*shape, dtype=dtype):
+        drawn = torch.randn(*shape, dtype=torch.float64)
+        return drawn.to(dtype).requires_grad_()
 
     weights = (groups, states) if groups else (states,)
     return dict(
         u=rand(batch, dim, length),
         delta=rand(batch, dim, length),
-        A=(-torch.rand(dim, states, dtype=torch.float64)).requires_grad_(),
+        A=(-torch.rand(dim, states, dtype=parameter)).requires_grad_(),
         B=rand(batch, *weights, length),
         C=rand(batch, *weights, length),
-        D=rand(dim),
-        delta_bias=rand(dim),
+        D=rand(dim, dtype=parameter),
+        delta_bias=rand(dim, dtype=parameter),
     )
+
+
+def run(scan, inputs, **options):
+    """The result, and the gradient of every input."""
+    y = scan(**inputs, delta_softplus=True, **options)
+    weight = torch.linspace(-1, 1, y.numel()).to(y).view(y.shape)
+    given = [t for t in inputs.values() if t is not None]
+    return y, *torch.autograd.grad(y, given, weight)
+
+
+def compare(inputs, limit, device):
+    """Errors at most this share of the largest value."""
+    got = run(selective_scan, move(inputs, device))
+    for a, b in zip(got, run(selective_scan_reference, inputs)):
+        assert a.dtype == b.dtype and a.device.type == device.type
+        largest = float(b.detach().abs().max()) if b.numel() else 0
+        torch.testing.assert_close(
+            a.cpu(), b, rtol=0, atol=limit * max(1, largest)
+        )
 
 
 def by_definition(u, delta, A, B, C, D, delta_bias):
@@ -46,24 +72,91 @@ def by_definition(u, delta, A, B, C, D, delta_bias):
 
 @pytest.mark.parametrize('scan', [selective_scan, selective_scan_reference])
 @pytest.mark.parametrize('groups', [1, 2, 3])
-def test_equals_definition(scan, groups):
+def test_equals_definition(device, scan, groups):
     inputs = make_inputs(groups=groups)
     with torch.no_grad():
         want = by_definition(**inputs)
-        got = scan(**inputs, delta_softplus=True)
-    torch.testing.assert_close(got, want)
+        got = scan(**move(inputs, device), delta_softplus=True)
+    torch.testing.assert_close(got.cpu(), want)
 
 
-def test_ungrouped_weights_and_no_options():
+def test_ungrouped_weights_and_no_options(device):
     inputs = make_inputs(groups=0)
     inputs.update(D=None, delta_bias=None)
     inputs['delta'] = inputs['delta'].detach().abs()
-    got = selective_scan(**inputs)
-    torch.testing.assert_close(got, selective_scan_reference(**inputs))
+    got = selective_scan(**move(inputs, device))
+    want = selective_scan_reference(**inputs)
+    torch.testing.assert_close(got.cpu(), want)
 
 
-def test_gradcheck():
-    inputs = make_inputs(length=5)
+@settings(max_examples=30)
+@given(
+    batch=st.integers(0, 3),
+    channels_per_group=st.sampled_from([1, 3, 31, 32, 33]),
+    length=st.sampled_from([1, 2, 33, 64, 65]),
+    states=st.integers(1, 16),
+    groups=st.integers(0, 3),
+    parameters=st.booleans(),
+    dtype=st.sampled_from([torch.float64, torch.float32]),
+)
+def test_any_shape(
+    device,
+    batch,
+    channels_per_group,
+    length,
+    states,
+    groups,
+    parameters,
+    dtype,
+):
+    channels = channels_per_group * max(1, groups)
+    inputs = make_inputs(batch, channels, length, states, groups, dtype)
+    if not parameters:
+        inputs.update(D=None, delta_bias=None)
+    limit = 1e-11 if dtype == torch.float64 else 3e-5
+    compare(inputs, limit, device)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_16_bit_inputs(device, dtype):
+    """Read as they are; maths and state are float32."""
+    inputs = make_inputs(dim=40, length=50, dtype=dtype)
+    compare(inputs, 2e-2, device)
+
+
+def test_autocast_keeps_maths_in_float32(device):
+    inputs = make_inputs(dtype=torch.float32)
+    moved = move(inputs, device)
+    with torch.no_grad():
+        want = selective_scan_reference(**inputs)
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            got = selective_scan(**moved)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got.cpu(), want, rtol=1e-5, atol=1e-5)
+
+
+class Scan(torch.nn.Module):
+    def forward(self, *tensors):
+        return selective_scan(*tensors, delta_softplus=True)
+
+
+def test_compiles_and_exports(device):
+    inputs = make_inputs(dtype=torch.float32)
+    want, *wanted = run(selective_scan_reference, inputs)
+    inputs = move(inputs, device)
+    torch.compiler.reset()  # or those of other tests count, too
+    compiled = torch.compile(Scan(), backend='aot_eager', fullgraph=True)
+    y, *grads = run(lambda delta_softplus, **t: compiled(*t.values()), inputs)
+    constant = tuple(t.detach() for t in inputs.values())
+    exported = torch.export.export(Scan(), constant).module()(*constant)
+    for got in (y, exported):
+        torch.testing.assert_close(got.cpu(), want, rtol=1e-4, atol=1e-5)
+    for a, b in zip(grads, wanted):
+        torch.testing.assert_close(a.cpu(), b, rtol=1e-4, atol=1e-4)
+
+
+def test_gradcheck(device):
+    inputs = move(make_inputs(length=5), device)
     names = list(inputs)
     assert torch.autograd.gradcheck(
         lambda *v: selective_scan(**dict(zip(names, v)), delta_softplus=True),
@@ -71,13 +164,13 @@ def test_gradcheck():
     )
 
 
-def test_opcheck():
-    args = (*make_inputs().values(), True)
+def test_opcheck(device):
+    args = (*move(make_inputs(), device).values(), True)
     torch.library.opcheck(torch.ops.mmssm.selective_scan.default, args)
 
 
-def test_wrong_delta_is_named():
-    inputs = make_inputs()
+def test_wrong_delta_is_named(device):
+    inputs = move(make_inputs(), device)
     inputs['delta'] = inputs['delta'][:, :1]
     with pytest.raises(RuntimeError, match="delta must have u's shape"):
         selective_scan(**inputs)
