@@ -1,0 +1,1 @@
+"""The report's own measurements, each run as a program."""

@@ -1,0 +1,61 @@
+"""Throughput of the tiny model of every family, in ``benchmark.py model``."""
+
+import shlex
+from importlib.util import find_spec
+
+from mmssm.analysis.benchmark_model import backbones, bench_model
+
+from .program import parse_args, save
+
+ARCHS = (
+    'tiny-s1l8',
+    'SpatialMamba:tiny',
+    'LocalVMamba:tiny',
+    'LocalVim:tiny',
+    'Vim:tiny',
+    'FractalMamba:tiny',
+)
+BESIDE = ('swin-tiny', 'convnext-tiny')
+# Pixels, images and rounds of each part; then the same for a try on a CPU.
+PARTS = dict(small=(224, 128, 3), large=(1024, 8, 3))
+TRIES = dict(small=(32, 1, 1), large=(64, 1, 1))
+
+
+def command(known: dict, beside: tuple[str, ...], device: str) -> str:
+    """What repeats a measurement."""
+    words = ['python', 'tools/analysis_tools/benchmark.py', 'model', '--arch']
+    words += [*ARCHS, *(['--beside', *beside] if beside else [])]
+    for name in ('size', 'batch', 'rounds'):
+        words += [f'--{name}', str(known[name])]
+    words += ['--train'] if known['train'] else []
+    return shlex.join([*words, '--amp', '--device', device])
+
+
+def main() -> None:
+    """Inference, then training."""
+    args = parse_args(tuple(PARTS))
+    sizes = TRIES if args.device.type == 'cpu' else PARTS
+    size, batch, rounds = sizes[args.part]
+    beside = BESIDE if find_spec('timm') or find_spec('mmpretrain') else ()
+    if not beside:
+        print(f'{", ".join(BESIDE)}: left out, timm is not installed')
+    reports = []
+    for train in (False, True):
+        known = dict(size=size, batch=batch, rounds=rounds, train=train)
+        report = bench_model(
+            backbones(ARCHS, (), beside),
+            [size],
+            batch=batch,
+            rounds=rounds,
+            train=train,
+            amp=True,
+            device=args.device,
+        )
+        print(flush=True)
+        repeat = command(known, beside, args.device.type)
+        reports.append(dict(settings=known, **report.as_dict(repeat)))
+        save(args.json, dict(reports=reports))
+
+
+if __name__ == '__main__':
+    main()

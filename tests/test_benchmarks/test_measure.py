@@ -1,0 +1,152 @@
+"""What the measuring programs launch and measure."""
+
+import json
+import sys
+
+import pytest
+import torch
+from gpu_report.measure import golden, launches, models, ops, sweep
+
+CPU = torch.device('cpu')
+
+
+def test_sweep_meets_every_op_dtype_and_odd_shape(capsys):
+    seen = {
+        (op.__name__, next(iter(inputs.values())).dtype)
+        for dtype in sweep.DTYPES
+        for op, inputs in sweep.calls(CPU, dtype)
+    }
+    names = 'routed_selective_scan', 'selective_scan', 'state_fusion'
+    assert seen == {
+        (name, dtype)
+        for name in (*names, 'tree_scan')
+        for dtype in sweep.DTYPES
+    }
+    assert any(size[5] == 0 for size in sweep.SCANS)
+
+
+def test_sweep_says_that_it_reached_its_end(monkeypatch, capsys):
+    monkeypatch.setattr(sweep, 'SCANS', sweep.SCANS[:2])
+    monkeypatch.setattr(sweep, 'DTYPES', (torch.bfloat16,))
+    try:
+        sweep.main('cpu')
+    finally:
+        torch.use_deterministic_algorithms(False)
+    # 2 x 4 scans, 3 x 2 fusions and 3 trees, twice.
+    assert capsys.readouterr().out == 'swept 34 calls\n'
+
+
+def test_launches_are_named(capsys):
+    launches.main('cpu', '1')
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 9 and len(set(lines)) == 9
+    assert lines[0] == 'case scan stage 1 float32'
+    assert lines[-1] == 'case tree stage 1 bfloat16'
+
+
+def test_ops_are_measured_in_all_combinations():
+    found = list(ops.settings('scan', small=False))
+    found += ops.settings('more', small=False)
+    keys = ('batch', 'states', 'dtype', 'backward', 'graphs')
+    assert {tuple(known[k] for k in keys) for known in found} == {
+        (batch, states, dtype, backward, batch == 1)
+        for batch in (128, 1)
+        for states in (1, 16)
+        for dtype in ('float32', 'bfloat16')
+        for backward in (False, True)
+    }
+    others = list(ops.settings('others', small=False))
+    assert {known['op'] for known in others} == {'tree', 'fusion'}
+    assert all('states' not in known for known in others)
+
+
+def test_small_sizes():
+    for part in ops.PARTS:
+        for known in ops.settings(part, small=True):
+            assert (known['batch'], known['rounds']) == (1, 1)
+            assert not known['graphs']
+
+
+def run(module, monkeypatch, tmp_path, *arguments):
+    file = tmp_path / 'result.json'
+    words = [*arguments, '--device', 'cpu', '--json', str(file)]
+    monkeypatch.setattr(sys, 'argv', ['program', *words])
+    try:
+        module.main()
+    finally:
+        status = json.loads(file.read_text()) if file.exists() else None
+    return status
+
+
+def test_ops_keep_what_a_command_repeats(monkeypatch, tmp_path):
+    known = dict(
+        op='tree',
+        batch=1,
+        dtype='bfloat16',
+        backward=True,
+        rounds=1,
+        only=['FractalMamba-T stage 4'],
+        graphs=False,
+    )
+    monkeypatch.setattr(ops, 'settings', lambda part, small: [known])
+    (report,) = run(ops, monkeypatch, tmp_path, 'others')['reports']
+    assert report['settings'] == known
+    assert report['command'] == (
+        'python tools/analysis_tools/benchmark.py tree --batch 1 --rounds 1 '
+        "--dtype bfloat16 --backward --only 'FractalMamba-T stage 4' "
+        '--device cpu'
+    )
+    assert report['cases'][0]['facts']['bandwidth'] > 0
+    graphs = dict(known, op='scan', states=16, graphs=True, only=['a'])
+    assert ops.command(graphs, 'cuda').endswith(
+        '--dtype bfloat16 --states 16 --backward --graphs --only a '
+        '--device cuda'
+    )
+
+
+def test_models_of_every_family(monkeypatch, tmp_path):
+    kinds = {arch.rpartition(':')[0] or 'VMamba' for arch in models.ARCHS}
+    import mmssm
+
+    assert kinds == {n for n in mmssm.__all__ if n[0].isupper()}
+    monkeypatch.setattr(models, 'ARCHS', ('tiny-s1l8',))
+    monkeypatch.setattr(models, 'TRIES', dict(small=(32, 1, 1)))
+    monkeypatch.setattr(models, 'find_spec', lambda name: None)
+    first, second = run(models, monkeypatch, tmp_path, 'small')['reports']
+    assert not first['settings']['train'] and second['settings']['train']
+    assert second['command'] == (
+        'python tools/analysis_tools/benchmark.py model --arch tiny-s1l8 '
+        '--size 32 --batch 1 --rounds 1 --train --amp --device cpu'
+    )
+
+
+def test_every_golden_case_is_measured():
+    folder = golden.ROOT / 'tests' / 'data' / 'golden'
+    assert set(golden.CASES) == {file.stem for file in folder.glob('*.npz')}
+
+
+@pytest.fixture
+def one_case(monkeypatch):
+    monkeypatch.setattr(
+        golden, 'CASES', {'vim_tiny_cls': golden.CASES['vim_tiny_cls']}
+    )
+
+
+def test_golden_errors(one_case, monkeypatch, tmp_path):
+    (case,) = run(golden, monkeypatch, tmp_path)['cases']
+    assert case['model'] == 'Vim tiny'
+    assert case['float32'] < 1e-5 < case['bfloat16'] < 0.1
+
+
+def test_a_golden_case_beyond_its_limit(one_case, monkeypatch, tmp_path):
+    monkeypatch.setattr(golden, 'LIMIT', 1e-9)
+    with pytest.raises(SystemExit, match='1 of 1 cases are not as they'):
+        run(golden, monkeypatch, tmp_path)
+
+
+def test_a_golden_case_that_fails_is_told(one_case, monkeypatch, tmp_path):
+    monkeypatch.setattr(golden, 'convert_upstream', None)
+    with pytest.raises(SystemExit, match='1 of 1 cases'):
+        run(golden, monkeypatch, tmp_path)
+    (case,) = json.loads((tmp_path / 'result.json').read_text())['cases']
+    assert case['note'].startswith('TypeError: ') and 'float32' not in case
