@@ -24,23 +24,23 @@ BUILD_SDIST = (
     'import sys; from setuptools.build_meta import build_sdist; '
     'build_sdist(sys.argv[1])'
 )
-IMPORT_ALL = """
+ASK = f"""
 import importlib, json, pkgutil, mmssm
-names = ['mmssm']
+modules = ['mmssm']
 for module in pkgutil.walk_packages(mmssm.__path__, 'mmssm.'):
-    if not module.name.endswith('__main__'):
+    if not module.name.endswith('__main__'):  # which would run
         importlib.import_module(module.name)
-    names.append(module.name)
-print(json.dumps([mmssm.__file__, sorted(names)]))
-"""
-LOOK_UP = f"""
-import json
+    modules.append(module.name)
+
 from mmengine import Config
 from mmpretrain import list_models
 from mmssm.inference import find_model
 config, weights = find_model({NAME!r})
 kind = Config.fromfile(config).model.backbone.type
-print(json.dumps([config, weights, kind, list_models()]))
+print(json.dumps(dict(
+    path=mmssm.__file__, modules=modules, models=list_models(),
+    config=config, weights=weights, kind=kind,
+)))
 """
 
 
@@ -117,6 +117,15 @@ def installed(built, tmp_path_factory):
     options = ['--no-deps', '--no-index', '--target', folder]
     run(*pip, 'install', *options, built.wheel, cwd=folder)
     return folder
+
+
+@pytest.fixture(scope='module')
+def answers(installed, tmp_path_factory):
+    """What the installed package says from another folder."""
+    elsewhere = tmp_path_factory.mktemp('elsewhere')
+    python = (sys.executable, '-c', ASK)
+    out = run(*python, cwd=elsewhere, PYTHONPATH=str(installed))
+    return json.loads(out.splitlines()[-1])
 
 
 def contents(wheel):
@@ -215,34 +224,27 @@ def lines(name):
     return {line for line in text if line and not line.startswith('#')}
 
 
-def test_every_module_can_be_imported(installed, tmp_path):
-    out = run(
-        sys.executable, '-c', IMPORT_ALL, cwd=tmp_path, PYTHONPATH=installed
-    )
-    path, names = json.loads(out.splitlines()[-1])
-    assert Path(path) == installed / 'mmssm' / '__init__.py'
+def test_every_module_can_be_imported(answers, installed):
+    assert Path(answers['path']) == installed / 'mmssm' / '__init__.py'
     want = [
         name.removesuffix('.py').removesuffix('/__init__').replace('/', '.')
         for name in tracked()
         if name.startswith('mmssm/') and name.endswith('.py')
     ]
-    assert names == sorted(want)
+    assert sorted(answers['modules']) == sorted(want)
 
 
-def test_models_have_names(installed, tmp_path):
-    out = run(
-        sys.executable, '-c', LOOK_UP, cwd=tmp_path, PYTHONPATH=installed
-    )
-    config, weights, kind, names = json.loads(out.splitlines()[-1])
-    mim = installed / 'mmssm' / '.mim'
-    assert Path(config) == mim / f'configs/vmamba/{NAME}.py'
-    assert weights.startswith('https://') and kind == 'VMamba'
+def test_models_have_names(answers, installed):
+    config = installed / f'mmssm/.mim/configs/vmamba/{NAME}.py'
+    assert Path(answers['config']) == config
+    assert answers['weights'].startswith('https://')
+    assert answers['kind'] == 'VMamba'
     want = {
         model['Name'].lower()
         for page in ROOT.glob('configs/*/metafile.yml')
         for model in yaml.safe_load(page.read_text())['Models']
     }
-    assert len(want) > 60 and want <= set(names)
+    assert len(want) > 60 and want <= set(answers['models'])
 
 
 @pytest.mark.parametrize(
