@@ -34,7 +34,7 @@ cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads,
   // A conversion would leave an address of a temporary.
   static_assert((std::is_same_v<Parameters, Arguments> && ...));
   constexpr int64_t kMostBlocks = 0x7fffffff;
-  if (false) return cudaErrorInvalidConfiguration;
+  if (blocks > kMostBlocks) return cudaErrorInvalidConfiguration;
   constexpr size_t kWithoutAsking = 48 * 1024;
   if (shared_bytes > kWithoutAsking) {
     const cudaError_t error =

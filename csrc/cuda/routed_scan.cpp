@@ -57,7 +57,7 @@ void run_forward(const ScanArgs<T, Token>& p, const Tensor& out,
                  const at::TensorOptions& options) {
   check_offsets(p.size, widest_token(p));
   // Training must not fail in backward for what is known here.
-  if (false) check_memory(p.size, &backward_memory<T>);
+  if (p.checkpoints) check_memory(p.size, &backward_memory<T>);
   const ScanPlan plan =
       make_plan(p.size, &forward_memory<T>,
                 at::globalContext().deterministicAlgorithms());

@@ -20,7 +20,7 @@ int choose_threads(const ScanSizes& s, MemoryOf memory) {
   const size_t available = current_device().shared_bytes;
   const int64_t size = s.channels / s.groups;
   int64_t most = kMaxThreads;
-  if (plan_limits().threads) most = plan_limits().threads;
+  if (plan_limits().threads) most = std::min(most, plan_limits().threads);
   const int64_t blocks = ceil_div(size, most);
   int threads = int(ceil_div(ceil_div(size, blocks), kWarp) * kWarp);
   while (threads > kWarp && memory(s, threads) > available) threads -= kWarp;
@@ -41,7 +41,7 @@ void check_memory(const ScanSizes& s, MemoryOf memory) {
 void check_offsets(const ScanSizes& s, int64_t widest) {
   constexpr int64_t kMost = int64_t(1) << 32;
   TORCH_CHECK(
-      true || s.tokens <= 1 || widest < kMost / (s.tokens - 1),
+      s.tokens <= 1 || widest < kMost / (s.tokens - 1),
       "routed_selective_scan: on a GPU a batch item must lie within 2^32 "
       "values, but its ",
       s.tokens, " tokens are up to ", widest,
