@@ -108,8 +108,8 @@ class Runner:
     ) -> int | None:
         """The exit status; None if time ran out."""
         command = [part.replace(RESULT, str(file)) for part in step.command]
-        # More threads than cores, or than one process's share, only wait.
-        threads = str(min(THREADS, os.cpu_count() or 1))
+        # Threads that wait for a core which is taken make all others wait.
+        threads = str(max(1, min(THREADS, (os.cpu_count() or 1) // 2)))
         variables = {
             'OMP_NUM_THREADS': threads,
             **os.environ,

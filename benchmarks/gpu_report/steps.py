@@ -32,11 +32,9 @@ TESTS = (
     'tests/test_ops',
     'tests/test_layers',
     'tests/test_backbones/test_golden.py',
+    'tests/test_analysis/test_benchmark.py',
 )
-QUICK_TESTS = (
-    'tests/test_ops/test_tree_scan.py',
-    'tests/test_ops/test_state_fusion.py',
-)
+QUICK_TESTS = ('tests/test_ops/test_selective_scan.py',)
 RESULT = '{result}'  # in a command: the file that it is to write
 
 

@@ -150,6 +150,7 @@ def test_runs_in_graphs_may_fail():
         assert result.note.startswith('failed: ')
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')
 def test_a_graph_replays_the_call():
     device = torch.device('cuda')

@@ -7,6 +7,9 @@ import pytest
 import torch
 from gpu_report.measure import golden, launches, models, ops, sweep
 
+import mmssm
+from mmssm.analysis.benchmark_report import Report
+
 CPU = torch.device('cpu')
 
 
@@ -104,49 +107,69 @@ def test_ops_keep_what_a_command_repeats(monkeypatch, tmp_path):
     )
 
 
-def test_models_of_every_family(monkeypatch, tmp_path):
+@pytest.mark.parametrize('timm', [False, True])
+def test_models_of_every_family(timm, monkeypatch, tmp_path):
     kinds = {arch.rpartition(':')[0] or 'VMamba' for arch in models.ARCHS}
-    import mmssm
-
     assert kinds == {n for n in mmssm.__all__ if n[0].isupper()}
-    monkeypatch.setattr(models, 'ARCHS', ('tiny-s1l8',))
-    monkeypatch.setattr(models, 'TRIES', dict(small=(32, 1, 1)))
-    monkeypatch.setattr(models, 'find_spec', lambda name: None)
+    seen = []
+
+    def bench(builders, sizes, **options):
+        seen.append((len(builders), sizes, options['train']))
+        return Report('Backbones', 'Chip', [])
+
+    names = ('timm',) if timm else ()
+    monkeypatch.setattr(models, 'find_spec', names.__contains__)
+    monkeypatch.setattr(models, 'backbones', lambda a, _, b: [*a, *b])
+    monkeypatch.setattr(models, 'bench_model', bench)
     first, second = run(models, monkeypatch, tmp_path, 'small')['reports']
+    count = 8 if timm else 6
+    assert seen == [(count, [32], False), (count, [32], True)]
     assert not first['settings']['train'] and second['settings']['train']
-    assert second['command'] == (
-        'python tools/analysis_tools/benchmark.py model --arch tiny-s1l8 '
+    assert second['command'].startswith(
+        'python tools/analysis_tools/benchmark.py model --arch tiny-s1l8 Spat'
+    )
+    assert ('--beside swin-tiny convnext-tiny' in second['command']) is timm
+    assert second['command'].endswith(
         '--size 32 --batch 1 --rounds 1 --train --amp --device cpu'
     )
 
 
-def test_every_golden_case_is_measured():
-    folder = golden.ROOT / 'tests' / 'data' / 'golden'
-    assert set(golden.CASES) == {file.stem for file in folder.glob('*.npz')}
+def test_golden_cases_tried_on_a_cpu_are_known():
+    assert set(golden.TRIED) <= set(golden.models.CASES)
 
 
-@pytest.fixture
-def one_case(monkeypatch):
-    monkeypatch.setattr(
-        golden, 'CASES', {'vim_tiny_cls': golden.CASES['vim_tiny_cls']}
-    )
-
-
-def test_golden_errors(one_case, monkeypatch, tmp_path):
-    (case,) = run(golden, monkeypatch, tmp_path)['cases']
-    assert case['model'] == 'Vim tiny'
+def test_golden_errors():
+    case = golden.measure('vim_tiny_cls', CPU)
+    assert case['model'] == 'Vim tiny' and 'note' not in case
     assert case['float32'] < 1e-5 < case['bfloat16'] < 0.1
 
 
-def test_a_golden_case_beyond_its_limit(one_case, monkeypatch, tmp_path):
-    monkeypatch.setattr(golden, 'LIMIT', 1e-9)
-    with pytest.raises(SystemExit, match='1 of 1 cases are not as they'):
-        run(golden, monkeypatch, tmp_path)
-
-
-def test_a_golden_case_that_fails_is_told(one_case, monkeypatch, tmp_path):
+def test_a_golden_case_that_fails_is_told(monkeypatch):
     monkeypatch.setattr(golden, 'convert_upstream', None)
-    with pytest.raises(SystemExit, match='1 of 1 cases'):
-        run(golden, monkeypatch, tmp_path)
-    (case,) = json.loads((tmp_path / 'result.json').read_text())['cases']
+    case = golden.measure('vim_tiny_cls', CPU)
     assert case['note'].startswith('TypeError: ') and 'float32' not in case
+
+
+@pytest.mark.parametrize(
+    'errors, bad',
+    [
+        ([1e-6, 2e-6, 1e-4], 0),
+        ([1e-6, 3e-4, 1e-6], 1),
+        ([1e-6, float('nan'), None], 2),
+    ],
+)
+def test_golden_cases_beyond_the_limit(errors, bad, monkeypatch, tmp_path):
+    left = list(errors)
+
+    def measure(name, device):
+        error = left.pop(0)
+        return dict(name=name, **({'float32': error} if error else {}))
+
+    monkeypatch.setattr(golden, 'measure', measure)
+    if bad:
+        with pytest.raises(SystemExit, match=f'{bad} of 3 cases are not as'):
+            run(golden, monkeypatch, tmp_path)
+    else:
+        run(golden, monkeypatch, tmp_path)
+    kept = json.loads((tmp_path / 'result.json').read_text())
+    assert [case['name'] for case in kept['cases']] == list(golden.TRIED)

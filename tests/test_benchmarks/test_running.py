@@ -160,9 +160,10 @@ def test_stopped_from_outside():
     assert following.state == 'skipped'
 
 
-def test_threads_are_those_of_the_machine_at_most(monkeypatch):
+@pytest.mark.parametrize('cores, threads', [(1, 1), (2, 1), (6, 3), (64, 4)])
+def test_threads_leave_cores_to_others(monkeypatch, cores, threads):
     monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
-    monkeypatch.setattr(running.os, 'cpu_count', lambda: 2)
+    monkeypatch.setattr(running.os, 'cpu_count', lambda: cores)
     code = "import os; print(os.environ['OMP_NUM_THREADS'], os.environ['A'])"
     _, logs = run(step('threads', code, variables=dict(A='b')))
-    assert logs['threads'].split() == ['2', 'b']
+    assert logs['threads'].split() == [str(threads), 'b']
