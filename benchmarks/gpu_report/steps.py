@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .reading import METRICS
@@ -35,6 +35,8 @@ TESTS = (
     'tests/test_analysis/test_benchmark.py',
 )
 QUICK_TESTS = ('tests/test_ops/test_selective_scan.py',)
+LARGE = '2_31'  # in the names of tests that need tens of gigabytes
+NO_GPU = 'it needs a GPU'
 RESULT = '{result}'  # in a command: the file that it is to write
 
 
@@ -87,6 +89,7 @@ def plan(device: str, names: Sequence[str] = ()) -> list[Step]:
         _measure('models small', 'Backbones, small images', device, 80),
         _kernels(device),
         _measure('ops others', 'Tree scan, state fusion', device, 60),
+        _large_tests(device),
         _measure('ops more', 'Routed scan, few images', device, 60),
         _measure('models large', 'Backbones, large images', device, 70),
     ]
@@ -129,22 +132,37 @@ def _check(device: str) -> Step:
 
 
 def _tests(device: str) -> Step:
-    pytest = (sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider')
     if device == 'cpu':
-        chosen = ('-k', 'cpu', *QUICK_TESTS)
-    else:
-        # Most of a test's time is the reference's, on one core.
-        workers = min(8, (os.cpu_count() or 1) // 2)
-        if workers > 1 and importlib.util.find_spec('xdist'):
-            pytest += ('-n', str(workers))
-        chosen = ('-m', 'cuda', *TESTS)
+        return _pytest('tests', 'Some tests', True, '-k', 'cpu', *QUICK_TESTS)
+    chosen = ('-m', 'cuda', '-k', f'not {LARGE}', *TESTS)
+    # Most of a test's time is the reference's, on one or two cores.
+    workers = min(8, (os.cpu_count() or 1) // 2)
+    if workers > 1 and importlib.util.find_spec('xdist'):
+        chosen = ('-n', str(workers), *chosen)
+    what = 'All tests of ops, layers and models that a GPU can run'
+    return _pytest('tests', what, True, *chosen)
+
+
+def _large_tests(device: str) -> Step:
+    # Each takes most of the memory: none runs beside anything else.
+    chosen = ('-m', 'cuda', '-k', LARGE, 'tests/test_ops')
+    what = 'Tests of tensors with more than 2^31 values'
+    step = _pytest('tests-large', what, False, *chosen)
+    return step if device == 'cuda' else replace(step, absent=NO_GPU)
+
+
+def _pytest(name: str, what: str, together: bool, *chosen: str) -> Step:
     return Step(
+        name,
+        what,
         'tests',
-        'The tests that run on every device',
-        'tests',
-        (*pytest, f'--junitxml={RESULT}', *chosen),
-        120,
-        together=True,
+        (
+            *(sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider'),
+            *(f'--junitxml={RESULT}', *chosen),
+        ),
+        120 if together else 60,
+        together=together,
+        # Or matrix products are not the same in every run.
         variables={'CUBLAS_WORKSPACE_CONFIG': ':4096:8'},
     )
 
@@ -193,7 +211,7 @@ def _kernels(device: str) -> Step:
 
 def _absent(device: str, program: str) -> str:
     if device == 'cpu':
-        return 'it needs a GPU'
+        return NO_GPU
     return '' if os.path.isabs(program) else f'{program} is not installed'
 
 

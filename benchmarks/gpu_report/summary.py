@@ -74,11 +74,14 @@ def _checked(steps: list[dict]) -> list[str]:
 
 def _tested(steps: list[dict]) -> list[str]:
     lines = []
-    for result in _results(steps, 'tests'):
+    for step in steps:
+        result = step['result']
+        if step['kind'] != 'tests' or not result:
+            continue
         counts = ', '.join(
             f'{result[k]} {k}' for k in ('passed', 'failed', 'skipped')
         )
-        lines.append(f'tests: {counts}')
+        lines.append(f'{step["name"]}: {counts}')
         lines += [f'  {f["name"][:120]}' for f in result['failures'][:6]]
     return lines
 

@@ -29,6 +29,8 @@ BESIDE = {
     ),
     'resnet50': ('resnet50', dict(type='ResNet', depth=50)),
 }
+# VMamba-T's own code, and a classifier: its file vmamba.py is on the path.
+ORIGINAL = 'vmamba-original'
 # Builds a backbone for images of one size.
 Builder = Callable[[int], nn.Module]
 
@@ -177,7 +179,7 @@ def backbones(
         configs (Sequence[str]): Config files; their backbones are built, no
             checkpoint is loaded.
         beside (Sequence[str]): Keys of :data:`BESIDE`, built by timm if it is
-            installed, else by mmpretrain.
+            installed, else by mmpretrain; or :data:`ORIGINAL`.
 
     Returns:
         dict[str, Builder]: By the names that tables show.
@@ -201,9 +203,12 @@ def _arch(arch: str) -> tuple[str, Builder]:
 
 
 def _beside(name: str) -> tuple[str, Builder]:
+    if name == ORIGINAL:
+        return "VMamba tiny-s1l8 (VMamba's own code, with head)", _original()
     if name not in BESIDE:
         raise ValueError(
-            f'no backbone {name!r} to put beside; known: {", ".join(BESIDE)}'
+            f'no backbone {name!r} to put beside; known: '
+            f'{", ".join([*BESIDE, ORIGINAL])}'
         )
     timm_name, cfg = BESIDE[name]
     if _importable('timm'):
@@ -214,6 +219,17 @@ def _beside(name: str) -> tuple[str, Builder]:
         f'{name} comes from timm or mmpretrain, and neither can be imported; '
         'run `pip install timm`, or name no backbone to put beside'
     )
+
+
+def _original() -> Builder:
+    try:
+        vmamba = importlib.import_module('vmamba')
+    except Exception as error:  # it needs its kernels and other packages
+        raise ValueError(
+            f'{ORIGINAL} needs vmamba.py of github.com/MzeroMiko/VMamba '
+            f'(classification/models) on the path, whose import fails: {error}'
+        ) from error
+    return lambda size: vmamba.vmamba_tiny_s1l8()
 
 
 def _importable(module: str) -> bool:

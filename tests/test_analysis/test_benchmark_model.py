@@ -186,3 +186,15 @@ def test_building_uses_a_seed_and_leaves_the_callers():
     weights = [next(m.parameters()) for m in models]
     assert torch.equal(*weights)
     assert not models[0].training
+
+
+def test_vmambas_own_code(monkeypatch):
+    built = nn.Conv2d(3, 5, 1)
+    module = ModuleType('vmamba')
+    module.vmamba_tiny_s1l8 = lambda: built
+    monkeypatch.setitem(sys.modules, 'vmamba', module)
+    ((name, build),) = backbones(beside=['vmamba-original']).items()
+    assert 'own code' in name and build(224) is built
+    monkeypatch.setitem(sys.modules, 'vmamba', None)
+    with pytest.raises(ValueError, match='needs vmamba.py of github.com'):
+        backbones(beside=['vmamba-original'])

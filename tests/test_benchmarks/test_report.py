@@ -127,6 +127,7 @@ def outcomes(failures=(), kernels=3):
         outcome('environment', result=dict(device='NVIDIA H100', torch='2')),
         outcome('check', result=CHECK),
         outcome('tests', 'tests', result=tested),
+        outcome('tests-large', 'tests', result=dict(tested, passed=4)),
         outcome('golden', state='failed', note='2', result=dict(cases=golden)),
         outcome('memcheck', **sanitized),
         outcome('racecheck', 'sanitizer', 'failed', 'no summary'),
@@ -220,7 +221,8 @@ def test_summary_says_what_matters():
     assert lines[0] == 'mmssm on NVIDIA H100, 300 s'
     assert 'golden failed 2 s' in text and '  golden: 2' in text
     assert 'check: 1 cases, largest errors float32 3.0e-07' in text
-    assert 'tests: 200 passed, 0 failed, 2 skipped' in text
+    assert '\ntests: 200 passed, 0 failed, 2 skipped\n' in text
+    assert '\ntests-large: 4 passed, 0 failed, 2 skipped\n' in text
     assert '3 cases' not in text and '2 cases, 1 beyond the limit' in text
     assert 'largest error 3.0e-04 (bad)' in text and '  lost: KeyError' in text
     assert (

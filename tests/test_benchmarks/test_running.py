@@ -45,7 +45,8 @@ def test_a_step_that_takes_too_long_is_ended_with_its_children(tmp_path):
     child = tmp_path / 'child'
     code = (
         'import subprocess, sys, time\n'
-        "child = subprocess.Popen(['sleep', '60'])\n"
+        # An interrupt does not end it.
+        'child = subprocess.Popen(["sh", "-c", "trap \'\' INT; sleep 60"])\n'
         f'open({str(child)!r}, "w").write(str(child.pid))\n'
         'time.sleep(60)'
     )

@@ -31,6 +31,11 @@ def tools(monkeypatch, tmp_path):
     return tmp_path
 
 
+def test_large_tests_are_there():
+    text = ''.join(f.read_text() for f in ROOT.glob('tests/test_ops/test_*'))
+    assert re.findall(rf'def (test_\w*{steps.LARGE}\w*)\(device', text)
+
+
 def test_tools_are_found_beside_the_path(tools):
     assert find_tool('ncu') == str(tools / 'version' / 'ncu')
     assert find_tool('no-such-tool') == 'no-such-tool'
@@ -40,10 +45,10 @@ def test_tools_are_found_beside_the_path(tools):
 def test_steps_on_a_gpu(tools):
     found = {step.name: step for step in plan('cuda')}
     assert not any(step.absent for step in found.values())
-    # What is together may fill the same time, what is not takes its own.
-    assert sum(s.limit for s in found.values() if not s.together) < 600
-    alone = [s for s in found.values() if not s.together]
-    assert {s.kind for s in alone} == {'json', 'ncu'}
+    # What takes time or memory that others would miss is alone.
+    assert {name for name, step in found.items() if step.together} == {
+        *('tests', 'golden', 'memcheck', 'racecheck', 'initcheck')
+    }
     memcheck, initcheck = found['memcheck'], found['initcheck']
     assert 'kns=mmssm' in memcheck.command
     # Writes of kernels that are not watched would be missed.
@@ -51,7 +56,9 @@ def test_steps_on_a_gpu(tools):
     for step in (memcheck, initcheck):
         assert step.variables == dict(PYTORCH_NO_CUDA_MEMORY_CACHING='1')
     assert found['tests'].command[-len(TESTS) :] == TESTS
-    assert '-m' in found['tests'].command
+    large = found['tests-large'].command
+    assert large[large.index('-k') + 1] == steps.LARGE
+    assert f'not {steps.LARGE}' in found['tests'].command
 
 
 def test_absent_tools_are_named(monkeypatch):
@@ -70,7 +77,9 @@ def test_absent_tools_are_named(monkeypatch):
 def test_steps_on_a_cpu(tools):
     found = {step.name: step for step in plan('cpu')}
     names = {name for name, step in found.items() if step.absent}
-    assert names == {'memcheck', 'racecheck', 'initcheck', 'kernels'}
+    assert names == {
+        *('memcheck', 'racecheck', 'initcheck', 'kernels', 'tests-large')
+    }
     assert {s.absent for s in found.values()} == {'', 'it needs a GPU'}
 
 

@@ -13,7 +13,12 @@ import torch
 
 from mmssm.analysis.benchmark import prepare
 from mmssm.analysis.benchmark_fusion import bench_fusion
-from mmssm.analysis.benchmark_model import BESIDE, backbones, bench_model
+from mmssm.analysis.benchmark_model import (
+    BESIDE,
+    ORIGINAL,
+    backbones,
+    bench_model,
+)
 from mmssm.analysis.benchmark_op import bench_op
 from mmssm.analysis.benchmark_report import plot
 from mmssm.analysis.benchmark_tree import bench_tree
@@ -81,10 +86,11 @@ def parse_args() -> argparse.Namespace:
         '--beside',
         nargs='+',
         default=[],
-        choices=BESIDE,
+        choices=[*BESIDE, ORIGINAL],
         metavar='NAME',
         help=f'well-known backbones that join, of timm if installed, else of '
-        f'mmpretrain: {", ".join(BESIDE)}',
+        f'mmpretrain: {", ".join(BESIDE)}; or {ORIGINAL}: VMamba-T by '
+        "VMamba's own code, if its files are on the path",
     )
     model.add_argument(
         '--size',

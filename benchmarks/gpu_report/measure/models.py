@@ -3,7 +3,7 @@
 import shlex
 from importlib.util import find_spec
 
-from mmssm.analysis.benchmark_model import backbones, bench_model
+from mmssm.analysis.benchmark_model import ORIGINAL, backbones, bench_model
 
 from .program import parse_args, save
 
@@ -39,6 +39,10 @@ def main() -> None:
     beside = BESIDE if find_spec('timm') or find_spec('mmpretrain') else ()
     if not beside:
         print(f'{", ".join(BESIDE)}: left out, timm is not installed')
+    if find_spec('vmamba') and args.device.type == 'cuda':
+        beside += (ORIGINAL,)
+    else:
+        print(f'{ORIGINAL}: left out, its code is not on the path')
     reports = []
     for train in (False, True):
         known = dict(size=size, batch=batch, rounds=rounds, train=train)
