@@ -1,5 +1,7 @@
 """The 1-D mixer against its definition, one route and one step at a time."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -176,14 +178,16 @@ def reference(mixer, x, size, merge='gated', released=False):
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_values_and_gradients_are_the_definitions(case):
+def test_values_and_gradients_are_the_definitions(device, case):
     fields = CASES[case]
     size = fields.get('size', (3, 5))
     mixer = mixer_of(**fields)
     x = tokens_for(size, fields.get('class_token', False)).requires_grad_()
     weight = torch.randn_like(x)
     named = dict(mixer.named_parameters(), the_input=x)
-    got = mixer(x, *size)
+    moved = copy.deepcopy(mixer).to(device)
+    moved_x = x.detach().to(device).requires_grad_()
+    y = moved(moved_x, *size)
     want = reference(
         mixer,
         x,
@@ -191,20 +195,19 @@ def test_values_and_gradients_are_the_definitions(case):
         fields.get('merge', 'gated'),
         fields.get('released', False),
     )
-    torch.testing.assert_close(got, want)
-    got, want = (
-        torch.autograd.grad((y * weight).sum(), list(named.values()))
-        for y in (got, want)
-    )
-    for name, a, b in zip(named, got, want):
+    torch.testing.assert_close(y.cpu(), want)
+    leaves = [*moved.parameters(), moved_x]
+    got = torch.autograd.grad((y * weight.to(device)).sum(), leaves)
+    want = torch.autograd.grad((want * weight).sum(), list(named.values()))
+    for name, a, b in zip(named, got, want, strict=True):
         assert b.abs().max() > 0, name
-        torch.testing.assert_close(a, b, msg=f'gradient of {name}')
+        torch.testing.assert_close(a.cpu(), b, msg=f'gradient of {name}')
 
 
 @pytest.mark.parametrize('grad', [False, True])
-def test_batch_items_do_not_mix(grad):
-    mixer = mixer_of()
-    x = tokens_for((3, 5), batch=3)
+def test_batch_items_do_not_mix(device, grad):
+    mixer = mixer_of().to(device)
+    x = tokens_for((3, 5), batch=3).to(device)
     with torch.set_grad_enabled(grad):
         whole = mixer(x, 3, 5)
         single = [mixer(x[i : i + 1], 3, 5) for i in range(3)]
@@ -218,10 +221,10 @@ def test_batch_items_do_not_mix(grad):
         assert (mixer.conv_weight.grad == 0).all()
 
 
-def test_released_inverse_differs_on_maps_that_are_not_square():
-    mixer = mixer_of('h v v_flip w2')
+def test_released_inverse_differs_on_maps_that_are_not_square(device):
+    mixer = mixer_of('h v v_flip w2').to(device)
     for size, equal in (((4, 4), True), ((3, 5), False), ((1, 6), True)):
-        x = tokens_for(size)
+        x = tokens_for(size).to(device)
         mixer.released_inverse = False
         right = mixer(x, *size)
         mixer.released_inverse = True
@@ -268,26 +271,27 @@ def test_transposed_map_and_routes_give_the_transposed_result(
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('merge', ['mean', 'gated', 'searched'])
-def test_autocast_and_16_bit_weights(dtype, merge):
+def test_autocast_and_16_bit_weights(device, dtype, merge):
     mixer = mixer_of(merge=merge, class_token=True).float()
     x = tokens_for((3, 5), class_token=True).float()
     with torch.no_grad():
         want = mixer(x, 3, 5)
-        with torch.autocast('cpu', dtype=dtype):
+        mixer, x = mixer.to(device), x.to(device)
+        with torch.autocast(device.type, dtype=dtype):
             mixed = mixer(x, 3, 5)
         low = mixer.to(dtype)(x.to(dtype), 3, 5)
     for got in (mixed, low):
         assert got.dtype == dtype
-        error = (got.float() - want).abs().max() / want.abs().max()
+        error = (got.cpu().float() - want).abs().max() / want.abs().max()
         assert error < (0.05 if dtype == torch.bfloat16 else 0.01)
 
 
-def test_float16_scans_stay_finite():
+def test_float16_scans_stay_finite(device):
     """A sum over states may pass float16's largest number."""
-    mixer = mixer_of().float()
+    mixer = mixer_of().float().to(device)
     mixer.Ds.data.fill_(3e5)
-    with torch.autocast('cpu', dtype=torch.float16), torch.no_grad():
-        values = torch.randn(1, 15, INNER, dtype=torch.float16)
+    with torch.autocast(device.type, dtype=torch.float16), torch.no_grad():
+        values = torch.randn(1, 15, INNER).half().to(device)
         results = mixer.scan(values, 3, 5)
     assert results.isfinite().all() and results.abs().max() > 65504
 
@@ -349,9 +353,10 @@ def test_weight_decay_can_tell_biases_by_their_axes(merge):
 
 
 @pytest.mark.parametrize('harder', [False, True])
-def test_compile_and_export_give_the_eager_result(harder):
-    mixer = mixer_of(ROUTES, class_token=harder, released=harder)
-    x = tokens_for((3, 5), harder)
+def test_compile_and_export_give_the_eager_result(device, harder):
+    mixer = mixer_of(ROUTES, class_token=harder, released=harder).to(device)
+    x = tokens_for((3, 5), harder).to(device)
+    torch.compiler.reset()  # or those of other tests count, too
     with torch.no_grad():
         want = mixer(x, 3, 5)
         exported = torch.export.export(mixer, (x, 3, 5)).module()(x, 3, 5)
@@ -369,11 +374,11 @@ def test_bad_choices_are_named():
 
 
 @pytest.mark.parametrize('with_cp', [False, True])
-def test_block_adds_the_mixer_and_gives_its_result_alone(with_cp):
-    mixer = mixer_of()
-    norm = torch.nn.RMSNorm(EMBED_DIMS).double()
+def test_block_adds_the_mixer_and_gives_its_result_alone(device, with_cp):
+    mixer = mixer_of().to(device)
+    norm = torch.nn.RMSNorm(EMBED_DIMS).double().to(device)
     block = MambaBlock(norm, mixer, drop_path_rate=0.999, with_cp=with_cp)
-    x = tokens_for((3, 5))
+    x = tokens_for((3, 5)).to(device)
     want = mixer(norm(x), 3, 5)
     total, mixed = block.eval()(x, 3, 5)
     torch.testing.assert_close(mixed, want)

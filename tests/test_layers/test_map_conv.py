@@ -19,7 +19,7 @@ def both(*arguments):
 @pytest.mark.parametrize(
     'size, product', [((5, 6), True), ((4, 4), True), ((40, 31), False)]
 )
-def test_equals_conv2d(monkeypatch, arguments, size, product):
+def test_equals_conv2d(device, monkeypatch, arguments, size, product):
     conv, mapped = both(*arguments)
     products = []
     original = MapConv2d._product
@@ -30,16 +30,18 @@ def test_equals_conv2d(monkeypatch, arguments, size, product):
     )
     x = torch.randn(2, *size, 3, dtype=torch.float64, requires_grad=True)
     want = conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-    got = mapped(x)
-    assert bool(products) == product
-    torch.testing.assert_close(got, want)
+    mapped.to(device)
+    moved = x.detach().to(device).requires_grad_()
+    got = mapped(moved)
+    assert bool(products) == (product and device.type == 'cpu')
+    torch.testing.assert_close(got.cpu(), want)
     weight = torch.randn_like(want)
-    inputs = [x, *conv.parameters()], [x, *mapped.parameters()]
+    inputs = [x, *conv.parameters()], [moved, *mapped.parameters()]
     for a, b in zip(
         torch.autograd.grad((want * weight).sum(), inputs[0]),
-        torch.autograd.grad((got * weight).sum(), inputs[1]),
+        torch.autograd.grad((got * weight.to(device)).sum(), inputs[1]),
     ):
-        torch.testing.assert_close(a, b)
+        torch.testing.assert_close(b.cpu(), a)
 
 
 def test_weight_stays_channels_last():

@@ -34,10 +34,10 @@ def resized_by_hand(rows, grid, to):
 
 @pytest.mark.parametrize('lead', [(), (1,), (2, 3)])
 @pytest.mark.parametrize('grid, to', RESIZES)
-def test_resized_tables_are_resized_images(grid, to, lead):
+def test_resized_tables_are_resized_images(device, grid, to, lead):
     torch.manual_seed(0)
     table = torch.randn(*lead, grid[0] * grid[1], 6)
-    got = resize_table(table, grid, to)
+    got = resize_table(table.to(device), grid, to).cpu()
     assert got.shape == (*lead, to[0] * to[1], 6)
     flat = zip(
         got.view(-1, *got.shape[-2:]), table.view(-1, *table.shape[-2:])
@@ -157,12 +157,12 @@ def test_tables_are_saved_but_not_learnt():
     assert not list(rope.parameters())
 
 
-def test_rotation_turns_each_pair_by_its_angle():
+def test_rotation_turns_each_pair_by_its_angle(device):
     torch.manual_seed(0)
     grid, dims = (3, 5), 12
-    rope = RotaryPositions(dims, grid)
+    rope = RotaryPositions(dims, grid).to(device)
     x = torch.randn(2, 15, dims)
-    got = rope.rotate(x, *rope.tables(*grid))
+    got = rope.rotate(x.to(device), *rope.tables(*grid)).cpu()
     for token in range(15):
         for c in range(0, dims, 2):
             turn = angle(c, dims, token // 5, token % 5, grid)

@@ -77,35 +77,36 @@ def summed(routes, shares):
     ]
 
 
-def assert_equals_loops(merge, y, loops):
+def assert_equals_loops(merge, y, loops, device):
     want = torch.tensor(
         [loops(routes) for routes in y.tolist()], dtype=torch.float64
     )
     with torch.no_grad():
-        torch.testing.assert_close(merge(y), want)
+        got = merge.to(device)(y.to(device)).cpu()
+    torch.testing.assert_close(got, want)
 
 
 @pytest.mark.parametrize('shape', SHAPES)
-def test_mean(shape):
+def test_mean(device, shape):
     def loops(routes):
         return summed(routes, [1 / len(routes)] * len(routes))
 
-    assert_equals_loops(RouteMean(), routes_results(shape), loops)
+    assert_equals_loops(RouteMean(), routes_results(shape), loops, device)
 
 
 @pytest.mark.parametrize('shape', SHAPES)
-def test_gated_sum(shape):
+def test_gated_sum(device, shape):
     merge = shaken(GatedSum(shape[-1]))
 
     def loops(routes):
         routes = [gated(merge, tokens) for tokens in routes]
         return summed(routes, [1] * len(routes))
 
-    assert_equals_loops(merge, routes_results(shape), loops)
+    assert_equals_loops(merge, routes_results(shape), loops, device)
 
 
 @pytest.mark.parametrize('shape', SHAPES)
-def test_searched_sum(shape):
+def test_searched_sum(device, shape):
     merge = shaken(SearchedSum(shape[-1], shape[1]))
     exponents = [math.exp(weight) for weight in merge.weights.tolist()]
     shares = [e / sum(exponents) for e in exponents]
@@ -118,7 +119,7 @@ def test_searched_sum(shape):
         ]
         return summed(routes, shares)
 
-    assert_equals_loops(merge, routes_results(shape), loops)
+    assert_equals_loops(merge, routes_results(shape), loops, device)
 
 
 def test_gate_has_two_maps_of_an_eighth():
@@ -137,13 +138,13 @@ def test_search_starts_with_nearly_equal_chances():
 
 @pytest.mark.parametrize('kind', ['mean', 'gated', 'searched'])
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_16_bit_results_are_merged_by_float32_weights(kind, dtype):
+def test_16_bit_results_are_merged_by_float32_weights(device, kind, dtype):
     """As under autocast. Probabilities are too fine for 16 bits."""
     merge = build_merge(kind, 16, 4)
     y = routes_results((2, 4, 5, 16)).to(dtype)
     with torch.no_grad():
-        got = merge(y)
         want = merge(y.float())
+        got = merge.to(device)(y.to(device)).cpu()
     assert got.dtype == (torch.float32 if kind == 'searched' else dtype)
     torch.testing.assert_close(got.float(), want, rtol=0.05, atol=0.05)
 
@@ -187,7 +188,7 @@ def test_released_order_is_that_of_the_released_code():
 
 
 @given(st.data())
-def test_take_tokens(data):
+def test_take_tokens(device, data):
     draw = data.draw
     routes, steps, tokens = (draw(st.integers(1, 6)) for _ in range(3))
     order = [
@@ -195,7 +196,7 @@ def test_take_tokens(data):
         for _ in range(routes)
     ]
     y = torch.randn(2, routes, steps, 3)
-    got = take_tokens(y, torch.tensor(order))
+    got = take_tokens(y.to(device), torch.tensor(order).to(device)).cpu()
     assert got.shape == (2, routes, tokens, 3)
     for k, row in enumerate(order):
         for token, step in enumerate(row):

@@ -39,25 +39,26 @@ def scan_copies(mixer, x, height, width):
 
 @pytest.mark.parametrize('d_state', [1, 4])
 @pytest.mark.parametrize('size', [(1, 1), (3, 5), (7, 4)])
-def test_scan_equals_copy_scan_merge(d_state, size):
+def test_scan_equals_copy_scan_merge(device, d_state, size):
     torch.manual_seed(0)
     mixer = SS2D(32, d_state=d_state, ssm_ratio=2.0).double()
     x = torch.randn(2, size[0] * size[1], 64, dtype=torch.float64)
     with torch.no_grad():
-        torch.testing.assert_close(
-            mixer.scan(x, *size), scan_copies(mixer, x, *size)
-        )
+        want = scan_copies(mixer, x, *size)
+        got = mixer.to(device).scan(x.to(device), *size)
+    torch.testing.assert_close(got.cpu(), want)
 
 
 @pytest.mark.parametrize('mixer', [SS2D, SSD2D])
-def test_transposed_map_and_routes_give_the_transposed_result(mixer):
+def test_transposed_map_and_routes_give_the_transposed_result(device, mixer):
     """Swapping h with v undoes a transposition of the map."""
     torch.manual_seed(0)
     one = mixer(32).double().eval()
     other = mixer(32, route_names=('v', 'h', 'v_flip', 'h_flip'))
     other.double().eval().load_state_dict(one.state_dict())
     other.conv2d.weight.data = one.conv2d.weight.data.transpose(2, 3)
-    x = torch.randn(1, 3, 5, 32, dtype=torch.float64)
+    one, other = one.to(device), other.to(device)
+    x = torch.randn(1, 3, 5, 32, dtype=torch.float64).to(device)
     with torch.no_grad():
         want = one(x).transpose(1, 2)
         got = other(x.transpose(1, 2))
@@ -75,12 +76,13 @@ def test_bad_choices_are_named():
 
 
 @pytest.mark.parametrize('mixer', [SS2D, SSD2D])
-def test_float16_sums_stay_finite(mixer):
+def test_float16_sums_stay_finite(device, mixer):
     """The sum over routes may pass float16's largest number."""
-    layer = mixer(32)
+    layer = mixer(32).to(device)
     layer.Ds.data.fill_(3e5)
-    with torch.autocast('cpu', dtype=torch.float16), torch.no_grad():
-        assert layer(torch.randn(1, 4, 4, 32)).isfinite().all()
+    x = torch.randn(1, 4, 4, 32).to(device)
+    with torch.autocast(device.type, dtype=torch.float16), torch.no_grad():
+        assert layer(x).isfinite().all()
 
 
 def peak_bytes(function, path):
