@@ -13,8 +13,15 @@ from mmssm.analysis.route_pictures import (
     draw_routes,
     route_figure,
 )
-from mmssm.scans import route_indices, structural_distortion
-from mmssm.scans.route import _ROUTES, _SIZED_ROUTES
+from mmssm.scans import (
+    CROSS,
+    FLIP,
+    HILBERT,
+    HILBERT_SHIFT,
+    parse_routes,
+    route_indices,
+    structural_distortion,
+)
 from mmssm.scans.tree import tree_parents
 
 
@@ -37,12 +44,12 @@ def drawn_lines(axis):
     }
 
 
-def test_default_shows_every_family():
-    missing = set(_ROUTES) - set(DEFAULT_ROUTES)
-    assert not missing, f'draw them by default, too: {missing}'
-    for name in _SIZED_ROUTES:
-        sizes = {f'{name}{size}' for size in range(1, 20)}
-        assert sizes & set(DEFAULT_ROUTES)
+def test_default_shows_what_backbones_scan_along():
+    assert set(CROSS + HILBERT + HILBERT_SHIFT) <= {
+        name + flip for name in DEFAULT_ROUTES for flip in ('', FLIP)
+    }
+    assert any(name.startswith('w') for name in DEFAULT_ROUTES)
+    assert len(parse_routes(DEFAULT_ROUTES)) == len(set(DEFAULT_ROUTES))
 
 
 @pytest.mark.parametrize(
