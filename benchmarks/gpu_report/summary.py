@@ -144,9 +144,14 @@ def _scans(steps: list[dict]) -> list[str]:
 def _other_ops(steps: list[dict]) -> list[str]:
     lines = []
     for result in _results(steps, 'ops-others'):
+        narrow = {
+            report['settings']['op']
+            for report in result['reports']
+            if report['settings']['dtype'] == 'bfloat16'
+        }
         for report in result['reports']:
             known = report['settings']
-            if known['dtype'] != 'bfloat16':
+            if known['op'] in narrow and known['dtype'] == 'float32':
                 continue
             beside = {'tree': 'chain', 'fusion': ''}[known['op']]
             lines.append(
@@ -203,6 +208,7 @@ def _models(steps: list[dict]) -> list[str]:
     for result in _results(steps, 'models-small', 'models-large'):
         for report in result['reports']:
             known = report['settings']
+            dtype = 'bfloat16 autocast' if known['amp'] else 'float32'
             for case in report['cases']:
                 column = (
                     f'{case["facts"]["size"]} px B{known["batch"]} '
@@ -215,7 +221,7 @@ def _models(steps: list[dict]) -> list[str]:
         return []
     widths = [max(len(column), 18) for column in columns]
     lines = [
-        'models, bfloat16 autocast, images/s (peak GiB)'.ljust(48)
+        f'models, {dtype}, images/s (peak GiB)'.ljust(48)
         + ' '.join(c.rjust(w) for c, w in zip(columns, widths))
     ]
     for name, found in speeds.items():

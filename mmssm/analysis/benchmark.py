@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
+from torch.autograd.profiler import profile
 
 from mmssm.engine import keep_freed_memory
 
@@ -344,11 +344,11 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device) - before
     # CUDA builds report on machines without a GPU that there is none.
     os.environ.setdefault('KINETO_LOG_LEVEL', '5')
-    with profile(
-        activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
-    ) as profiler:
+    # Not torch.profiler, which also makes Python objects of all events: that
+    # takes many times as long as the call.
+    with profile(profile_memory=True, use_kineto=True) as profiler:
         call()
-    events = profiler.profiler.kineto_results.events()
+    events = profiler.kineto_results.events()
     changes = sorted(
         (event.start_ns(), number, event.nbytes())
         for number, event in enumerate(events)

@@ -128,9 +128,11 @@ def test_models_of_every_family(timm, monkeypatch, tmp_path):
     assert second['command'].startswith(
         'python tools/analysis_tools/benchmark.py model --arch tiny-s1l8 Spat'
     )
+    cuda = models.command(dict(second['settings'], amp=True), (), 'cuda')
+    assert cuda.endswith('--train --amp --device cuda')
     assert ('--beside swin-tiny convnext-tiny' in second['command']) is timm
     assert second['command'].endswith(
-        '--size 32 --batch 1 --rounds 1 --train --amp --device cpu'
+        '--size 32 --batch 2 --rounds 1 --train --device cpu'
     )
 
 

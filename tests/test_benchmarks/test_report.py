@@ -66,7 +66,7 @@ def model_report(size, train):
     )
     return dict(
         op_report('scan', 1, 'float32', train),
-        settings=dict(size=size, batch=128, rounds=3, train=train),
+        settings=dict(size=size, batch=128, rounds=3, train=train, amp=True),
         cases=[case],
     )
 
@@ -231,6 +231,7 @@ def test_summary_says_what_matters():
     # 0.2 ms, twice the floor, four times as quick as the composition.
     assert '  B128 N1 float32 fwd: 0.2 (2.0, 4.0x) | 0.2 (2.0, 4.0x)' in text
     assert '  tree B128 bfloat16 f+b: 0.2 (2.0, 2.0x)' in text
+    assert 'models, bfloat16 autocast, images/s' in text
     row = next(x for x in lines if x.startswith('  Model 0'))
     assert row.count('1280 (1.0)') == 4
     row = next(x for x in lines if x.startswith('  Model 8'))

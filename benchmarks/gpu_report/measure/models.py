@@ -18,7 +18,7 @@ ARCHS = (
 BESIDE = ('swin-tiny', 'convnext-tiny')
 # Pixels, images and rounds of each part; then the same for a try on a CPU.
 PARTS = dict(small=(224, 128, 3), large=(1024, 8, 3))
-TRIES = dict(small=(32, 1, 1), large=(64, 1, 1))
+TRIES = dict(small=(32, 2, 1), large=(64, 2, 1))
 
 
 def command(known: dict, beside: tuple[str, ...], device: str) -> str:
@@ -27,8 +27,9 @@ def command(known: dict, beside: tuple[str, ...], device: str) -> str:
     words += [*ARCHS, *(['--beside', *beside] if beside else [])]
     for name in ('size', 'batch', 'rounds'):
         words += [f'--{name}', str(known[name])]
-    words += ['--train'] if known['train'] else []
-    return shlex.join([*words, '--amp', '--device', device])
+    for name in ('train', 'amp'):
+        words += [f'--{name}'] if known[name] else []
+    return shlex.join([*words, '--device', device])
 
 
 def main() -> None:
@@ -45,14 +46,16 @@ def main() -> None:
         print(f'{ORIGINAL}: left out, its code is not on the path')
     reports = []
     for train in (False, True):
-        known = dict(size=size, batch=batch, rounds=rounds, train=train)
+        known = dict(size=size, batch=batch, rounds=rounds)
+        # Most CPUs have no 16-bit arithmetic.
+        known.update(train=train, amp=args.device.type == 'cuda')
         report = bench_model(
             backbones(ARCHS, (), beside),
             [size],
             batch=batch,
             rounds=rounds,
             train=train,
-            amp=True,
+            amp=known['amp'],
             device=args.device,
         )
         print(flush=True)
