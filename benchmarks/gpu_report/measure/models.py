@@ -1,7 +1,6 @@
 """Throughput of the tiny model of every family, in ``benchmark.py model``."""
 
 import shlex
-from importlib.util import find_spec
 
 from mmssm.analysis.benchmark_model import ORIGINAL, backbones, bench_model
 
@@ -32,18 +31,22 @@ def command(known: dict, beside: tuple[str, ...], device: str) -> str:
     return shlex.join([*words, '--device', device])
 
 
+def _is_there(name: str) -> bool:
+    """Whether a backbone can join; says why not."""
+    try:
+        backbones(beside=[name])
+    except ValueError as problem:
+        print(f'{name} is left out: {problem}')
+        return False
+    return True
+
+
 def main() -> None:
     """Inference, then training."""
     args = parse_args(tuple(PARTS))
     sizes = TRIES if args.device.type == 'cpu' else PARTS
     size, batch, rounds = sizes[args.part]
-    beside = BESIDE if find_spec('timm') or find_spec('mmpretrain') else ()
-    if not beside:
-        print(f'{", ".join(BESIDE)}: left out, timm is not installed')
-    if find_spec('vmamba') and args.device.type == 'cuda':
-        beside += (ORIGINAL,)
-    else:
-        print(f'{ORIGINAL}: left out, its code is not on the path')
+    beside = tuple(filter(_is_there, (*BESIDE, ORIGINAL)))
     reports = []
     for train in (False, True):
         known = dict(size=size, batch=batch, rounds=rounds)
