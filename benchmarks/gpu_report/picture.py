@@ -74,7 +74,7 @@ def _bars(axis, reports: list[dict]) -> None:
             color=COLORS[dtype],
             alpha=1 if name == OURS else 0.4,
         )
-        axis.bar_label(bars, fmt='%.2g', fontsize=6)
+        axis.bar_label(bars, fmt='{:.3g}', fontsize=6)
     if reports:
         names = [c['name'].split('-T ')[-1] for c in reports[0]['cases']]
         axis.set_xticks(range(len(names)), names, fontsize='small')

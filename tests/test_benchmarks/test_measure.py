@@ -66,8 +66,21 @@ def test_ops_are_measured_in_all_combinations():
 def test_small_sizes():
     for part in ops.PARTS:
         for known in ops.settings(part, small=True):
-            assert (known['batch'], known['rounds']) == (1, 1)
+            batch = 2 if part == 'scan' else 1
+            assert (known['batch'], known['rounds']) == (batch, 1)
             assert not known['graphs']
+
+
+@pytest.mark.parametrize('small', [True, False])
+def test_nothing_is_measured_twice(small):
+    """A picture shows one bar for each batch, dtype and number of states."""
+    names = ('op', 'batch', 'states', 'dtype', 'backward')
+    measured = [
+        tuple(known.get(name) for name in names)
+        for part in ops.PARTS
+        for known in ops.settings(part, small)
+    ]
+    assert len(measured) == len(set(measured))
 
 
 def run(module, monkeypatch, tmp_path, *arguments):

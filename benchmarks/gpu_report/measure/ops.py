@@ -44,7 +44,7 @@ def settings(part: str, small: bool) -> Iterator[dict]:
             if small:
                 stages = (3, 4) if part == 'scan' else (4,)
                 known.update(
-                    batch=1,
+                    batch=2 if part == 'scan' else 1,
                     rounds=1,
                     only=[f'{SIZES[op]} stage {n}' for n in stages],
                     graphs=False,
