@@ -86,7 +86,11 @@ def read(kind: str, file: Path, log: str) -> Told:
 def read_tests(xml: str) -> Told:
     """Counts and failures in pytest's JUnit file."""
     counts, failures = Counter(), []
-    for case in ET.fromstring(xml).iter('testcase'):
+    try:
+        cases = ET.fromstring(xml).iter('testcase')
+    except ET.ParseError:
+        return Told(None, 'pytest wrote no whole result')
+    for case in cases:
         bad = [c for c in case if c.tag in ('failure', 'error')]
         state = 'failed' if bad else 'passed'
         if not bad and case.find('skipped') is not None:

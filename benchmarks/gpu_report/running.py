@@ -16,7 +16,7 @@ from pathlib import Path
 from . import reading
 from .steps import RESULT, ROOT, Step
 
-LAST_WORDS = 3  # seconds from the interrupt, which lets it tell, to the kill
+LAST_WORDS = 10  # seconds from the interrupt, which lets it tell, to the kill
 LEAST = 5  # seconds that are worth starting a step for
 THREADS = 4
 CORES = 3  # that a step beside others may take

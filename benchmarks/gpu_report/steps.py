@@ -171,6 +171,8 @@ def _sanitizer(device: str, tool: str) -> Step:
     program = find_tool('compute-sanitizer')
     # Initialization by kernels that are not watched would not be seen.
     watched = () if tool == 'initcheck' else ('--kernel-name', 'kns=mmssm')
+    if tool == 'memcheck':  # PyTorch's probing calls are no memory errors
+        watched += ('--report-api-errors', 'no')
     # Memory that is kept for later hides what lies beyond a tensor, and what
     # was never written.
     cache = (

@@ -93,17 +93,21 @@ def _golden(steps: list[dict]) -> list[str]:
         over = [c for c in cases if not c['float32'] <= c['limit']]
         if cases:
             worst = max(cases, key=lambda c: c['float32'])
-            far = max(cases, key=lambda c: c['bfloat16'])
             lines.append(
                 f'golden: {len(cases)} cases, {len(over)} beyond the limit; '
                 f'largest error {exponent(worst["float32"])} '
-                f'({worst["name"]}), in bfloat16 '
-                f'{exponent(far["bfloat16"])} ({far["name"]})'
+                f'({worst["name"]})'
+            )
+        narrow = [c for c in cases if 'bfloat16' in c]
+        if narrow:
+            far = max(narrow, key=lambda c: c['bfloat16'])
+            lines[-1] += (
+                f', in bfloat16 {exponent(far["bfloat16"])} ({far["name"]})'
             )
         lines += [
             f'  {c["name"]}: {c.get("note") or exponent(c["float32"])}'
             for c in result['cases']
-            if c in over or 'float32' not in c
+            if c in over or 'note' in c
         ][:4]
     return lines
 

@@ -54,17 +54,28 @@ def main() -> int:
         'all': ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu'],
     }[args.device]
     out = Console(width=None if sys.stdout.isatty() else 100)
-    facts, found = environment(), problems(devices)
+    facts = environment()
     print_facts(out, facts)
-    errors, times = [], []
-    if not found:
-        for device in devices:
-            prepare(device, None)
-            errors += watched(accuracy(device), f'{device}: errors')
-            times += [] if args.quick else watched(speed(device), 'times')
-        print_errors(out, errors)
-        print_times(out, times)
-        found = [describe(e) for e in errors if not e.passed]
+    errors, times, found = [], [], []
+    for device in devices:
+        faults = problems([device])
+        found += [fault for fault in faults if fault not in found]
+        if faults:
+            continue
+        prepare(device, None)
+        checked = watched(accuracy(device), f'{device}: errors')
+        errors += checked
+        wrong = [describe(e) for e in checked if not e.passed]
+        found += wrong
+        if wrong or args.quick:
+            continue
+        try:
+            times += watched(speed(device), f'{device}: times')
+        except RuntimeError as error:  # also a GPU that is out of memory
+            text = ' '.join(str(error).split())
+            found.append(f'no times on {device}: {text}')
+    print_errors(out, errors)
+    print_times(out, times)
     print_verdict(out, found)
     if args.json:
         write_json(args.json, facts, errors, times, found)
@@ -94,6 +105,8 @@ def print_facts(out: Console, facts: dict[str, str]) -> None:
 
 def print_errors(out: Console, errors: Sequence[Accuracy]) -> None:
     """The worst case of each op, device and dtype."""
+    if not errors:
+        return
     table = Table(title='Errors, relative to the largest value that is right')
     for name in ('op', 'device', 'dtype'):
         table.add_column(name, no_wrap=True)

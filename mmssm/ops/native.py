@@ -64,7 +64,14 @@ def build_info(path: Path | None = None) -> BuildInfo | None:
         if start < 0:
             return None
         start += len(b'mmssm-build')
-        found = json.loads(content[start : content.find(b'\0', start)])
+        text = content[start : content.find(b'\0', start)]
+    try:
+        return _parse(json.loads(text))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _parse(found: dict) -> BuildInfo:
     version = found['cuda']
     return BuildInfo(
         torch=found['torch'],
@@ -95,13 +102,13 @@ def _load_extension() -> str:
     path = extension_path()
     if not path.is_file():
         return f'there is no {path}'
-    build = build_info()
-    if build is None:
-        return f'{path} is no extension of mmssm, or a damaged one'
-    mismatch = _mismatch(build)
-    if mismatch:
-        return f'{path} does not fit: {mismatch}'
     try:
+        build = build_info()
+        if build is None:
+            return f'{path} is no extension of mmssm, or a damaged one'
+        mismatch = _mismatch(build)
+        if mismatch:
+            return f'{path} does not fit: {mismatch}'
         torch.ops.load_library(path)
     except (OSError, RuntimeError) as error:
         return f'{path} cannot be loaded: {" ".join(str(error).split())}'

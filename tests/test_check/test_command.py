@@ -76,6 +76,35 @@ def test_failing_op(monkeypatch, run):
     assert 'failed: RuntimeError: no kernel image' in out
 
 
+def test_failing_measurement_leaves_the_errors(monkeypatch, run, tmp_path):
+    def fail(device):
+        raise RuntimeError('out of\nmemory')
+        yield
+
+    monkeypatch.setattr(command, 'speed', fail)
+    path = tmp_path / 'check.json'
+    code, out = run('--device', 'cpu', '--json', str(path))
+    assert code == 1
+    assert out.splitlines()[-1] == 'WRONG: no times on cpu: out of memory'
+    assert sum(line.endswith('ok      │') for line in out.splitlines()) == 16
+    assert json.loads(path.read_text())['wrong']
+
+
+def test_fault_of_a_gpu_leaves_the_cpu(monkeypatch, run):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(
+        command,
+        'environment',
+        lambda: dict(GPU='one of another architecture'),
+    )
+    monkeypatch.setattr(
+        command, 'problems', lambda devices: ['old'] * (devices == ['cuda'])
+    )
+    code, out = run('--quick')
+    assert code == 1 and out.splitlines()[-1] == 'WRONG: old'
+    assert sum(line.endswith('ok      │') for line in out.splitlines()) == 16
+
+
 def test_missing_extension(monkeypatch, run):
     monkeypatch.setattr(native, '_PROBLEM', 'there is no _ext.so')
     code, out = run()

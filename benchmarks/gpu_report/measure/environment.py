@@ -14,7 +14,15 @@ from .program import parse_args, save
 
 TOOLS = ('ncu', 'compute-sanitizer', 'nvcc')
 # Beyond what the check tells; the last two have kernels to compare with.
-PACKAGES = ('numpy', 'pytest', 'timm', 'triton', 'mamba-ssm', 'selective-scan')
+PACKAGES = (
+    'numpy',
+    'pytest',
+    'pytest-xdist',
+    'timm',
+    'triton',
+    'mamba-ssm',
+    'selective-scan',
+)
 
 
 def main() -> None:

@@ -80,7 +80,7 @@ def main() -> None:
         cases.append(measure(name, args.device))
         print(cases[-1], flush=True)
         save(args.json, dict(cases=cases))
-    bad = [c for c in cases if not c.get('float32', 1) <= LIMIT]
+    bad = [c for c in cases if 'note' in c or not c.get('float32', 1) <= LIMIT]
     if bad:
         sys.exit(f'{len(bad)} of {len(cases)} cases are not as they should be')
 
