@@ -8,12 +8,14 @@ paste what it prints into a bug report. Exit code 1: something is wrong.
 import argparse
 import dataclasses
 import json
+import math
 import shlex
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import torch
+from rich import box
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -107,12 +109,12 @@ def print_errors(out: Console, errors: Sequence[Accuracy]) -> None:
     """The worst case of each op, device and dtype."""
     if not errors:
         return
-    table = Table(title='Errors, relative to the largest value that is right')
+    table = narrow('Errors, relative to the largest value that is right')
     for name in ('op', 'device', 'dtype'):
         table.add_column(name, no_wrap=True)
     for name in ('forward', 'backward', 'limit'):
         table.add_column(name, justify='right', no_wrap=True)
-    table.add_column('verdict')
+    table.add_column('verdict', no_wrap=True)
     groups = defaultdict(list)
     for error in errors:
         groups[error.op, error.device, error.dtype].append(error)
@@ -128,6 +130,11 @@ def print_errors(out: Console, errors: Sequence[Accuracy]) -> None:
     out.print(table)
 
 
+def narrow(title: str) -> Table:
+    """An empty table whose columns stand close: a terminal has 80 columns."""
+    return Table(title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+
+
 def badness(error: Accuracy) -> float:
     """Larger for a worse case; a failed one is the worst."""
     if error.failure:
@@ -139,9 +146,9 @@ def print_times(out: Console, times: Sequence[Speed]) -> None:
     """Those of the ops, and what they are held against."""
     if not times:
         return
-    table = Table(title='Milliseconds, forward, float32')
+    table = narrow('Milliseconds, forward, float32')
     table.add_column('op', no_wrap=True)
-    table.add_column('device')
+    table.add_column('device', no_wrap=True)
     table.add_column('size', no_wrap=True)
     for name in ('op here', 'reference', 'copy of the data'):
         table.add_column(name, justify='right')
@@ -190,18 +197,29 @@ def write_json(
     times: Sequence[Speed],
     found: Sequence[str],
 ) -> None:
-    """Write all that was found."""
+    """Write all that was found; JSON has no infinity, null stands for it."""
     content = dict(
         command=shlex.join(['python', '-m', 'mmssm.check', *sys.argv[1:]]),
         environment=facts,
         accuracy=[
-            {**dataclasses.asdict(e), 'passed': e.passed} for e in errors
+            {**finite(dataclasses.asdict(e)), 'passed': e.passed}
+            for e in errors
         ],
         speed=list(map(dataclasses.asdict, times)),
         wrong=list(found),
     )
     with atomic_write(path) as file:
-        file.write(json.dumps(content, indent=1).encode())
+        file.write(json.dumps(content, indent=1, allow_nan=False).encode())
+
+
+def finite(values: dict) -> dict:
+    """The values, with None for numbers that are not finite."""
+    return {
+        name: None
+        if isinstance(value, float) and not math.isfinite(value)
+        else value
+        for name, value in values.items()
+    }
 
 
 if __name__ == '__main__':

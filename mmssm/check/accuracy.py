@@ -82,29 +82,36 @@ def check(
 ) -> Accuracy:
     """Check one op in one case and dtype, see :func:`accuracy`."""
     result = Accuracy(case.op, case.name, device.type, str(dtype)[6:], limit)
-    reference = getattr(mmssm.ops, f'{case.op}_reference')
-    inputs = {n: _cast(n, t, dtype) for n, t in case.tensors.items()}
     try:
-        got = _run(getattr(mmssm.ops, case.op), case, inputs, device)
+        errors = _errors(case, device, dtype)
     except Exception as error:  # whatever an op on a new machine may raise
         result.failure = (
             f'{type(error).__name__}: {" ".join(str(error).split())}'
         )
         return result
+    result.forward = errors.pop('result')
+    result.gradient = max(errors, key=errors.get)
+    result.backward = errors[result.gradient]
+    return result
+
+
+def _errors(
+    case: Case, device: torch.device, dtype: torch.dtype
+) -> dict[str, float]:
+    """Errors of the result, under that name, and of every gradient."""
+    inputs = {n: _cast(n, t, dtype) for n, t in case.tensors.items()}
+    got = _run(getattr(mmssm.ops, case.op), case, inputs, device)
+    reference = getattr(mmssm.ops, f'{case.op}_reference')
     wide = {
         n: t.double() if t.is_floating_point() else t
         for n, t in inputs.items()
     }
     want = _run(reference, case, wide, torch.device('cpu'))
     dtypes = {n: t.dtype for n, t in inputs.items()}
-    errors = {
+    return {
         name: _error(got[name], want[name], dtypes.get(name, dtype))
         for name in want
     }
-    result.forward = errors.pop('result')
-    result.gradient = max(errors, key=errors.get)
-    result.backward = errors[result.gradient]
-    return result
 
 
 def _cast(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -61,22 +61,22 @@ def speed(device: str) -> Iterator[Speed]:
     for op, size, inputs in (
         (
             'routed_selective_scan',
-            f'{images} x 28 x 28 x 192, 4 routes',
+            f'{images}x28x28x192, 4 routes',
             scan_inputs(28, 192, 12, 1, images, place),
         ),
         (
             'selective_scan',
-            f'{images} x 768 x 196, 16 states',
+            f'{images}x768x196, 16 states',
             _sequence_inputs(768, 196, 16, images, place),
         ),
         (
             'state_fusion',
-            f'{images} x 28 x 28 x 256',
+            f'{images}x28x28x256',
             fusion_inputs(28, 256, images, place),
         ),
         (
             'tree_scan',
-            f'{images} x 28 x 28 x 192',
+            f'{images}x28x28x192',
             tree_inputs(28, 192, 12, images, place),
         ),
     ):

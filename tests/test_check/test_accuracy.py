@@ -63,17 +63,32 @@ def test_wrong_gradient(monkeypatch, op):
         assert result.gradient in case.tensors
 
 
+@pytest.mark.parametrize('op', OPS)
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
-def test_one_value_that_is_not_finite(monkeypatch, value):
+def test_one_value_that_is_not_finite(monkeypatch, op, value):
     def broken(y):
         spoiled = torch.zeros_like(y)
-        spoiled.view(-1)[-1] = value
+        spoiled[(-1,) * y.ndim] = value
         return y + spoiled
 
-    break_op(monkeypatch, 'state_fusion', broken)
-    for case in of_op('state_fusion'):
+    break_op(monkeypatch, op, broken)
+    for case in of_op(op):
         result = check(case, CPU, torch.float32, 1e-3)
         assert not result.passed and result.forward == float('inf')
+
+
+@pytest.mark.parametrize('op', OPS)
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_gradient_that_is_not_finite(monkeypatch, op, value):
+    def broken(y):
+        y.register_hook(lambda grad: grad * value)
+        return y
+
+    break_op(monkeypatch, op, broken)
+    for case in of_op(op):
+        result = check(case, CPU, torch.float32, 1e-3)
+        assert not result.passed and result.backward == float('inf')
+        assert result.forward < 1e-5
 
 
 @pytest.mark.parametrize('broken', [torch.Tensor.float, torch.flatten])
@@ -94,6 +109,17 @@ def test_failure_is_told_and_others_go_on(monkeypatch):
     assert {r.op for r in failed} == {'state_fusion'}
     assert {r.failure for r in failed} == {'RuntimeError: no kernel image'}
     assert len(failed) < len(results)
+
+
+def test_failing_reference_is_told(monkeypatch):
+    def broken(**given):
+        raise MemoryError('too large')
+
+    monkeypatch.setattr(mmssm.ops, 'tree_scan_reference', broken)
+    for case in of_op('tree_scan'):
+        result = check(case, CPU, torch.float32, 1e-3)
+        assert result.failure == 'MemoryError: too large'
+        assert not result.passed
 
 
 def test_error_is_relative_to_the_largest_value(monkeypatch):

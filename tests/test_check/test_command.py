@@ -1,5 +1,6 @@
 """What the command prints, writes and returns."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -7,10 +8,13 @@ import sys
 
 import pytest
 import torch
+from rich.console import Console
 
 import mmssm.ops
+from mmssm.check import Speed, environment, problems, speed
 from mmssm.check import __main__ as command
-from mmssm.check import environment, problems, speed
+from mmssm.check.accuracy import check
+from mmssm.check.cases import cases
 from mmssm.ops import native
 
 
@@ -39,8 +43,9 @@ def test_as_a_user_runs_it(tmp_path):
     lines = done.stdout.splitlines()
     assert lines[0].split() == ['mmssm', mmssm.__version__]
     assert lines[-1] == 'All right.'
-    assert sum(line.endswith('ok      │') for line in lines) == 16
-    assert max(map(len, lines)) <= 120 and '\x1b' not in done.stdout
+    assert sum(line.split()[-1:] == ['ok'] for line in lines) == 16
+    assert '\x1b' not in done.stdout
+    assert max(map(len, lines[-19:])) <= 80  # a terminal has no more
     found = json.loads(path.read_text())
     assert found['wrong'] == [] and found['speed'] == []
     assert found['environment']['torch'].startswith(torch.__version__)
@@ -57,13 +62,63 @@ def test_broken_op(monkeypatch, run, tmp_path):
     code, out = run('--quick', '--device', 'cpu', '--json', str(path))
     assert code == 1
     rows = [line for line in out.splitlines() if 'WRONG' in line]
-    tables = [row for row in rows if row.startswith('│')]
+    tables = [row for row in rows if row.rstrip().endswith('WRONG')]
     assert len(tables) == 4 and all('state_fusion' in row for row in tables)
     verdict = [row for row in rows if row.startswith('WRONG: state_fusion')]
     assert len(verdict) == 8  # two cases, four dtypes
     assert 'report all of this page' in verdict[0]
     assert 'All right' not in out
     assert json.loads(path.read_text())['wrong'][0].startswith('state_fusion')
+
+
+@pytest.mark.parametrize(
+    'op',
+    ['routed_selective_scan', 'selective_scan', 'state_fusion', 'tree_scan'],
+)
+def test_result_that_is_not_finite(monkeypatch, run, tmp_path, op):
+    right = getattr(mmssm.ops, op)
+    monkeypatch.setattr(
+        mmssm.ops, op, lambda **given: right(**given) * float('nan')
+    )
+    # Of all cases those of this op: the others are as they are.
+    monkeypatch.setattr(
+        command,
+        'accuracy',
+        lambda device: [
+            check(case, torch.device(device), torch.float32, 1e-3)
+            for case in cases()
+            if case.op == op
+        ],
+    )
+    path = tmp_path / 'check.json'
+    code, out = run('--quick', '--device', 'cpu', '--json', str(path))
+    assert code == 1 and f'WRONG: {op} ' in out
+
+    def refuse(name):
+        raise ValueError(f'{name} is not JSON')
+
+    found = json.loads(path.read_text(), parse_constant=refuse)
+    wrong = [r for r in found['accuracy'] if not r['passed']]
+    assert {r['op'] for r in wrong} == {op}
+    assert {r['forward'] for r in wrong} == {None}
+
+
+def test_times_fit_a_terminal(capsys):
+    time = Speed(
+        op='routed_selective_scan',
+        size='32x28x28x192, 4 routes',
+        device='cuda',
+        seconds=0.01234,
+        reference_seconds=12.345,
+        floor_seconds=1e-4,
+    )
+    command.print_times(Console(width=80), [time])
+    row = capsys.readouterr().out.splitlines()[-1].split()
+    assert row[0] == 'routed_selective_scan' and row[-3:] == [
+        '12.34',
+        '12345',
+        '0.100',
+    ]
 
 
 def test_failing_op(monkeypatch, run):
@@ -86,7 +141,7 @@ def test_failing_measurement_leaves_the_errors(monkeypatch, run, tmp_path):
     code, out = run('--device', 'cpu', '--json', str(path))
     assert code == 1
     assert out.splitlines()[-1] == 'WRONG: no times on cpu: out of memory'
-    assert sum(line.endswith('ok      │') for line in out.splitlines()) == 16
+    assert sum(line.split()[-1:] == ['ok'] for line in out.splitlines()) == 16
     assert json.loads(path.read_text())['wrong']
 
 
@@ -102,7 +157,7 @@ def test_fault_of_a_gpu_leaves_the_cpu(monkeypatch, run):
     )
     code, out = run('--quick')
     assert code == 1 and out.splitlines()[-1] == 'WRONG: old'
-    assert sum(line.endswith('ok      │') for line in out.splitlines()) == 16
+    assert sum(line.split()[-1:] == ['ok'] for line in out.splitlines()) == 16
 
 
 def test_missing_extension(monkeypatch, run):
@@ -112,6 +167,17 @@ def test_missing_extension(monkeypatch, run):
     last = out.splitlines()[-1]
     assert last.startswith('WRONG: no native op: there is no _ext.so; build')
     assert any(line.startswith('Python ') for line in out.splitlines())
+
+
+def test_extension_for_another_torch(monkeypatch, run):
+    built = dataclasses.replace(native.build_info(), torch='1.13.0')
+    monkeypatch.setattr(native, 'build_info', lambda: built)
+    monkeypatch.setattr(native, '_PROBLEM', native._load_extension())
+    code, out = run()
+    assert code == 1
+    last = out.splitlines()[-1]
+    assert f'built for torch 1.13.0, not {torch.__version__}' in last
+    assert native.HOW_TO_BUILD in last
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
