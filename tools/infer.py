@@ -10,11 +10,11 @@ could not be read, has no partner, or the model cannot take it.
 import argparse
 import sys
 
+from mmssm.apis import infer
+from mmssm.apis.cli import add_config_options, add_unsafe_load, run_tool
 from mmssm.checkpoint import allow_unsafe_loading
-from mmssm.engine import add_unsafe_load, keep_freed_memory, run_tool
-from mmssm.engine.cli import add_config_options
-from mmssm.engine.device import find_device
-from mmssm.inference import infer
+from mmssm.utils import keep_freed_memory
+from mmssm.utils.device import find_device
 
 
 def parse_args() -> argparse.Namespace:

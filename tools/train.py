@@ -2,8 +2,9 @@
 
 import argparse
 
+from mmssm.apis import train
+from mmssm.apis.cli import add_common_options, run_tool
 from mmssm.checkpoint import allow_unsafe_loading
-from mmssm.engine import add_common_options, run_tool, train
 
 
 def parse_args() -> argparse.Namespace:

@@ -64,7 +64,7 @@ class Runner:
         self._running: set[subprocess.Popen] = set()
 
     def run(self, steps: Sequence[Step]) -> Iterator[tuple[Outcome, str]]:
-        """Run steps in their order, neighbours that may so together.
+        """Run steps in their order, neighbors that may so together.
 
         Yields:
             tuple[Outcome, str]: Of each step as it ends, and its log.

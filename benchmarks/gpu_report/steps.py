@@ -52,7 +52,7 @@ class Step:
         command (tuple[str, ...]): Program and arguments.
         limit (int): Seconds, after which it is ended.
         absent (str): Why it cannot run here; empty if it can.
-        together (bool): Whether it may run beside its neighbours that also
+        together (bool): Whether it may run beside its neighbors that also
             may: it measures no time.
         variables (dict[str, str]): Added to the environment.
     """

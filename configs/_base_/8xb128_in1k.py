@@ -1,5 +1,5 @@
 # Swin's ImageNet-1k recipe, as the backbones' authors use it: 300 epochs at
-# 224x224, 1024 images per step (8 GPUs x 128). They also set a colour jitter
+# 224x224, 1024 images per step (8 GPUs x 128). They also set a color jitter
 # of 0.4, which timm ignores as soon as RandAugment is on.
 _base_ = [
     'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py',

@@ -86,5 +86,5 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-val_evaluator = dict(type='mmssm.engine.ChangeMetric')
+val_evaluator = dict(type='mmssm.evaluation.ChangeMetric')
 test_evaluator = val_evaluator

@@ -6,23 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-# Unlike pyplot, this needs no display and keeps no state.
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-from .figures import check_figure_path, save_figure
+from mmssm.utils import UserError
 
 SCALARS = Path('vis_data', 'scalars.json')
-# What is drawn if nobody says otherwise, as far as it was logged.
-DEFAULT_KEYS = (
-    'loss',
-    'coco/bbox_mAP',
-    'coco/segm_mAP',
-    'accuracy/top1',
-    'mIoU',
-    'F1',
-)
-LINE_STYLES = ('-', '--', ':', '-.')
 
 
 @dataclass
@@ -100,7 +86,7 @@ def read_run(path: str | Path) -> Run:
             run are joined: a later one replaces what it repeated.
 
     Raises:
-        ValueError: If there is no log, or it is damaged or empty.
+        UserError: If there is no log, or it is damaged or empty.
     """
     path = Path(path)
     if path.is_file():
@@ -110,7 +96,7 @@ def read_run(path: str | Path) -> Run:
     else:
         logs = sorted(path.glob(f'*/{SCALARS}'))
     if not logs:
-        raise ValueError(
+        raise UserError(
             f'no training log at {path}: give a work dir that has a '
             f'<time>/{SCALARS}, or that file'
         )
@@ -118,7 +104,7 @@ def read_run(path: str | Path) -> Run:
     for log in logs:
         _add_log(run, log)
     if not run.keys():
-        raise ValueError(f'nothing was logged yet in {path}')
+        raise UserError(f'nothing was logged yet in {path}')
     return run
 
 
@@ -145,7 +131,7 @@ def _add_log(run: Run, log: Path) -> None:
         except (ValueError, KeyError, TypeError):
             if number == len(lines):  # cut off when the run was killed
                 break
-            raise ValueError(
+            raise UserError(
                 f'{log} is not a log of mmengine (line {number} is no record '
                 'with a "step"): give its vis_data/scalars.json'
             ) from None
@@ -194,83 +180,3 @@ def _append(table: dict[str, Series], records: list[dict]) -> None:
             series = table.setdefault(key, Series())
             series.steps.append(record['step'])
             series.values.append(value)
-
-
-def plot_runs(
-    paths: list[str | Path], out: str | Path, keys: list[str] | None = None
-) -> None:
-    """Draw the training curves of several runs into one picture.
-
-    Args:
-        paths (list[str | Path]): The runs, as ``read_run`` takes them.
-        out (str | Path): The picture; its suffix chooses the format.
-        keys (list[str] | None): Which logged quantities to draw. Losses go to
-            the left panel, everything else to the right one. By default the
-            loss and each task's main metric. Over epochs, or over iterations
-            if one of the runs logged no epochs.
-
-    Raises:
-        ValueError: If a run has no log or a damaged one, if no run logged one
-            of the keys, or if the suffix is no known format.
-    """
-    check_figure_path(out)
-    runs = [read_run(path) for path in paths]
-    logged = sorted({key for run in runs for key in run.keys()})
-    for key in keys or ():
-        if key not in logged:
-            raise ValueError(
-                f'no run logged {key!r}; choose from: {", ".join(logged)}'
-            )
-    keys = keys or [key for key in DEFAULT_KEYS if key in logged]
-    if not keys:
-        raise ValueError(
-            'the runs logged none of the usual quantities; '
-            f'choose keys from: {", ".join(logged)}'
-        )
-    losses = [key for key in keys if 'loss' in key]
-    metrics = [key for key in keys if 'loss' not in key]
-    _draw_panels(runs, [panel for panel in (losses, metrics) if panel], out)
-
-
-def _draw_panels(runs: list[Run], panels: list[list[str]], out: Path) -> None:
-    figure = Figure(figsize=(5.5 * len(panels), 4), layout='constrained')
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    # What all runs can be counted in.
-    in_epochs = all(run.epochs for run in runs)
-    for axis, keys in zip(axes, panels):
-        _draw_lines(axis, runs, keys, in_epochs)
-        axis.set_xlabel('epoch' if in_epochs else 'iteration')
-        axis.set_xlim(left=0)  # The same distances in both panels.
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        common = 'loss' if 'loss' in keys[0] else 'metric'
-        axis.set_ylabel(keys[0] if len(keys) == 1 else common)
-        axis.grid(alpha=0.3)
-        if len(axis.lines) > 1:
-            axis.legend(fontsize='small')
-    if len(runs) == 1:
-        figure.suptitle(runs[0].name, fontsize='medium')
-    save_figure(figure, out)
-
-
-def _draw_lines(
-    axis: Axes, runs: list[Run], keys: list[str], in_epochs: bool
-) -> None:
-    """Draw every run's line of every key, as far as they were logged."""
-    for number, run in enumerate(runs):
-        for key, style in zip(keys, LINE_STYLES * len(keys)):
-            line = run.line(key, in_epochs)
-            if line is None:
-                continue
-            label = key if len(runs) == 1 else f'{run.name}: {key}'
-            if len(runs) > 1 and len(keys) == 1:
-                label = run.name  # The axis names the key.
-            # Evaluations are few and a line needs two points: mark them.
-            marked = key not in run.train or len(line[0]) == 1
-            axis.plot(
-                *line,
-                style,
-                color=f'C{number if len(runs) > 1 else keys.index(key)}',
-                marker='o' if marked else None,
-                markersize=4,
-                label=label,
-            )

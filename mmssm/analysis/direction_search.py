@@ -1,10 +1,10 @@
-"""What a search for scan directions found: routes, a config and a picture.
+"""What a search for scan directions found: routes and a config.
 
 The supernet is that of `LocalMamba <https://arxiv.org/abs/2403.09338>`_, see
 :class:`mmssm.engine.DirectionSearchHook`.
 """
 
-import math
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -13,41 +13,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
-# Unlike pyplot, this needs no display and keeps no state.
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure, SubFigure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, MaxNLocator
 from mmengine.registry import MODELS
 from torch import Tensor
 
 from mmssm.backbones.directions import CANDIDATES, SEARCH
-from mmssm.checkpoint import atomic_write
-from mmssm.engine import ConfigError
-from mmssm.engine.config import load_config
-from mmssm.engine.direction_search_hook import FILE_NAME, read_records
-from mmssm.engine.errors import one_line
-from mmssm.engine.strict_load import open_checkpoint
-
-from .figures import check_figure_path, save_figure
+from mmssm.checkpoint.strict_load import open_checkpoint
+from mmssm.utils import ConfigError, UserError, atomic_write
+from mmssm.utils.config import load_config
+from mmssm.utils.errors import one_line
 
 Directions = list[tuple[str, ...]]
 
 TOP = 4  # routes of a block in the originals
+FILE_NAME = 'directions.jsonl'
 
 _WEIGHTS = re.compile(
     r'(?:module\.)?(?:backbone\.)?(.+)\.mixer\.merge\.weights'
 )
-# One colour for a route and its reverse, told apart as colour-blind people
-# see them, too.
-_COLORS = dict(h='#0072b2', v='#d55e00', w2='#009e73', w7='#aa4499')
-# Inches of a picture's parts.
-_ROW_HEIGHT = 0.22
-_GRID_WIDTH = 4.2
-_PANEL_WIDTH, _PANEL_HEIGHT = 1.45, 1.1
-_TITLES_HEIGHT = 1.0
 
 
 @dataclass
@@ -81,7 +63,7 @@ def read_probabilities(
         candidates' probabilities, (blocks, 8) float64.
 
     Raises:
-        ValueError: There are no weights of a search, or they are damaged.
+        UserError: There are no weights of a search, or they are damaged.
     """
     found = {}
     for key, value in state_dict.items():
@@ -89,20 +71,20 @@ def read_probabilities(
         if match:
             found[match[1]] = value
     if not found:
-        raise ValueError(
+        raise UserError(
             'there are no weights of a direction search (mixer.merge.weights);'
             ' give a checkpoint that was trained with '
             f"model.backbone.directions='{SEARCH}'"
         )
     for name, weights in found.items():
         if tuple(weights.shape) != (len(CANDIDATES),):
-            raise ValueError(
+            raise UserError(
                 f'the weights of {name} have shape {tuple(weights.shape)} '
                 f'instead of ({len(CANDIDATES)},), one for each of '
                 f'{" ".join(CANDIDATES)}'
             )
         if not weights.isfinite().all():
-            raise ValueError(
+            raise UserError(
                 f'the weights of {name} are not finite: the search diverged; '
                 'give an earlier checkpoint'
             )
@@ -128,10 +110,10 @@ def derive(probabilities: np.ndarray, top: int = TOP) -> Directions:
         ones the earlier candidates are kept.
 
     Raises:
-        ValueError: ``top`` is not between 1 and 8.
+        UserError: ``top`` is not between 1 and 8.
     """
     if not 1 <= top <= len(CANDIDATES):
-        raise ValueError(
+        raise UserError(
             f'a block keeps 1 to {len(CANDIDATES)} routes, got top={top}'
         )
     best = np.argsort(-np.asarray(probabilities), axis=1, kind='stable')
@@ -258,13 +240,13 @@ def read_history(path: str | Path) -> History:
         History: Of a checkpoint, with one moment, called iteration 0.
 
     Raises:
-        ValueError: There is no such file, or nothing of a search in it.
+        UserError: There is no such file, or nothing of a search in it.
         CheckpointError: The checkpoint cannot be read.
     """
     path = Path(path)
     if path.is_dir():
         if not (path / FILE_NAME).is_file():
-            raise ValueError(
+            raise UserError(
                 f'no {FILE_NAME} in {path}: name the file, if it is called '
                 'otherwise, or a checkpoint'
             )
@@ -290,27 +272,27 @@ def load_probabilities(
 
     Raises:
         CheckpointError: The file cannot be read.
-        ValueError: It holds no supernet.
+        UserError: It holds no supernet.
     """
     content = open_checkpoint(str(checkpoint))
     try:
         return read_probabilities(content.get('state_dict', content))
     except ValueError as error:
-        raise ValueError(f'{checkpoint}: {error}') from error
+        raise UserError(f'{checkpoint}: {error}') from error
 
 
 def _read_log(path: Path) -> History:
     if not path.is_file():
-        raise ValueError(f'{path} does not exist; check the path')
+        raise UserError(f'{path} does not exist; check the path')
     records = read_records(path)
     if not records:
-        raise ValueError(f'nothing was written yet to {path}')
+        raise UserError(f'nothing was written yet to {path}')
     blocks = len(records[0]['probabilities'])
     for record in records:
         if record.get('candidates') != list(CANDIDATES) or not _are_shares(
             record['probabilities'], blocks
         ):
-            raise ValueError(
+            raise UserError(
                 f'{path} cannot be drawn: at iteration {record["iter"]} it '
                 f'has no probabilities of {" ".join(CANDIDATES)} in {blocks} '
                 'blocks that sum to 1 (a search that diverged has none)'
@@ -332,146 +314,33 @@ def _are_shares(rows: list, blocks: int) -> bool:
     )
 
 
-def draw_histories(
-    histories: Sequence[History], path: str | Path, top: int = TOP
-) -> None:
-    """Draw searches, one below the other.
-
-    To the left each block's probabilities over the training, to the right
-    the last ones with the routes that are kept. Of a checkpoint there is the
-    right side only.
+def read_records(path: str | Path) -> list[dict]:
+    """Read a file of :class:`DirectionSearchHook`.
 
     Args:
-        histories (Sequence[History]): One or more searches.
-        path (str | Path): The picture; its suffix chooses the format.
-        top (int): How many routes a block keeps. Defaults to 4.
+        path (str | Path): The file. A last line that a kill cut off is left
+            out.
+
+    Returns:
+        list[dict]: The lines' contents, see the hook.
 
     Raises:
-        ValueError: The suffix is no known format, or ``top`` is out of range.
+        UserError: Another line is not the hook's.
     """
-    check_figure_path(path)
-    widths, heights = zip(*(_size(history) for history in histories))
-    figure = Figure((max(widths), sum(heights)), layout='constrained')
-    parts = figure.subfigures(
-        len(histories), 1, height_ratios=heights, squeeze=False
-    )
-    for part, history in zip(parts.flat, histories):
-        _draw(part, history, derive(history.probabilities[-1], top))
-    if any(len(history.iterations) > 1 for history in histories):
-        figure.legend(
-            handles=[Line2D([], [], **_style(name)) for name in CANDIDATES],
-            loc='outside lower center',
-            ncols=len(CANDIDATES),
-            fontsize='small',
-            frameon=False,
-        )
-    save_figure(figure, path)
-
-
-def _size(history: History) -> tuple[float, float]:
-    """Inches of a search's picture: width and height."""
-    blocks = history.probabilities.shape[1]
-    height = blocks * _ROW_HEIGHT
-    if len(history.iterations) == 1:
-        return _GRID_WIDTH, height + _TITLES_HEIGHT
-    rows, columns = _panels(blocks)
-    return (
-        _GRID_WIDTH + columns * _PANEL_WIDTH,
-        max(height, rows * _PANEL_HEIGHT) + _TITLES_HEIGHT,
-    )
-
-
-def _panels(blocks: int) -> tuple[int, int]:
-    """Rows and columns of as many panels, with few empty places."""
-    columns = min((5, 6, 4), key=lambda columns: -blocks % columns)
-    columns = min(columns, math.ceil(blocks / 2)) if blocks < 5 else columns
-    return math.ceil(blocks / columns), columns
-
-
-def _draw(figure: SubFigure, history: History, kept: Directions) -> None:
-    figure.suptitle(history.name, fontsize='medium')
-    if len(history.iterations) == 1:
-        _draw_grid(figure.subplots(), history.probabilities[-1], kept)
-        return
-    rows, columns = _panels(len(kept))
-    left, right = figure.subfigures(
-        1, 2, width_ratios=(columns * _PANEL_WIDTH, _GRID_WIDTH)
-    )
-    panels = left.subplots(
-        rows, columns, sharex=True, sharey=True, squeeze=False
-    )
-    for block, axis in enumerate(panels.flat):
-        if block < len(kept):
-            _draw_block(axis, history, block, kept[block])
-            # The lowest of its column, which need not be in the last row.
-            axis.tick_params(labelbottom=block + columns >= len(kept))
-        else:
-            axis.axis('off')
-    left.supxlabel('iteration', fontsize='small')
-    _draw_grid(right.subplots(), history.probabilities[-1], kept)
-
-
-def _style(name: str) -> dict:
-    """How a route's line looks; a reversed one's has the same colour."""
-    family = name.removesuffix('_flip')
-    return dict(
-        label=name,
-        color=_COLORS[family],
-        linestyle='-' if name == family else '--',
-    )
-
-
-def _draw_block(
-    axis: Axes, history: History, block: int, kept: Sequence[str]
-) -> None:
-    """One block's probabilities over the training."""
-    for number, name in enumerate(CANDIDATES):
-        axis.plot(
-            history.iterations,
-            history.probabilities[:, block, number],
-            **_style(name),
-            linewidth=1.6 if name in kept else 0.8,
-            alpha=1.0 if name in kept else 0.45,
-        )
-    axis.axhline(1 / len(CANDIDATES), color='0.7', linewidth=0.6, zorder=0)
-    axis.set_title(f'block {block}', fontsize='small', pad=2)
-    axis.set_xlim(history.iterations[0], history.iterations[-1])
-    axis.xaxis.set_major_locator(MaxNLocator(3, integer=True))
-    axis.xaxis.set_major_formatter(EngFormatter(sep=''))
-    axis.yaxis.set_major_locator(MaxNLocator(3))
-    axis.yaxis.set_major_formatter(lambda share, _: f'{100 * share:g}%')
-    axis.tick_params(labelsize='x-small')
-
-
-def _draw_grid(
-    axis: Axes, probabilities: np.ndarray, kept: Directions
-) -> None:
-    """Every block's probabilities in per cent; kept routes have colour."""
-    pixels = np.ones((*probabilities.shape, 3))
-    for (block, number), share in np.ndenumerate(probabilities):
-        name = CANDIDATES[number]
-        chosen = name in kept[block]
-        if chosen:
-            pixels[block, number] = to_rgb(_style(name)['color'])
-        axis.text(
-            number,
-            block,
-            f'{100 * share:.1f}',
-            ha='center',
-            va='center',
-            fontsize='x-small',
-            color='white' if chosen else '0.45',
-        )
-    axis.imshow(pixels, aspect='auto')
-    axis.set_xticks(range(len(CANDIDATES)), CANDIDATES, fontsize='x-small')
-    axis.set_yticks(range(len(kept)), range(len(kept)), fontsize='x-small')
-    axis.set_ylabel('block', fontsize='small')
-    axis.set_title(
-        f'{len(kept[0])} likeliest routes, in per cent', fontsize='small'
-    )
-    # White lines between the cells.
-    axis.set_xticks(np.arange(0.5, len(CANDIDATES) - 1), minor=True)
-    axis.set_yticks(np.arange(0.5, len(kept) - 1), minor=True)
-    axis.grid(which='minor', color='white', linewidth=1.5)
-    axis.tick_params(which='both', length=0)
-    axis.spines[:].set_visible(False)
+    lines = Path(path).read_text('utf-8', errors='replace').splitlines()
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            record['iter'] = int(record['iter'])
+            record['probabilities'] = list(record['probabilities'])
+        except (ValueError, KeyError, TypeError) as error:
+            cut_off = isinstance(error, json.JSONDecodeError)
+            if cut_off and number == len(lines):
+                break
+            raise UserError(
+                f'{path} is not the file of a direction search: line {number} '
+                'has no "iter" and "probabilities"'
+            ) from None
+        records.append(record)
+    return records

@@ -21,35 +21,21 @@ Element-wise operations count nothing in either.
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 
 import torch
-from mmengine.analysis import FlopAnalyzer, parameter_count
-from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.analysis import FlopAnalyzer
 from torch import nn
 
-from mmssm.engine import ConfigError
 from mmssm.ops import native
 from mmssm.ops.state_fusion import DILATIONS
-
-from .image_sizes import own_size
+from mmssm.utils import UserError
 
 CONVENTIONS = {
     'flops': 'paper: multiply-accumulates of matrix products and convolutions,'
-    ' 5 per normalised element, 9 N + 1 (7 N for states alone) per scanned'
+    ' 5 per normalized element, 9 N + 1 (7 N for states alone) per scanned'
     ' route, channel and token',
     'macs': 'multiply-accumulates only; 4 N + 2 (3 N + 1 for states alone) per'
     ' scanned route, channel and token',
-}
-
-# The sizes at which the papers count each task's models.
-DEFAULT_SHAPES = {
-    'mmpretrain': (224, 224),
-    'mmdet': (800, 1280),
-    'mmseg': (512, 2048),
 }
 
 # Operators whose count is one of multiply-accumulates.
@@ -66,108 +52,6 @@ _MAC_OPERATORS = {
 _NATIVE_MACS = 'native ops (macs)'
 
 
-@dataclass(frozen=True)
-class Complexity:
-    """What a forward pass of one image costs.
-
-    Attributes:
-        params (int): Number of parameters, of heads used only in training
-            too.
-        flops (int): In the papers' convention.
-        macs (int): Multiply-accumulates alone.
-        flops_by_operator (dict[str, int]): How ``flops`` add up, the largest
-            first.
-        shape (tuple[int, int]): Height and width of the image.
-        channels (int): Of the image, 6 for the pairs of a change detector.
-        proposals (int | None): Number of regions that a two-stage detector's
-            box head was given; its cost depends on it.
-    """
-
-    params: int
-    flops: int
-    macs: int
-    flops_by_operator: dict[str, int]
-    shape: tuple[int, int]
-    channels: int = 3
-    proposals: int | None = None
-
-
-def count_config(
-    cfg: Config, shape: tuple[int, int] | None = None
-) -> Complexity:
-    """Count the model of a classification, detection or segmentation config.
-
-    The model is built with random weights; no checkpoint is loaded.
-
-    Args:
-        cfg (Config): With ``model`` and ``default_scope``, ``custom_imports``
-            done.
-        shape (tuple[int, int], optional): Height and width of the image.
-            Defaults to the papers' size for the task, see
-            :func:`default_shape`.
-
-    Returns:
-        Complexity: The counts for one image.
-
-    Raises:
-        ValueError: The config's scope is none of the three libraries.
-    """
-    scope = cfg.get('default_scope')
-    if scope not in DEFAULT_SHAPES:
-        raise ValueError(
-            f'default_scope is {scope!r}, but only models of '
-            f'{", ".join(DEFAULT_SHAPES)} can be counted; set it in the config'
-        )
-    shape = shape or default_shape(cfg)
-    # The proposals depend on the random weights; keep them the same each time.
-    with (
-        torch.random.fork_rng(devices=[]),
-        DefaultScope.overwrite_default_scope(scope),
-    ):
-        torch.manual_seed(0)
-        model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
-        regions = _prepare_detector(model, shape) if scope == 'mmdet' else []
-        image = torch.randn(1, _channels(cfg), *shape)
-        flops, macs, by_operator = count_model(model, (image,))
-    return Complexity(
-        params=parameter_count(model)[''],
-        flops=flops,
-        macs=macs,
-        flops_by_operator=by_operator,
-        shape=shape,
-        channels=_channels(cfg),
-        proposals=sum(regions) if regions else None,
-    )
-
-
-def default_shape(cfg: Config) -> tuple[int, int]:
-    """Height and width at which the papers count a config's model.
-
-    :data:`DEFAULT_SHAPES`; for a classifier that is tested on images of
-    another size that one; for a segmentor trained on crops of another height
-    than 512 that height and four times as much, 640 x 2560 for instance; for a
-    change detector one crop of a pair.
-    """
-    if cfg.default_scope == 'mmpretrain' and 'test_dataloader' in cfg:
-        try:
-            return (own_size(cfg),) * 2
-        except ConfigError:
-            pass  # its test sets no size
-    height, width = DEFAULT_SHAPES[cfg.default_scope]
-    crop = (cfg.model.get('data_preprocessor') or {}).get('size')
-    if crop and _channels(cfg) == 6:
-        return tuple(crop)
-    if cfg.default_scope == 'mmseg' and crop:
-        return crop[0], crop[0] * width // height
-    return height, width
-
-
-def _channels(cfg: Config) -> int:
-    """Channels of what a config's model takes for an image."""
-    preprocessor = cfg.model.get('data_preprocessor') or {}
-    return len(preprocessor.get('mean') or range(3))
-
-
 def count_model(
     model: nn.Module, inputs: tuple[torch.Tensor, ...]
 ) -> tuple[int, int, dict[str, int]]:
@@ -182,11 +66,11 @@ def count_model(
         :class:`Complexity`.
 
     Raises:
-        ValueError: The native ops were not built. Their references would be
+        UserError: The native ops were not built. Their references would be
             counted step by step.
     """
     if not native.is_available():
-        raise ValueError(
+        raise UserError(
             f'FLOPs are counted with the native ops: {native.HOW_TO_BUILD}'
         )
     analyzer = FlopAnalyzer(model, inputs).set_op_handle(**OP_HANDLES)
@@ -224,7 +108,7 @@ def scan_counts(
         multiply-accumulates under a key of their own.
     """
     cells = batch * length * channels
-    # Parallel form: 7 N for the discretisation and the scan, 2 N to read out.
+    # Parallel form: 7 N for the discretization and the scan, 2 N to read out.
     parallel = (9 if with_output else 7) * states + with_skip
     # delta * A, delta * u, (delta * u) * B, a * x + b, C * x, D * u.
     sequential = (4 if with_output else 3) * states + 1 + with_skip
@@ -316,33 +200,3 @@ def _given(value: torch._C.Value) -> bool:
 def _shape(value: torch._C.Value) -> list[int]:
     """Shape of a tensor in a traced graph."""
     return value.type().sizes()
-
-
-def _prepare_detector(model: nn.Module, shape: tuple[int, int]) -> list[int]:
-    """Make a detector's forward pass need nothing but an image.
-
-    Returns:
-        list[int]: Empty; a forward pass of a two-stage detector appends the
-        number of regions that reach its box head.
-    """
-    from mmdet.structures import DetDataSample
-
-    sample = DetDataSample(
-        metainfo=dict(
-            img_shape=shape,
-            ori_shape=shape,
-            pad_shape=shape,
-            batch_input_shape=shape,
-            scale_factor=(1.0, 1.0),
-        )
-    )
-    model.forward = partial(model.forward, data_samples=[sample])
-    regions: list[int] = []
-    head = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
-    if isinstance(head, nn.ModuleList):
-        head = head[0]  # The first stage of a cascade.
-    if head is not None:
-        head.register_forward_pre_hook(
-            lambda module, args: regions.append(len(args[0]))
-        )
-    return regions

@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mmssm.analysis.benchmark import prepare
-from mmssm.checkpoint.atomic import atomic_write
-from mmssm.engine.errors import run_tool
+from mmssm.analysis.benchmark.measure import prepare
+from mmssm.apis.cli import run_tool
+from mmssm.utils import atomic_write
 
 from . import Accuracy, Speed, accuracy, environment, problems, speed
 

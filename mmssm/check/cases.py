@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmssm.analysis.benchmark_op import scan_inputs
+from mmssm.analysis.benchmark.routed_selective_scan import scan_inputs
 
 
 @dataclass

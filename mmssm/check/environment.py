@@ -9,7 +9,7 @@ import torch
 from mmengine.utils.dl_utils import collect_env
 
 import mmssm
-from mmssm.analysis.benchmark import processor
+from mmssm.analysis.benchmark.measure import processor
 from mmssm.ops import native
 
 # By what they are installed as; mmcv-lite is mmcv without compiled ops.

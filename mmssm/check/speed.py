@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 
 import mmssm.ops
-from mmssm.analysis.benchmark import (
+from mmssm.analysis.benchmark.measure import (
     Run,
     copy_bandwidth,
     measure,
     op_facts,
     op_run,
 )
-from mmssm.analysis.benchmark_fusion import fusion_inputs
-from mmssm.analysis.benchmark_op import scan_inputs
-from mmssm.analysis.benchmark_sizes import draw
-from mmssm.analysis.benchmark_tree import tree_inputs
+from mmssm.analysis.benchmark.routed_selective_scan import scan_inputs
+from mmssm.analysis.benchmark.sizes import draw
+from mmssm.analysis.benchmark.state_fusion import fusion_inputs
+from mmssm.analysis.benchmark.tree_scan import tree_inputs
 
 ROUNDS = 3
 REFERENCE_ROUNDS = 1

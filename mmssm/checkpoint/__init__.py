@@ -4,8 +4,8 @@ Importing this package makes every checkpoint that mmengine opens go through
 :func:`load_file` and be converted if it is an original author's.
 """
 
-from .atomic import atomic_write
-from .errors import CheckpointError
+from mmssm.utils import CheckpointError, atomic_write
+
 from .loaders import register_loaders
 from .safe_load import (
     allow_unsafe_loading,

@@ -12,9 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mmssm.utils import CheckpointError
+
 from ..backbones.base import Arch, SSMBackbone
 from ..backbones.hierarchical import HierarchicalBackbone
-from .errors import CheckpointError
 
 Rules = Sequence[tuple[str, str]]
 Shapes = dict[str, tuple[int, ...]]

@@ -21,7 +21,8 @@ from mmengine.runner.checkpoint import (
     get_torchvision_models,
 )
 
-from .errors import CheckpointError
+from mmssm.utils import CheckpointError
+
 from .safe_load import load_file
 from .upstream import convert_upstream
 

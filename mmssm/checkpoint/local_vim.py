@@ -5,9 +5,10 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
+from mmssm.utils import CheckpointError
+
 from ..backbones import LocalVim
 from . import plain
-from .errors import CheckpointError
 from .key_map import Arch, RenamedWeights, arch_name, check_directions
 
 NAME = 'local_vim'

@@ -2,8 +2,9 @@
 
 import re
 
+from mmssm.utils import CheckpointError
+
 from ..backbones.plain import PlainBackbone
-from .errors import CheckpointError
 from .key_map import (
     Arch,
     Packing,

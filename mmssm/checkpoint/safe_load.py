@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
-from .errors import CheckpointError
+from mmssm.utils import CheckpointError
 
 # A HistoryBuffer pickles its table of statistics as references to its own
 # methods, which protocol 2 writes as calls of ``getattr``.

@@ -25,6 +25,8 @@ from typing import Any, NamedTuple
 from mmengine.logging import print_log
 from torch import Tensor
 
+from mmssm.utils import CheckpointError
+
 from . import (
     groot_v,
     local_vim,
@@ -33,7 +35,6 @@ from . import (
     vim,
     vmamba,
 )
-from .errors import CheckpointError
 
 # In the order of asking: VMamba's keys are a part of LocalVMamba's, an old
 # VMamba's of Spatial-Mamba's.

@@ -7,6 +7,8 @@ from mmengine.registry import DATASETS
 from mmseg.datasets import BaseSegDataset
 from PIL import Image
 
+from mmssm.utils import UserError
+
 # What is taken for an image that has the wrong name.
 _IMAGES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp')
 FOLDERS = ('img_path', 'img_path_after', 'seg_map_path')
@@ -33,7 +35,7 @@ class LEVIRCDPlusDataset(BaseSegDataset):
             pixels, 16 of 256 for a pair of LEVIR-CD+. A sample says with
             ``tile``, (top, left, height, width), where it lies; it is cut out
             while the pair is loaded, and nothing is written. Where the size
-            is no multiple, the last tiles overlap their neighbours. Defaults
+            is no multiple, the last tiles overlap their neighbors. Defaults
             to None, whole pairs.
         img_suffix (str): Of the images' names. Defaults to ``'.png'``.
         **kwargs: The other arguments of mmseg's ``BaseSegDataset``. An
@@ -41,7 +43,7 @@ class LEVIRCDPlusDataset(BaseSegDataset):
             no others.
 
     Raises:
-        ValueError: A folder is not given or holds nothing, a pair lacks a
+        UserError: A folder is not given or holds nothing, a pair lacks a
             file, an image has another suffix or is smaller than a tile; the
             message names it.
     """
@@ -58,7 +60,7 @@ class LEVIRCDPlusDataset(BaseSegDataset):
         **kwargs,
     ) -> None:
         if sorted(data_prefix) != sorted(FOLDERS):
-            raise ValueError(
+            raise UserError(
                 f'data_prefix has {", ".join(data_prefix) or "nothing"}, but '
                 f'pairs need the folders {", ".join(FOLDERS)} of the images '
                 'before, the images after and the labels'
@@ -66,7 +68,7 @@ class LEVIRCDPlusDataset(BaseSegDataset):
         if tile_size is not None and not (
             isinstance(tile_size, int) and tile_size > 0
         ):
-            raise ValueError(
+            raise UserError(
                 'tile_size must be a whole number of pixels from 1, got '
                 f'{tile_size!r}; None gives whole pairs'
             )
@@ -75,7 +77,7 @@ class LEVIRCDPlusDataset(BaseSegDataset):
             data_prefix=data_prefix, img_suffix=img_suffix, **kwargs
         )
         if self.label_map or self.reduce_zero_label:
-            raise ValueError(
+            raise UserError(
                 'reduce_zero_label or metainfo.classes would renumber the '
                 'labels, which are 0 unchanged and 1 changed; leave them out'
             )
@@ -84,7 +86,7 @@ class LEVIRCDPlusDataset(BaseSegDataset):
         """List the pairs, or their tiles, in the order of their names.
 
         Raises:
-            ValueError: See the class.
+            UserError: See the class.
         """
         pairs = self._list_pairs()
         if self.tile_size is None:
@@ -109,7 +111,7 @@ class LEVIRCDPlusDataset(BaseSegDataset):
         if missing:
             others = len(missing) - 1
             more = f', and {others} more files' if others else ''
-            raise ValueError(
+            raise UserError(
                 f'{missing[0]} is missing{more}: a pair is an image before, '
                 'an image after and a label of one name'
             )
@@ -123,7 +125,7 @@ class LEVIRCDPlusDataset(BaseSegDataset):
         if not self.ann_file:
             names = set().union(*found.values())
             if not names:
-                raise ValueError(
+                raise UserError(
                     f'no pair in {self.data_prefix["img_path"]}: no name '
                     f'there ends in {self.img_suffix}'
                 )
@@ -133,14 +135,14 @@ class LEVIRCDPlusDataset(BaseSegDataset):
         )
         names = {line.strip() for line in lines} - {''}
         if not names:
-            raise ValueError(f'{self.ann_file} lists no pair')
+            raise UserError(f'{self.ann_file} lists no pair')
         return names
 
     def _list_names(self, key: str, suffix: str) -> set[str]:
         """The names in a folder, without their suffix."""
         folder = self.data_prefix[key]
         if not fileio.isdir(folder, backend_args=self.backend_args):
-            raise ValueError(
+            raise UserError(
                 f'folder {folder} does not exist; set data_root and '
                 f'data_prefix.{key} to where the data lies'
             )
@@ -154,7 +156,7 @@ class LEVIRCDPlusDataset(BaseSegDataset):
         option = 'seg_map_suffix' if key == 'seg_map_path' else 'img_suffix'
         for name in sorted(files):
             if not name.endswith(suffix) and name.lower().endswith(_IMAGES):
-                raise ValueError(
+                raise UserError(
                     f'{osp.join(folder, name)} does not end in {suffix}; '
                     f'rename it, move it away, or set {option}'
                 )
@@ -172,12 +174,12 @@ class LEVIRCDPlusDataset(BaseSegDataset):
                 with Image.open(local) as image:
                     width, height = image.size
             except OSError as error:
-                raise ValueError(
+                raise UserError(
                     f'{path} is no image that can be read'
                 ) from error
         side = self.tile_size
         if min(width, height) < side:
-            raise ValueError(
+            raise UserError(
                 f'{path} has {height} x {width} pixels, less than '
                 f'tile_size={side}; choose smaller tiles'
             )

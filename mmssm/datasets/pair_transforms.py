@@ -6,7 +6,9 @@ from mmcv.transforms import BaseTransform
 from mmengine import fileio
 from mmengine.registry import TRANSFORMS
 
-from mmssm.engine.decode import decode_colour
+from mmssm.utils import UserError
+
+from .decode import decode_color
 
 CHANGED = 255  # in a label file
 
@@ -34,7 +36,7 @@ class LoadImagePair(BaseTransform):
             None, the local disk.
 
     Raises:
-        ValueError: A file is no image, or one of 16 bits that would be black
+        UserError: A file is no image, or one of 16 bits that would be black
             in 8, or the two differ in size; the message names them.
     """
 
@@ -44,11 +46,11 @@ class LoadImagePair(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Read both images, check and join them."""
         before, after = (
-            _read_colour(results[key], self.backend_args)
+            _read_color(results[key], self.backend_args)
             for key in ('img_path', 'img_path_after')
         )
         if before.shape != after.shape:
-            raise ValueError(
+            raise UserError(
                 f'{results["img_path"]} has {_size(before)} pixels, but '
                 f'{results["img_path_after"]} has {_size(after)}; the images '
                 'of a pair must have one size'
@@ -83,7 +85,7 @@ class LoadChangeLabel(BaseTransform):
             None, the local disk.
 
     Raises:
-        ValueError: The file is no grey image, has values other than 0 and 255
+        UserError: The file is no gray image, has values other than 0 and 255
             or another size than the pair; the message names it.
     """
 
@@ -96,7 +98,7 @@ class LoadChangeLabel(BaseTransform):
         label = _read_grey(path, self.backend_args)
         if label.shape != results['pair_shape']:
             height, width = results['pair_shape']
-            raise ValueError(
+            raise UserError(
                 f'{path} has {_size(label)} pixels, but {results["img_path"]} '
                 f'has {height} x {width}; a label has the size of its pair'
             )
@@ -104,7 +106,7 @@ class LoadChangeLabel(BaseTransform):
         others = label[~changed & (label != 0)]
         if others.size:
             hint = '; multiply it by 255' if label.max() == 1 else ''
-            raise ValueError(
+            raise UserError(
                 f'{path} has the value {others[0]} in {others.size} pixels; a '
                 f'label has 0 for unchanged and 255 for changed{hint}'
             )
@@ -116,39 +118,39 @@ class LoadChangeLabel(BaseTransform):
         return f'{type(self).__name__}(backend_args={self.backend_args})'
 
 
-def _read_colour(path: str, backend_args: dict | None) -> np.ndarray:
-    """Read an image, (H, W, 3) uint8, in OpenCV's order of colours.
+def _read_color(path: str, backend_args: dict | None) -> np.ndarray:
+    """Read an image, (H, W, 3) uint8, in OpenCV's order of colors.
 
     A camera's note of how it was held is left unread, as it is for labels.
     """
     content = fileio.get(path, backend_args=backend_args)
     try:
-        image = decode_colour(content, upright=False) if content else None
+        image = decode_color(content, upright=False) if content else None
     except ValueError as error:
-        raise ValueError(f'{path}: {error}') from error
+        raise UserError(f'{path}: {error}') from error
     if image is None:
-        raise ValueError(f'{path} is no image that can be read')
+        raise UserError(f'{path} is no image that can be read')
     return image
 
 
 def _read_grey(path: str, backend_args: dict | None) -> np.ndarray:
-    """Read a label, (H, W), also one that is stored in colour."""
+    """Read a label, (H, W), also one that is stored in color."""
     content = np.frombuffer(fileio.get(path, backend_args=backend_args), 'u1')
     label = None
     if content.size:
         label = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
     if label is None:
-        raise ValueError(f'{path} is no image that can be read')
+        raise UserError(f'{path} is no image that can be read')
     if label.ndim == 2:
         return label
-    # OpenCV gives palettes in colour. What may follow is opacity.
-    grey, *others = np.moveaxis(label[..., :3], -1, 0)
-    if any((grey != other).any() for other in others):
-        raise ValueError(
-            f'{path} has colours; a label is grey, 0 for unchanged and 255 '
+    # OpenCV gives palettes in color. What may follow is opacity.
+    gray, *others = np.moveaxis(label[..., :3], -1, 0)
+    if any((gray != other).any() for other in others):
+        raise UserError(
+            f'{path} has colors; a label is gray, 0 for unchanged and 255 '
             'for changed'
         )
-    return grey
+    return gray
 
 
 def _window(results: dict) -> tuple[slice, slice]:

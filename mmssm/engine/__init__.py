@@ -1,32 +1,38 @@
-"""Training and testing: checkpoints that survive, errors that help."""
+"""Training: hooks, and a runner for several processes and for resuming."""
 
-from .change_metric import ChangeMetric
-from .checkpoint_hook import AtomicCheckpointHook
-from .cli import add_common_options, add_unsafe_load
-from .direction_search_hook import DirectionSearchHook
-from .errors import ConfigError, run_tool
-from .evaluate import evaluate
-from .memory import keep_freed_memory
-from .mesa_hook import MESAHook
-from .preflight import check_data, check_weights
-from .resume import find_latest
-from .strict_load import StrictLoadHook
-from .train import train
+from mmssm.utils.moved import moved_names
+
+from .hooks import (
+    AtomicCheckpointHook,
+    ChangeVisualizationHook,
+    DirectionSearchHook,
+    MESAHook,
+    StrictLoadHook,
+)
+from .runner import ScopedRunner, find_latest
 
 __all__ = [
     'AtomicCheckpointHook',
-    'ChangeMetric',
-    'ConfigError',
+    'ChangeVisualizationHook',
     'DirectionSearchHook',
     'MESAHook',
+    'ScopedRunner',
     'StrictLoadHook',
-    'add_common_options',
-    'add_unsafe_load',
-    'check_data',
-    'check_weights',
-    'evaluate',
     'find_latest',
-    'keep_freed_memory',
-    'run_tool',
-    'train',
 ]
+
+__getattr__ = moved_names(
+    __name__,
+    {
+        'ChangeMetric': 'mmssm.evaluation',
+        'ConfigError': 'mmssm.utils',
+        'add_common_options': 'mmssm.apis.cli',
+        'add_unsafe_load': 'mmssm.apis.cli',
+        'check_data': 'mmssm.apis.preflight',
+        'check_weights': 'mmssm.apis.preflight',
+        'evaluate': 'mmssm.apis',
+        'keep_freed_memory': 'mmssm.utils',
+        'run_tool': 'mmssm.apis.cli',
+        'train': 'mmssm.apis',
+    },
+)

@@ -1,6 +1,11 @@
-"""Predictions for a person's own images, whatever the task."""
+"""The old name of :mod:`mmssm.apis` for inference."""
 
-from .infer import InferenceSummary, infer
-from .model_names import find_model, register_model_index
+from mmssm.utils.moved import moved_names
 
-__all__ = ['InferenceSummary', 'find_model', 'infer', 'register_model_index']
+__getattr__ = moved_names(
+    __name__,
+    dict.fromkeys(
+        ('InferenceSummary', 'find_model', 'infer', 'register_model_index'),
+        'mmssm.apis',
+    ),
+)

@@ -5,6 +5,8 @@ from mmengine.registry import MODELS
 from mmseg.models import EncoderDecoder
 from torch import Tensor
 
+from mmssm.utils import UserError
+
 
 @MODELS.register_module()
 class ChangeDetector(EncoderDecoder):
@@ -32,10 +34,10 @@ class ChangeDetector(EncoderDecoder):
             (C_i, H_i, W_i) that backbone and neck give of an image.
 
         Raises:
-            ValueError: The channels are not those of two images.
+            UserError: The channels are not those of two images.
         """
         if inputs.shape[1] % 2:
-            raise ValueError(
+            raise UserError(
                 f'{type(self).__name__} takes pairs of images, one after the '
                 f'other in the channels, but got {inputs.shape[1]} channels; '
                 'load the images with LoadImagePair'

@@ -11,6 +11,8 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.utils import resize
 from torch import Tensor, nn
 
+from mmssm.utils import UserError
+
 from ..layers import SS2D, VSSBlock
 from ..scans import CROSS
 
@@ -52,7 +54,7 @@ class ChangeMambaHead(BaseDecodeHead):
         norm_cfg (dict, optional): Norm after convolutions. Defaults to batch
             norm.
         dropout_ratio (float): Dropout before the classifier. Defaults to 0.
-        init_cfg (dict, optional): Defaults to PyTorch's own initialisation.
+        init_cfg (dict, optional): Defaults to PyTorch's own initialization.
         **kwargs: Other arguments of mmseg's ``BaseDecodeHead``:
             ``loss_decode``, ``ignore_index``, ``align_corners`` and so on.
     """
@@ -120,7 +122,7 @@ class ChangeMambaHead(BaseDecodeHead):
         """Pairs' maps, (B, 2 C_i, H_i, W_i) -> logits (B, classes, H_0, W_0).
 
         Raises:
-            ValueError: A map has not the channels of two of the backbone's.
+            UserError: A map has not the channels of two of the backbone's.
         """
         pairs = self._transform_inputs(inputs)
         self._check(pairs)
@@ -141,7 +143,7 @@ class ChangeMambaHead(BaseDecodeHead):
         found = [pair.shape[1] for pair in pairs]
         wanted = [2 * width for width in self.in_channels]
         if found != wanted:
-            raise ValueError(
+            raise UserError(
                 f'ChangeMambaHead has in_channels={list(self.in_channels)} '
                 f'and takes pairs of maps, {wanted} channels, but got '
                 f'{found}; use it in a ChangeDetector, with the channels of '

@@ -12,6 +12,8 @@ from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from mmssm.utils import UserError
+
 _FLIPPED_AXES = dict(horizontal=[-1], vertical=[-2], diagonal=[-2, -1])
 _SOFT_MAX = 255  # of a mask head's probabilities as 8-bit numbers
 _LEAST_SCORE = 1e-6
@@ -37,7 +39,7 @@ class InstanceSegTTAModel(DetTTAModel):
             this is a dict.
 
     Raises:
-        ValueError: ``tta_cfg`` lacks a field or asks for another NMS.
+        UserError: ``tta_cfg`` lacks a field or asks for another NMS.
     """
 
     def __init__(
@@ -185,12 +187,12 @@ def _with_masks(found: InstanceData, masks: Tensor) -> InstanceData:
 def _check(tta_cfg: dict) -> None:
     nms = tta_cfg.get('nms') or {}
     if nms.get('type') != 'nms' or 'iou_threshold' not in nms:
-        raise ValueError(
+        raise UserError(
             f'tta_cfg has nms={nms}, but nms=dict(type="nms", iou_threshold='
             '...) is needed'
         )
     if tta_cfg.get('max_per_img', 0) < 1:
-        raise ValueError(
+        raise UserError(
             f'tta_cfg has max_per_img={tta_cfg.get("max_per_img")}, but the '
             'number of instances to keep of an image is needed'
         )

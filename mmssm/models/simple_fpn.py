@@ -8,6 +8,8 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from mmssm.utils import UserError
+
 _RESCALED_LEVELS = 4
 
 
@@ -26,10 +28,10 @@ class SimpleFPN(BaseModule):
         norm_cfg (dict): Norm of the convolutions and of the largest level.
             Defaults to a norm over channels, ``mmpretrain.LN2d``.
         init_cfg (dict | list[dict], optional): Defaults to PyTorch's own
-            initialisation.
+            initialization.
 
     Raises:
-        ValueError: ``in_channels`` or ``num_outs`` does not fit.
+        UserError: ``in_channels`` or ``num_outs`` does not fit.
     """
 
     def __init__(
@@ -42,12 +44,12 @@ class SimpleFPN(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         if in_channels % 4:
-            raise ValueError(
+            raise UserError(
                 'SimpleFPN: in_channels must be a multiple of 4, since the '
                 f'largest level has a quarter of them; got {in_channels}'
             )
         if num_outs < _RESCALED_LEVELS:
-            raise ValueError(
+            raise UserError(
                 f'SimpleFPN: num_outs must be {_RESCALED_LEVELS} or more, got '
                 f'{num_outs}'
             )
@@ -82,7 +84,7 @@ class SimpleFPN(BaseModule):
         for the fourth and up from there.
         """
         if len(inputs) != 1:
-            raise ValueError(
+            raise UserError(
                 f'SimpleFPN takes one map, got {len(inputs)}; let the '
                 "backbone's out_indices name one layer"
             )

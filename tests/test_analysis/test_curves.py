@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mmssm.analysis.curves import plot_runs, read_run
+from mmssm.analysis.curves import read_run
+from mmssm.visualization.curves import plot_runs
 
 TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/plot_logs.py'
 ITERATIONS, INTERVAL = 75, 15
@@ -181,7 +182,7 @@ def test_a_single_value_is_visible(tmp_path, records, marked):
     ]
     write_log(tmp_path / 'run' / '1', lines)
     plot_runs([tmp_path / 'run'], tmp_path / 'curve.svg')
-    # A marker has the line's colour inside.
+    # A marker has the line's color inside.
     text = (tmp_path / 'curve.svg').read_text()
     assert ('fill: #1f77b4' in text) == marked
 

@@ -12,20 +12,22 @@ from PIL import Image
 
 from mmssm import LocalVim, LocalVMamba
 from mmssm.analysis.direction_search import (
-    _COLORS,
     History,
-    _draw,
-    _panels,
     as_table,
     derive,
-    draw_histories,
     load_probabilities,
     read_history,
     read_probabilities,
     write_fragment,
 )
 from mmssm.backbones.directions import CANDIDATES
-from mmssm.engine import ConfigError
+from mmssm.utils import ConfigError
+from mmssm.visualization.direction_search import (
+    _COLORS,
+    _draw,
+    _panels,
+    draw_histories,
+)
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 MINI = CONFIGS / 'mini' / 'local-vmamba-mini_mini-in1k.py'
@@ -326,7 +328,7 @@ def test_course_and_choice(blocks):
     assert texts(grid) == [f'{100 * share:.1f}' for share in last.flat]
 
 
-def test_grid_colours_what_is_kept():
+def test_grid_colors_what_is_kept():
     figure = Figure()
     last = history(5, moments=1)
     kept = derive(last.probabilities[-1], top=3)

@@ -11,11 +11,11 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from mmssm.analysis.flops import (
-    count_config,
     count_model,
-    default_shape,
     scan_counts,
 )
+from mmssm.apis.flops import count_config
+from mmssm.apis.tasks import find_task
 from mmssm.ops import (
     native,
     routed_selective_scan,
@@ -127,18 +127,18 @@ def test_classifiers_are_counted_at_the_size_of_their_tests():
     name = 'vmamba-tiny-s1l8_8xb128_in1k'
     for suffix, side in (('', 224), ('-384px', 384), ('-1024px', 1024)):
         cfg = Config.fromfile(CONFIGS / f'{name}{suffix}.py')
-        assert default_shape(cfg) == (side, side)
+        assert find_task(cfg).input_shape(cfg) == (side, side)
     cfg.test_dataloader.dataset.pipeline = []
-    assert default_shape(cfg) == (224, 224)
+    assert find_task(cfg).input_shape(cfg) == (224, 224)
     cfg.pop('test_dataloader')
-    assert default_shape(cfg) == (224, 224)
+    assert find_task(cfg).input_shape(cfg) == (224, 224)
 
 
 @pytest.mark.parametrize('crop', [512, 640])
 def test_segmentors_are_counted_at_the_size_of_their_crops(crop):
     name = 'vmamba-small-s2l15-in1k-pre_upernet_4xb4-160k_ade20k'
     cfg = Config.fromfile(CONFIGS / f'{name}-{crop}x{crop}.py')
-    assert default_shape(cfg) == (crop, 4 * crop)
+    assert find_task(cfg).input_shape(cfg) == (crop, 4 * crop)
 
 
 def test_change_detectors_are_counted_on_a_crop_of_a_pair():

@@ -8,7 +8,7 @@ import torch
 from gpu_report.measure import golden, launches, models, ops, sweep
 
 import mmssm
-from mmssm.analysis.benchmark_report import Report
+from mmssm.analysis.benchmark.report import Report
 
 CPU = torch.device('cpu')
 

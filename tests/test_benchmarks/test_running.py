@@ -137,7 +137,7 @@ def test_findings_fail_a_step_and_impossible_ones_are_skipped():
     assert outcomes['bad'].note == '2 errors'
 
 
-def test_only_neighbours_that_may_run_together(monkeypatch):
+def test_only_neighbors_that_may_run_together(monkeypatch):
     monkeypatch.setattr(running.os, 'cpu_count', lambda: 3 * running.CORES)
     code = 'import time; time.sleep(1); print(time.time())'
     start = {}

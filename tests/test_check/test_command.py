@@ -11,7 +11,12 @@ import torch
 from rich.console import Console
 
 import mmssm.ops
-from mmssm.check import Speed, environment, problems, speed
+from mmssm.check import (
+    Speed,
+    environment,
+    problems,
+    speed,
+)
 from mmssm.check import __main__ as command
 from mmssm.check.accuracy import check
 from mmssm.check.cases import cases

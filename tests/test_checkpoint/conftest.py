@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmssm.checkpoint import CheckpointError, convert_upstream
+from mmssm.checkpoint import convert_upstream
+from mmssm.utils import CheckpointError
 
 KEYS_FOLDER = Path(__file__).parents[1] / 'data' / 'upstream_keys'
 

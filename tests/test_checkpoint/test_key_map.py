@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from mmssm.backbones import VMamba
-from mmssm.checkpoint import CheckpointError
 from mmssm.checkpoint.key_map import RenamedWeights, arch_name
+from mmssm.utils import CheckpointError
 
 RULES = (
     ('layers.#.blocks.#.op.conv.1.*', 'stages.#.blocks.#.mixer.conv.*'),

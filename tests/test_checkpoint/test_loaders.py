@@ -7,7 +7,7 @@ import torch
 from mmengine.runner import CheckpointLoader
 
 import mmssm.checkpoint  # noqa: F401, registers the loaders
-from mmssm.checkpoint import CheckpointError
+from mmssm.utils import CheckpointError
 
 
 @pytest.fixture

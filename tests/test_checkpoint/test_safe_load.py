@@ -10,12 +10,12 @@ import torch
 from mmengine.logging import HistoryBuffer, MessageHub
 
 from mmssm.checkpoint import (
-    CheckpointError,
     allow_unsafe_loading,
     load_file,
     locate_checkpoint,
     safe_load,
 )
+from mmssm.utils import CheckpointError
 
 
 class Creates:

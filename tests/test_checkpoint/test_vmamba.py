@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from mmssm.backbones import VMamba
-from mmssm.checkpoint import CheckpointError, convert_upstream
+from mmssm.checkpoint import convert_upstream
+from mmssm.utils import CheckpointError
 
 BLOCK = 'layers.0.blocks.0.'
 

@@ -88,7 +88,7 @@ def test_windows_cover_the_crops_of_training(cfg):
     assert cfg.test_dataloader.dataset.get('tile_size') is None
 
 
-def test_optimisation(cfg):
+def test_optimization(cfg):
     assert cfg.optim_wrapper.type == 'OptimWrapper'
     assert cfg.optim_wrapper.optimizer == dict(
         type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=5e-3

@@ -58,7 +58,7 @@ def test_model(family, arch):
 
 
 @pytest.mark.parametrize(('family', 'arch'), classifiers())
-def test_optimisation(family, arch):
+def test_optimization(family, arch):
     cfg = family.classifier(arch)
     optimizer = cfg.optim_wrapper.optimizer
     assert optimizer.type == 'AdamW'

@@ -32,7 +32,7 @@ def test_model(family, schedule, arch):
 
 
 @pytest.mark.parametrize(('family', 'schedule', 'arch'), detectors())
-def test_optimisation(family, schedule, arch):
+def test_optimization(family, schedule, arch):
     cfg = family.detector(schedule, arch)
     mixed = 'detector' in family.archs[arch].amp
     assert cfg.optim_wrapper.type == (

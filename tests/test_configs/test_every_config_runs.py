@@ -9,7 +9,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import PixelData
 
-from mmssm.engine.config import complete_model
+from mmssm.utils.config import complete_model
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(

@@ -67,7 +67,7 @@ def test_segmentor(family, arch):
 
 
 @pytest.mark.parametrize(('family', 'arch'), SEGMENTORS, ids=str)
-def test_segmentors_optimisation(family, arch):
+def test_segmentors_optimization(family, arch):
     cfg = segmentor(family, arch)
     lr, decay, steps, images = {
         ('local-vim', 'tiny'): (6e-5, 0.01, 160_000, 16),
@@ -165,7 +165,7 @@ def test_detector(arch, images):
     assert cfg.auto_scale_lr.base_batch_size == 64
 
 
-def test_detectors_optimisation():
+def test_detectors_optimization():
     cfg = detector('tiny')
     assert cfg.optim_wrapper.type == 'OptimWrapper'
     assert cfg.optim_wrapper.clip_grad == dict(max_norm=35, norm_type=2)

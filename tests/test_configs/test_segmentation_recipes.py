@@ -50,7 +50,7 @@ def test_model(family, size, arch):
 
 
 @pytest.mark.parametrize(('family', 'size', 'arch'), segmentors())
-def test_optimisation(family, size, arch):
+def test_optimization(family, size, arch):
     cfg = family.segmentor(size, arch)
     mixed = 'segmentor' in family.archs[arch].amp
     assert cfg.optim_wrapper.type == (

@@ -47,7 +47,7 @@ def root(tmp_path):
 
 
 def build(root, **kwargs):
-    # Serialising spends a second on the garbage collector.
+    # Serializing spends a second on the garbage collector.
     kwargs = dict(serialize_data=False, data_prefix=PREFIX) | kwargs
     return LEVIRCDPlusDataset(data_root=str(root), **kwargs)
 

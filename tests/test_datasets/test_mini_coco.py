@@ -117,8 +117,8 @@ def test_scene_has_several_digits_and_masks_do_not_overlap():
 
 def test_digit_stands_out_from_the_ground():
     scene = draw_scene(np.random.default_rng(0), load_digit_bank('train'))
-    grey = cv2.cvtColor(scene.image, cv2.COLOR_BGR2GRAY).astype(float)
+    gray = cv2.cvtColor(scene.image, cv2.COLOR_BGR2GRAY).astype(float)
     ground = ~np.any([instance.mask for instance in scene.instances], axis=0)
     for instance in scene.instances:
-        difference = np.median(grey[ground]) - np.median(grey[instance.mask])
+        difference = np.median(gray[ground]) - np.median(gray[instance.mask])
         assert difference > 60

@@ -43,10 +43,10 @@ def test_dark_ink_on_light_paper(root):
     for path in sorted(root.rglob('*.jpg'))[::50]:
         image = cv2.imread(str(path))
         assert image.shape == (PORTRAIT_SIZE, PORTRAIT_SIZE, 3)
-        grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-        ink = (grey < 110).mean()
+        gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        ink = (gray < 110).mean()
         assert 0.02 < ink < 0.5
-        assert np.median(grey[grey >= 110]) > 140
+        assert np.median(gray[gray >= 110]) > 140
 
 
 def test_a_digit_drawn_twice_looks_different(root):

@@ -83,11 +83,11 @@ def test_tile_is_cut_from_all_three(save):
     assert results['img'].base is None
 
 
-def test_grey_images_are_read_as_colour(save):
+def test_grey_images_are_read_as_color(save):
     before, after, label = draw()
     results = load(save(before[..., 0], after, label))
-    grey = np.repeat(before[..., :1], 3, axis=2)
-    assert np.array_equal(results['img'][..., :3], grey)
+    gray = np.repeat(before[..., :1], 3, axis=2)
+    assert np.array_equal(results['img'][..., :3], gray)
 
 
 def test_a_cameras_turn_is_left_to_labels_and_images_alike(save, tmp_path):
@@ -128,7 +128,7 @@ def test_label_of_zeros_and_ones_is_refused_with_advice(save):
 
 
 @pytest.mark.parametrize('mode', ['P', 'RGB', 'RGBA', 'LA', '1'])
-def test_a_grey_label_may_be_stored_in_colour(save, mode):
+def test_a_grey_label_may_be_stored_in_color(save, mode):
     before, after, label = draw()
     sample = save(before, after, label)
     picture = Image.fromarray(label)
@@ -164,10 +164,10 @@ def test_label_with_another_value_is_refused(save, value):
     assert message_of(sample).startswith(expected)
 
 
-def test_label_in_colour_is_refused(save):
+def test_label_in_color_is_refused(save):
     before, after, label = draw()
     sample = save(before, after, before)
-    expected = f'{sample["seg_map_path"]} has colours; a label is grey, '
+    expected = f'{sample["seg_map_path"]} has colors; a label is gray, '
     assert message_of(sample).startswith(expected)
 
 
@@ -245,7 +245,7 @@ def test_transforms_that_take_four_channels_at_most(save, step):
         run(save(before, after, label), step)
 
 
-def test_pair_is_packed_and_normalised(save):
+def test_pair_is_packed_and_normalized(save):
     before, after, label = draw()
     sample = save(before, after, label)
     packed = run(sample, dict(type='PackSegInputs', meta_keys=META_KEYS))

@@ -34,7 +34,7 @@ for module in pkgutil.walk_packages(mmssm.__path__, 'mmssm.'):
 
 from mmengine import Config
 from mmpretrain import list_models
-from mmssm.inference import find_model
+from mmssm.apis import find_model
 config, weights = find_model({NAME!r})
 kind = Config.fromfile(config).model.backbone.type
 print(json.dumps(dict(

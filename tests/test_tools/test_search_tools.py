@@ -214,7 +214,7 @@ def test_pictures(run, supernet, tmp_path):
         status, text, _ = draw(run, *inputs, '--out', out, '--top', 3)
         assert (status, text) == (0, f'{out}\n')
         picture = np.array(Image.open(out).convert('RGB'))
-        # A line or cell in the colour of w7.
+        # A line or cell in the color of w7.
         assert (picture == (170, 68, 153)).all(-1).any()
         sizes.append(picture.shape[:2])
     course, choice, both = sizes

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mmssm.analysis.route_pictures import DEFAULT_ROUTES
+from mmssm.visualization.routes import DEFAULT_ROUTES
 
 ROOT = Path(__file__).parents[2]
 

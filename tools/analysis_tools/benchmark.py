@@ -11,19 +11,19 @@ import sys
 
 import torch
 
-from mmssm.analysis.benchmark import prepare
-from mmssm.analysis.benchmark_fusion import bench_fusion
-from mmssm.analysis.benchmark_model import (
+from mmssm.analysis.benchmark.measure import prepare
+from mmssm.analysis.benchmark.model import (
     BESIDE,
     ORIGINAL,
     backbones,
     bench_model,
 )
-from mmssm.analysis.benchmark_op import bench_op
-from mmssm.analysis.benchmark_report import plot
-from mmssm.analysis.benchmark_tree import bench_tree
-from mmssm.analysis.figures import check_figure_path
-from mmssm.engine.errors import run_tool
+from mmssm.analysis.benchmark.routed_selective_scan import bench_op
+from mmssm.analysis.benchmark.state_fusion import bench_fusion
+from mmssm.analysis.benchmark.tree_scan import bench_tree
+from mmssm.apis.cli import run_tool
+from mmssm.visualization.benchmark import draw_times
+from mmssm.visualization.figures import check_figure_path
 
 
 def parse_args() -> argparse.Namespace:
@@ -196,7 +196,7 @@ def main() -> None:
     if args.markdown:
         report.write_markdown(args.markdown, command)
     if args.plot:
-        plot(report, args.plot)
+        draw_times(report, args.plot)
 
 
 if __name__ == '__main__':

@@ -4,9 +4,10 @@ import argparse
 
 import torch
 
-from mmssm.analysis.resolutions import evaluate_resolutions
+from mmssm.apis.cli import add_common_options, run_tool
+from mmssm.apis.resolutions import evaluate_resolutions
 from mmssm.checkpoint import allow_unsafe_loading
-from mmssm.engine import add_common_options, keep_freed_memory, run_tool
+from mmssm.utils import keep_freed_memory
 
 
 def parse_args() -> argparse.Namespace:

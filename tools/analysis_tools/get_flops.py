@@ -5,9 +5,10 @@ import json
 import sys
 from contextlib import redirect_stdout
 
-from mmssm.analysis.flops import CONVENTIONS, Complexity, count_config
-from mmssm.engine.config import load_config
-from mmssm.engine.errors import run_tool
+from mmssm.analysis.flops import CONVENTIONS
+from mmssm.apis.cli import run_tool
+from mmssm.apis.flops import Complexity, count_config
+from mmssm.utils.config import load_config
 
 
 def parse_args() -> argparse.Namespace:

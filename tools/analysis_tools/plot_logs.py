@@ -2,8 +2,8 @@
 
 import argparse
 
-from mmssm.analysis.curves import plot_runs
-from mmssm.engine.errors import run_tool
+from mmssm.apis.cli import run_tool
+from mmssm.visualization.curves import plot_runs
 
 
 def parse_args() -> argparse.Namespace:

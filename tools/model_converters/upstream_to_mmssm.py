@@ -1,6 +1,6 @@
 """Convert an original author's checkpoint to mmssm's names.
 
-Family and arch are recognised from the file. The result is a file in
+Family and arch are recognized from the file. The result is a file in
 mmpretrain's style, {'meta', 'state_dict'}, for a classifier, or a whole
 detector or segmentor for a released detection or segmentation file.
 """
@@ -10,14 +10,13 @@ from pathlib import Path
 
 import torch
 
+from mmssm.apis.cli import add_unsafe_load, run_tool
 from mmssm.checkpoint import (
-    CheckpointError,
     allow_unsafe_loading,
-    atomic_write,
     convert_upstream,
     load_file,
 )
-from mmssm.engine import add_unsafe_load, run_tool
+from mmssm.utils import CheckpointError, atomic_write
 
 
 def parse_args() -> argparse.Namespace:

@@ -13,8 +13,9 @@ from mmssm.analysis.direction_search import (
     load_probabilities,
     write_fragment,
 )
+from mmssm.apis.cli import add_unsafe_load, run_tool
 from mmssm.checkpoint import allow_unsafe_loading
-from mmssm.engine import ConfigError, add_unsafe_load, run_tool
+from mmssm.utils import ConfigError
 
 
 def parse_args() -> argparse.Namespace:

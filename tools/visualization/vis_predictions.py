@@ -9,11 +9,11 @@ blue.
 
 import argparse
 
-from mmssm.analysis.predictions import draw_predictions
+from mmssm.apis.cli import add_config_options, add_unsafe_load, run_tool
+from mmssm.apis.predictions import draw_predictions
 from mmssm.checkpoint import allow_unsafe_loading
-from mmssm.engine import add_unsafe_load, keep_freed_memory, run_tool
-from mmssm.engine.cli import add_config_options
-from mmssm.engine.device import find_device
+from mmssm.utils import keep_freed_memory
+from mmssm.utils.device import find_device
 
 
 def parse_args() -> argparse.Namespace:

@@ -1,13 +1,13 @@
-"""Draw routes over a map, coloured by time, with their scores.
+"""Draw routes over a map, colored by time, with their scores.
 
 The score is the structural distortion: how many steps of the route lie between
-a token and its neighbours on the map, together.
+a token and its neighbors on the map, together.
 """
 
 import argparse
 
-from mmssm.analysis.route_pictures import DEFAULT_ROUTES, draw_routes
-from mmssm.engine import run_tool
+from mmssm.apis.cli import run_tool
+from mmssm.visualization.routes import DEFAULT_ROUTES, draw_routes
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
         default=0.0,
         metavar='SHARE',
         help="draw FractalMamba's trees along the routes, in which this share "
-        'of tokens hangs on an earlier neighbour (default: %(default)s)',
+        'of tokens hangs on an earlier neighbor (default: %(default)s)',
     )
     parser.add_argument(
         '--out',

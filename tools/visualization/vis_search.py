@@ -2,9 +2,10 @@
 
 import argparse
 
-from mmssm.analysis.direction_search import TOP, draw_histories, read_history
+from mmssm.analysis.direction_search import TOP, read_history
+from mmssm.apis.cli import add_unsafe_load, run_tool
 from mmssm.checkpoint import allow_unsafe_loading
-from mmssm.engine import add_unsafe_load, run_tool
+from mmssm.visualization.direction_search import draw_histories
 
 
 def parse_args() -> argparse.Namespace:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from importlib import metadata
 
-from mmssm.analysis.benchmark import machine
+from mmssm.analysis.benchmark.measure import machine
 from mmssm.check.environment import environment, problems
 
 from ..steps import find_tool

@@ -6,10 +6,17 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from mmssm.analysis.benchmark_fusion import FUSION_SIZES, fusion_inputs
-from mmssm.analysis.benchmark_op import SCAN_SIZES, scan_inputs
-from mmssm.analysis.benchmark_tree import TREE_SIZES, tree_inputs
-from mmssm.ops import routed_selective_scan, state_fusion, tree_scan
+from mmssm.analysis.benchmark.routed_selective_scan import (
+    SCAN_SIZES,
+    scan_inputs,
+)
+from mmssm.analysis.benchmark.state_fusion import FUSION_SIZES, fusion_inputs
+from mmssm.analysis.benchmark.tree_scan import TREE_SIZES, tree_inputs
+from mmssm.ops import (
+    routed_selective_scan,
+    state_fusion,
+    tree_scan,
+)
 
 from ..reading import CASE
 

@@ -2,7 +2,11 @@
 
 import shlex
 
-from mmssm.analysis.benchmark_model import ORIGINAL, backbones, bench_model
+from mmssm.analysis.benchmark.model import (
+    ORIGINAL,
+    backbones,
+    bench_model,
+)
 
 from .program import parse_args, save
 

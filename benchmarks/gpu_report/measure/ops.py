@@ -6,9 +6,9 @@ from itertools import product
 
 import torch
 
-from mmssm.analysis.benchmark_fusion import bench_fusion
-from mmssm.analysis.benchmark_op import bench_op
-from mmssm.analysis.benchmark_tree import bench_tree
+from mmssm.analysis.benchmark.routed_selective_scan import bench_op
+from mmssm.analysis.benchmark.state_fusion import bench_fusion
+from mmssm.analysis.benchmark.tree_scan import bench_tree
 
 from .program import parse_args, save
 

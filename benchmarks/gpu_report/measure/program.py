@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from mmssm.analysis.benchmark import prepare
-from mmssm.checkpoint import atomic_write
+from mmssm.analysis.benchmark.measure import prepare
+from mmssm.utils import atomic_write
 
 
 def parse_args(parts: tuple[str, ...] = ()) -> argparse.Namespace:

@@ -1,6 +1,6 @@
 # The authors' ImageNet-1k recipe: 300 epochs at 224x224, 1024 images per step
 # (8 GPUs x 128), no running mean of the weights, no clipping of gradients.
-# They also set a colour jitter of 0.3, which their code ignores as soon as
+# They also set a color jitter of 0.3, which their code ignores as soon as
 # RandAugment is on, as timm does.
 _base_ = '../../_base_/8xb128_in1k.py'
 

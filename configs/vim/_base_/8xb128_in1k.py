@@ -1,7 +1,7 @@
 # The authors' ImageNet-1k recipe, DeiT's: 300 epochs at 224x224, in single
 # precision and without clipping of gradients. A step has each of its images
 # three times, augmented anew, and an epoch a third of all images. They also
-# set a colour jitter of 0.3, which timm ignores as soon as RandAugment is on.
+# set a color jitter of 0.3, which timm ignores as soon as RandAugment is on.
 _base_ = '../../_base_/8xb128_in1k.py'
 
 model = dict(backbone=dict(type='Vim'), neck=None)

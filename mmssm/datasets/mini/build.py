@@ -7,7 +7,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from mmssm.checkpoint.atomic import file_lock
+from mmssm.utils import UserError
+from mmssm.utils.files import file_lock
 
 STAMP = 'mini.json'
 DRAWING_SOURCES = sorted(Path(__file__).parent.glob('*.py'))
@@ -29,7 +30,7 @@ def ensure_root(root: str | Path, write: Callable[[Path], None]) -> bool:
         bool: Whether the dataset had to be built.
 
     Raises:
-        ValueError: If ``root`` holds something else.
+        UserError: If ``root`` holds something else.
     """
     root = Path(root).absolute()
     if _is_complete(root):
@@ -91,7 +92,7 @@ def _refuse_foreign(root: Path) -> None:
     if root.is_dir() and (not any(root.iterdir()) or (root / STAMP).is_file()):
         return
     if root.exists():
-        raise ValueError(
+        raise UserError(
             f'{root} exists but was not built by mmssm (it has no {STAMP}): '
             'move it away or choose another folder'
         )

@@ -25,7 +25,7 @@ WRITERS: dict[str, Callable[[Path], None]] = dict(
     levir_cd_plus=write_levir_cd_plus,
 )
 
-# Colours of the digits.
+# Colors of the digits.
 PALETTE = [
     (230, 25, 75),
     (60, 180, 75),

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.datasets import load_digits
 
+from mmssm.utils import UserError
+
 SPLITS = ('train', 'test')
 CLASSES = tuple('0123456789')
 
@@ -48,10 +50,10 @@ def load_digit_bank(split: str) -> DigitBank:
             other writers).
 
     Raises:
-        ValueError: If the split is unknown.
+        UserError: If the split is unknown.
     """
     if split not in SPLITS:
-        raise ValueError(f'unknown split {split!r}: choose one of {SPLITS}')
+        raise UserError(f'unknown split {split!r}: choose one of {SPLITS}')
     digits = load_digits()
     indices = np.arange(len(digits.target))
     if split == 'train':

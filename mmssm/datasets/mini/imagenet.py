@@ -10,7 +10,7 @@ from .images import write_image
 from .scenes import SEED, draw_portrait
 
 FOLDERS = dict(train='train', test='val')
-# How often each digit is drawn, on other ground and in another colour.
+# How often each digit is drawn, on other ground and in another color.
 PORTRAITS = dict(train=3, test=1)
 
 

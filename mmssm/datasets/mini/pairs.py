@@ -26,7 +26,7 @@ MAX_FADE = 0.6  # share of its darkness that ink loses in one of the pictures
 
 # The light of each of the two pictures.
 EXPOSURES = (0.6, 1.1)
-MAX_CAST = 0.12  # share that a colour channel differs from the others
+MAX_CAST = 0.12  # share that a color channel differs from the others
 MAX_SLOPE = 0.25  # share of light that the sides gain and lose
 SHADOWS = (0.25, 0.7)  # light left in a shadow's middle
 SHADOW_SIZES = (12.0, 26.0)  # pixels

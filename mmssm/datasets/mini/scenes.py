@@ -17,7 +17,7 @@ DIGITS = (3, 6)  # at least, at most
 GLYPH_SIZES = (36, 68)  # side of the digit's 8x8 field in the scene, pixels
 PORTRAIT_SIZE = 48  # an image of one digit
 PORTRAIT_GLYPH_SIZES = (30, 45)
-PAPER_TINTS = (170.0, 235.0)  # darkest and lightest, in each colour channel
+PAPER_TINTS = (170.0, 235.0)  # darkest and lightest, in each color channel
 MAX_SHIFT = 50.0  # to the paper's second tint
 MAX_INK_TINT = 80.0
 MAX_TILT = 8.0  # degrees
@@ -171,11 +171,11 @@ def draw_glyph(
     """
     side = int(rng.integers(sizes[0], sizes[1] + 1))
     tilt = rng.uniform(-MAX_TILT, MAX_TILT)
-    centre = (ink.shape[0] - 1) / 2
+    center = (ink.shape[0] - 1) / 2
     transform = cv2.getRotationMatrix2D(
-        (centre, centre), tilt, side / ink.shape[0]
+        (center, center), tilt, side / ink.shape[0]
     )
-    transform[:, 2] += side / 2 - centre
+    transform[:, 2] += side / 2 - center
     grown = cv2.warpAffine(ink, transform, (side, side), flags=cv2.INTER_CUBIC)
     # The enlarged ink is blurred over a whole 8x8 cell: steepen its slope
     # until an edge is about three pixels wide.

@@ -1,0 +1,1 @@
+"""Time and memory of implementations, measured side by side."""

@@ -1,0 +1,153 @@
+"""An op beside its alternatives, size by size."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from mmssm.ops import native
+from mmssm.utils import UserError
+
+from .measure import (
+    BANDWIDTH,
+    FLOOR,
+    PEAK,
+    READING,
+    Case,
+    Run,
+    copy_bandwidth,
+    in_graph,
+    machine,
+    measure,
+    op_facts,
+)
+from .report import Report, op_table
+
+# Why a reference, a loop over steps in Python, is not measured on a GPU.
+LAUNCHES = 'left out, thousands of launches, one after the other'
+GRAPHS = (
+    'CUDA graph: calls replayed without their launches, which small maps '
+    'mostly wait for.'
+)
+
+
+def bench_sizes(
+    op: str,
+    sizes: dict[str, tuple],
+    make_inputs: Callable[..., dict[str, Tensor]],
+    make_runs: Callable[[dict[str, Tensor], bool], list[Run]],
+    remarks: Sequence[str],
+    *,
+    batch: int,
+    rounds: int,
+    backward: bool,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    only: Sequence[str],
+    graphs: bool,
+) -> Report:
+    """Measure an op and its alternatives at sizes that models have.
+
+    Args:
+        op (str): The op's name, for the title.
+        sizes (dict[str, tuple]): By name, what ``make_inputs`` takes first.
+        make_inputs (Callable): Takes a size's numbers, the images, device and
+            dtype; gives the op's arguments, with a map 'x'.
+        make_runs (Callable): Takes these and whether the backward is
+            measured; gives the implementations, mmssm's first.
+        remarks (Sequence[str]): How to read the tables, beyond what is common
+            to all ops.
+        batch (int): Images.
+        rounds (int): Timed rounds.
+        backward (bool): Whether the backward is measured too.
+        device (torch.device | str): Where.
+        dtype (torch.dtype): Of maps.
+        only (Sequence[str]): Parts of names, of which a size must have one;
+            none for all sizes.
+        graphs (bool): Whether each is also replayed from a CUDA graph.
+
+    Returns:
+        Report: Its tables are printed as they come. Phases are 'forward' and,
+        if asked for, 'forward + backward'. ``facts`` are the bytes of a map
+        and of the floor, what an op must move that keeps nothing but inputs
+        and results (each input read once, each result written once), and the
+        bandwidth of a copy on the device, bytes a second.
+
+    Raises:
+        UserError: If there is no image, no round or no such size, or graphs
+            are asked for on a CPU.
+    """
+    if batch < 1:
+        raise UserError(f'the batch needs at least one image, got {batch}')
+    if rounds < 1:
+        raise UserError(f'at least one round is needed, got {rounds}')
+    device = torch.device(device)
+    if graphs and device.type != 'cuda':
+        raise UserError(
+            f'CUDA graphs need a GPU, got device {device}; leave them out'
+        )
+    chosen = choose(sizes, only)
+    bandwidth = copy_bandwidth(device)
+    title = f'{op}, {"forward + backward" if backward else "forward"}'
+    report = Report(
+        f'{title}, batch {batch}, {str(dtype)[6:]}',
+        machine(device),
+        [
+            READING.format(rounds),
+            f'{PEAK.format("the inputs")} Maps: peak over the bytes of x.',
+            FLOOR,
+            BANDWIDTH.format(bandwidth / 1e9),
+            *([GRAPHS] if graphs else []),
+            *remarks,
+        ],
+    )
+    if not native.use_native(torch.empty(0, device=device)):
+        report.remarks.append(
+            f'mmssm: no native op for {device}, the reference runs'
+        )
+    for name, size in chosen.items():
+        inputs = make_inputs(*size, batch, device, dtype)
+        runs = make_runs(inputs, backward)
+        if graphs:
+            runs += [in_graph(r) for r in runs if not (r.note or r.rounds)]
+        results = measure(name, runs, rounds, device)
+        facts = dict(op_facts(inputs, backward), bandwidth=bandwidth)
+        case = Case(name, results, facts)
+        report.add(op_table(case), case)
+    return report
+
+
+def choose(sizes: dict[str, tuple], only: Sequence[str]) -> dict[str, tuple]:
+    """Those whose names have one of the parts; all if there is none.
+
+    Raises:
+        UserError: If a part is in no name.
+    """
+    for part in only:
+        if not any(part in name for name in sizes):
+            raise UserError(
+                f'no size has {part!r} in its name; known: {", ".join(sizes)}'
+            )
+    return {
+        name: size
+        for name, size in sizes.items()
+        if not only or any(part in name for part in only)
+    }
+
+
+def draw(
+    device: torch.device | str, dtype: torch.dtype
+) -> Callable[..., Tensor]:
+    """Normally distributed numbers from a fixed seed, drawn on the device.
+
+    Returns:
+        Callable: Takes a shape and, by name, ``like``, a dtype other than
+        ``dtype``.
+    """
+    generator = torch.Generator(device).manual_seed(0)
+
+    def rand(*shape: int, like: torch.dtype = dtype) -> Tensor:
+        drawn = torch.randn(*shape, generator=generator, device=device)
+        return drawn.to(like)
+
+    return rand

@@ -1,0 +1,163 @@
+"""The tree scan beside its reference and a scan along a chain.
+
+GrootV's own op is no alternative to measure: it makes a tree of each image's
+features, and most of its time goes there.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mmssm.ops import (
+    selective_scan,
+    tree_scan,
+    tree_scan_reference,
+)
+from mmssm.scans.route import route_indices
+from mmssm.scans.tree import cached_tree
+
+from .measure import Run, op_run
+from .report import Report
+from .sizes import (
+    LAUNCHES,
+    bench_sizes,
+    draw,
+)
+
+# Side of the map, inner channels and rank of the step projection in
+# FractalMamba-T at 224 pixels.
+TREE_SIZES = {
+    'FractalMamba-T stage 1': (56, 160, 5),
+    'FractalMamba-T stage 2': (28, 320, 10),
+    'FractalMamba-T stage 3': (14, 640, 20),
+    'FractalMamba-T stage 4': (7, 1280, 40),
+}
+ORDER, PATHWAYS = 'hilbert', 0.1  # FractalMamba's own
+REFERENCE_ROUNDS = 3
+# The reference keeps several tensors for each step.
+REFERENCE_STATES = 1 << 20
+REMARK = (
+    'Chain: the 1-D scan once along the tokens, in the order of the tree and '
+    'laid out for it; the tree scan passes there and back.'
+)
+
+
+def bench_tree(
+    batch: int = 1,
+    rounds: int = 5,
+    backward: bool = False,
+    device: torch.device | str = 'cpu',
+    dtype: torch.dtype = torch.float32,
+    only: Sequence[str] = (),
+    graphs: bool = False,
+) -> Report:
+    """Measure the tree scan, its reference and a scan along a chain.
+
+    Args:
+        batch (int): Images. Defaults to 1.
+        rounds (int): Timed rounds. Defaults to 5.
+        backward (bool): Whether the backward is measured too. Defaults to
+            False.
+        device (torch.device | str): Defaults to 'cpu'.
+        dtype (torch.dtype): Of maps. Defaults to float32.
+        only (Sequence[str]): Parts of names of :data:`TREE_SIZES`, of which a
+            size must have one. Defaults to all sizes.
+        graphs (bool): Whether each is also replayed from a CUDA graph.
+            Defaults to False.
+
+    Returns:
+        Report: See :func:`mmssm.analysis.benchmark_sizes.bench_sizes`.
+
+    Raises:
+        ValueError: If there is no image, round or such size.
+    """
+    return bench_sizes(
+        'Tree scan',
+        TREE_SIZES,
+        tree_inputs,
+        _runs,
+        [REMARK],
+        batch=batch,
+        rounds=rounds,
+        backward=backward,
+        device=device,
+        dtype=dtype,
+        only=only,
+        graphs=graphs,
+    )
+
+
+def tree_inputs(
+    side: int,
+    channels: int,
+    rank: int,
+    batch: int = 1,
+    device: torch.device | str = 'cpu',
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Tensor]:
+    """The tree scan's arguments over a square map, from a fixed seed."""
+    rand = draw(device, dtype)
+    weights = torch.promote_types(dtype, torch.float32)
+    tokens = side * side
+    return dict(
+        x=rand(batch, tokens, channels),
+        dt=rand(batch, tokens, rank),
+        A=-rand(channels, like=weights).abs() - 0.5,
+        B=rand(batch, tokens),
+        parents=cached_tree(ORDER, side, side, PATHWAYS, torch.device(device)),
+        dt_weight=0.1 * rand(channels, rank, like=weights),
+        dt_bias=rand(channels, like=weights) - 3,
+    )
+
+
+def for_chain(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tree scan's arguments as :func:`chain` takes them. Not timed."""
+    x = inputs['x']
+    side = round(x.shape[1] ** 0.5)
+    order = torch.from_numpy(route_indices(ORDER, side, side).copy())
+    order = order.to(x.device, torch.int64)
+    changed = {
+        n: inputs[n][:, order].transpose(1, 2).contiguous()
+        for n in ('x', 'dt')
+    }
+    changed['B'] = inputs['B'][:, None, order].contiguous()
+    changed['dt_weight'] = inputs['dt_weight'].to(x.dtype)
+    kept = {n: inputs[n].detach() for n in ('A', 'dt_bias')}
+    return {**kept, **changed}
+
+
+def chain(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    dt_weight: Tensor,
+    dt_bias: Tensor,
+) -> Tensor:
+    """A 1-D scan along the tokens, x (B, C, L); returns its states."""
+    delta = torch.einsum('brt,cr->bct', dt, dt_weight)
+    return selective_scan(
+        x,
+        delta,
+        A.unsqueeze(-1),
+        B,
+        torch.ones_like(B),
+        delta_bias=dt_bias,
+        delta_softplus=True,
+    )
+
+
+def _runs(inputs: dict[str, Tensor], backward: bool) -> list[Run]:
+    """All of them, mmssm's first."""
+    reference = op_run('reference', tree_scan_reference, inputs, backward)
+    reference.rounds = REFERENCE_ROUNDS
+    if inputs['x'].is_cuda:
+        reference.note = LAUNCHES
+    elif inputs['x'].numel() > REFERENCE_STATES:
+        reference.note = 'left out, too slow and large at this size'
+    return [
+        op_run('mmssm', tree_scan, inputs, backward),
+        reference,
+        op_run('chain, one way', chain, for_chain(inputs), backward),
+    ]

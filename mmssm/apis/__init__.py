@@ -1,0 +1,15 @@
+"""What the tools call: train, evaluate, infer and their like."""
+
+from .evaluate import evaluate
+from .infer import InferenceSummary, infer
+from .model_index import find_model, register_model_index
+from .train import train
+
+__all__ = [
+    'InferenceSummary',
+    'evaluate',
+    'find_model',
+    'infer',
+    'register_model_index',
+    'train',
+]

@@ -1,0 +1,183 @@
+"""The names and colors of a config's classes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+from mmengine.fileio import list_from_file
+from mmengine.registry import DATASETS
+from torch import nn
+
+from mmssm.utils import ConfigError
+from mmssm.utils.config import leaf_datasets
+from mmssm.visualization.palette import Classes, Color, generate_palette
+
+# Where a model keeps the head that knows the number of classes.
+_HEADS = ('roi_head.bbox_head', 'bbox_head', 'decode_head', 'head')
+
+
+def find_classes(cfg: Config, checkpoint: dict) -> Classes:
+    """The classes' names and colors, of the first source that has them.
+
+    Names: the checkpoint's ``meta``, the config's test dataset (``metainfo``
+    or ``classes``), the dataset class. Colors: the config's test dataset,
+    the dataset class where it knows all the names, the checkpoint. Without
+    any, colors are generated, the same ones every time.
+
+    Args:
+        cfg (Config): A config with a ``test_dataloader``.
+        checkpoint (dict): The opened checkpoint.
+
+    Returns:
+        Classes: As many colors as names.
+
+    Raises:
+        ConfigError: No source has names.
+    """
+    saved = _saved_meta(checkpoint)
+    test_set = _find_test_set(cfg)
+    sources = {
+        "the checkpoint's meta": saved,
+        f'{test_set.place}.metainfo': test_set.given,
+        test_set.kind: test_set.known,
+    }
+    source = next((s for s, m in sources.items() if m.get('classes')), None)
+    names = sources[source]['classes'] if source else None
+    if names is None or isinstance(names, str):
+        raise ConfigError(
+            _unknown(cfg, test_set.place, 'neither the checkpoint nor')
+        )
+    names = [str(name) for name in names]
+    return Classes(names, find_palette(cfg, names, saved), source)
+
+
+def find_palette(
+    cfg: Config, names: Sequence[str], saved: dict | None = None
+) -> list[Color]:
+    """Colors for classes whose names are known.
+
+    Args:
+        cfg (Config): A config with a ``test_dataloader``.
+        names (Sequence[str]): By label.
+        saved (dict, optional): A checkpoint's ``palette``, used where the
+            config's test dataset has none.
+
+    Returns:
+        list[Color]: One for each name, generated if there are none.
+    """
+    given, known, *_ = _find_test_set(cfg)
+    colors = dict(zip(known.get('classes') or (), known.get('palette') or ()))
+    for palette in (
+        given.get('palette'),
+        [colors[name] for name in names if name in colors],
+        (saved or {}).get('palette'),
+    ):
+        if isinstance(palette, (list, tuple)) and len(palette) == len(names):
+            return [tuple(map(int, color)) for color in palette]
+    return generate_palette(len(names))
+
+
+def check_names(cfg: Config, needed: bool) -> None:
+    """Refuse class names that are a text, or missing where they are needed.
+
+    Args:
+        cfg (Config): A config with a ``test_dataloader``.
+        needed (bool): Whether the test set must have names.
+
+    Raises:
+        ConfigError: Says where to set the names.
+    """
+    given, known, kind, place = _find_test_set(cfg)
+    names = given.get('classes') or known.get('classes')
+    if isinstance(names, str) or (needed and not names):
+        raise ConfigError(_unknown(cfg, place, f'neither {kind} nor'))
+
+
+def check_palette(cfg: Config) -> None:
+    """Refuse a palette that does not match the names, as mmseg does.
+
+    Args:
+        cfg (Config): A config with a ``test_dataloader``, whose classes have
+            names.
+
+    Raises:
+        ConfigError: Says where to set the palette.
+    """
+    given, known, _, place = _find_test_set(cfg)
+    names = given.get('classes') or known.get('classes')
+    palette = given.get('palette')
+    if not palette or len(palette) == len(names):
+        return
+    # Of a class's own names, some may be left out, and mmseg then leaves
+    # their colors out.
+    if len(palette) < len(names) or not known.get('classes'):
+        raise ConfigError(
+            f'{place}.metainfo of {cfg.filename} has {len(palette)} colors '
+            f'for {len(names)} classes; give palette one for each class, or '
+            'leave it out'
+        )
+
+
+def check_count(model: nn.Module, classes: Classes) -> None:
+    """Raise a ConfigError unless a model's head has as many classes."""
+    for place in _HEADS:
+        head: Any = model
+        for name in place.split('.'):
+            head = getattr(head, name, None)
+        if isinstance(head, nn.ModuleList):  # a cascade ends in the result
+            head = head[-1]
+        count = getattr(head, 'num_classes', None)
+        if count is not None and count != len(classes.names):
+            raise ConfigError(
+                f'{classes.source} lists {len(classes.names)} class names '
+                f'({classes.names[0]}, ...), but model.{place} has {count} '
+                'classes; the names must be those of the labels that the '
+                'checkpoint was trained with'
+            )
+
+
+def _unknown(cfg: Config, place: str, but: str) -> str:
+    return (
+        f'the class names are unknown: {but} {cfg.filename} lists them; set '
+        f'{place}.metainfo.classes=("name", ...), in the order of the labels'
+    )
+
+
+def _saved_meta(checkpoint: dict) -> dict:
+    meta = checkpoint.get('meta')
+    if not isinstance(meta, dict):
+        return {}
+    if isinstance(meta.get('dataset_meta'), dict):
+        meta = meta['dataset_meta']
+    # OpenMMLab's releases before 2023 write them in capitals.
+    return {
+        key.lower(): value
+        for key, value in meta.items()
+        if key.lower() in ('classes', 'palette')
+    }
+
+
+class _TestSet(NamedTuple):
+    given: dict  # what the config says of the classes
+    known: dict  # what the dataset class says
+    kind: str
+    place: str  # in the config
+
+
+def _find_test_set(cfg: Config) -> _TestSet:
+    """The test set's meta; wrappers take over that of their first part."""
+    root = 'test_dataloader.dataset'
+    dataset, place = next(leaf_datasets(cfg.test_dataloader.dataset, root))
+    kind = dataset.get('type')
+    if isinstance(kind, str):
+        with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
+            kind = registry.get(kind) or kind
+    given = dict(dataset.get('metainfo') or {})
+    if dataset.get('classes') is not None:  # mmpretrain's other place
+        given.setdefault('classes', dataset.classes)
+    names = given.get('classes')
+    if isinstance(names, str) and Path(names).is_file():
+        given['classes'] = list_from_file(names)
+    known = dict(getattr(kind, 'METAINFO', None) or {})
+    return _TestSet(given, known, getattr(kind, '__name__', str(kind)), place)

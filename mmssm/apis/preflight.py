@@ -1,0 +1,172 @@
+"""Checking that a config's files exist before anything is built."""
+
+import inspect
+import os.path as osp
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+
+from mmssm.checkpoint import local_file
+from mmssm.utils import ConfigError
+from mmssm.utils.config import leaf_datasets, type_name
+
+# What belongs into ``data_root``, by dataset type.
+_LAYOUTS = dict(
+    CocoDataset='COCO 2017 (https://cocodataset.org): train2017/, val2017/ '
+    'and annotations/instances_{train,val}2017.json',
+    ADE20KDataset='ADE20K (ADEChallengeData2016): images/{training,'
+    'validation}/ and annotations/{training,validation}/',
+    ImageNet='ImageNet-1k: train/<class>/*.JPEG and val/<class>/*.JPEG',
+    LEVIRCDPlusDataset='LEVIR-CD+ '
+    '(https://github.com/S2Looking/Dataset): {train,test}/{A,B,label}/*.png, '
+    'the two images of a pair and its label of one name',
+)
+_DATA_KEYS = ('ann_file', 'data_prefix')
+
+
+def check_data(cfg: Config, *splits: str) -> None:
+    """Raise a one-line error if a dataset's files are not where they should.
+
+    Datasets that build or download their own data, and paths on remote
+    storage, are left to the dataset.
+
+    Args:
+        cfg (Config): The config to run.
+        *splits (str): Of ``'train'``, ``'val'`` and ``'test'``, those used.
+
+    Raises:
+        ConfigError: Names the first path that is missing, what is expected
+            there and the option that points elsewhere.
+    """
+    scope = cfg.get('default_scope')
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader')
+        if loader is None:
+            continue
+        option = f'{split}_dataloader.dataset'
+        built = False
+        for dataset, place in leaf_datasets(loader.dataset, option):
+            if _builds_itself(dataset, scope):
+                built = True
+            else:
+                _check_dataset(dataset, place)
+        if not built:
+            _check_evaluator(cfg, split)
+
+
+def check_weights(cfg: Config) -> None:
+    """Raise a one-line error if the backbone's pretrained file is missing.
+
+    Addresses are left to the loader.
+
+    Args:
+        cfg (Config): The config to train.
+
+    Raises:
+        ConfigError: Names the file, the README that tells where to get it,
+            if there is one, and the option that points elsewhere.
+    """
+    option = 'model.backbone.init_cfg'
+    init = (cfg.model.get('backbone') or {}).get('init_cfg')
+    several = isinstance(init, (list, tuple))
+    for i, part in enumerate(init if several else [init]):
+        place = f'{option}.{i}' if several else option
+        if not isinstance(part, dict) or part.get('type') != 'Pretrained':
+            continue
+        checkpoint = part.get('checkpoint')
+        path = local_file(checkpoint) if checkpoint else None
+        if path is None or path.exists():
+            continue
+        readme = _readme_about(path, cfg)
+        source = f'; {readme} tells where to get it' if readme else ''
+        raise ConfigError(
+            f'pretrained weights not found: {path} ({option}){source}; put '
+            f'them there, point elsewhere with --cfg-options {place}'
+            f'.checkpoint=/path/to/file, or start untrained with {option}=None'
+        )
+
+
+def _readme_about(file: Path, cfg: Config) -> Path | None:
+    """A page that names the file: beside the config, or of a model family."""
+    configs = (Path(__file__).parents[1] / '.mim' / 'configs').resolve()
+    pages = sorted(configs.glob('*/README.md'))
+    if cfg.filename:
+        pages.insert(0, Path(cfg.filename).with_name('README.md'))
+    return next(
+        (
+            page
+            for page in pages
+            if page.is_file() and file.name in page.read_text(errors='ignore')
+        ),
+        None,
+    )
+
+
+def _builds_itself(dataset: dict, scope: str | None) -> bool:
+    with DATASETS.switch_scope_and_registry(scope) as registry:
+        kind = dataset['type']
+        kind = registry.get(kind) if isinstance(kind, str) else kind
+    if kind is None or not inspect.isclass(kind):
+        return False  # building it will say that the type is unknown
+    if kind.__module__.startswith('mmssm.datasets.mini'):
+        return True
+    # mmpretrain's CIFAR and MNIST have an option to download themselves.
+    return 'download' in inspect.signature(kind).parameters
+
+
+def _check_dataset(dataset: dict, place: str) -> None:
+    if dataset.get('backend_args') is not None:
+        return
+    root = dataset.get('data_root') or ''
+    _check_path(root, dataset, f'{place}.data_root')
+    for key in _DATA_KEYS:
+        value = dataset.get(key)
+        parts = value if isinstance(value, dict) else {None: value}
+        for name, path in parts.items():
+            if isinstance(path, str) and path:
+                option = f'{place}.{key}' + (f'.{name}' if name else '')
+                _check_path(
+                    osp.join(root, path),
+                    dataset,
+                    option,
+                    root,
+                    f'{place}.data_root',
+                )
+
+
+def _check_path(
+    path: str,
+    dataset: dict,
+    option: str,
+    root: str = '',
+    root_option: str | None = None,
+) -> None:
+    if not path or '://' in path or osp.exists(path):
+        return
+    kind = type_name(dataset['type'])
+    layout = _LAYOUTS.get(kind)
+    expected = f'; expected there: {layout}' if layout else ''
+    if layout and root_option:
+        expected = f'; expected in {root}: {layout}'
+    raise ConfigError(
+        f'data not found: {path} ({kind}, {option}){expected}; put or link '
+        'the data there, or point elsewhere with --cfg-options '
+        f'{root_option or option}=/path/to/data'
+    )
+
+
+def _check_evaluator(cfg: Config, split: str) -> None:
+    """Metrics such as CocoMetric read an annotation file of their own."""
+    evaluators = cfg.get(f'{split}_evaluator') or []
+    if not isinstance(evaluators, (list, tuple)):
+        evaluators = [evaluators]
+    for evaluator in evaluators:
+        path = evaluator.get('ann_file')
+        if path and '://' not in path and not osp.exists(path):
+            raise ConfigError(
+                f'annotation file {path} of {evaluator["type"]} '
+                f'({split}_evaluator) not found; put it there, or point '
+                f'elsewhere with --cfg-options {split}_evaluator.ann_file='
+                '/path/to/file'
+            )

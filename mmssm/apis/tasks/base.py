@@ -1,0 +1,267 @@
+"""What the tools must know of a task."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import mmcv
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import METRICS
+from mmengine.structures import BaseDataElement
+from PIL import Image
+from torch import nn
+
+from mmssm.checkpoint.strict_load import load_exactly
+from mmssm.utils import ConfigError
+from mmssm.visualization.palette import Classes
+
+from ..classes import check_count, find_palette
+from ..images import read_image
+
+
+@dataclass
+class Prediction:
+    """What a model found in an image.
+
+    Attributes:
+        record (dict): The task's part of the JSON file.
+        picture (Image.Image): The image with what was found.
+        label_map (np.ndarray | None): (H, W) uint8 or uint16, for
+            segmentation and change detection.
+    """
+
+    record: dict
+    picture: Image.Image
+    label_map: np.ndarray | None = None
+
+
+Predictor = Callable[[np.ndarray], Prediction]
+# Images with the data samples of a model's ``test_step``.
+Results = Iterable[tuple[np.ndarray, BaseDataElement]]
+
+
+class Task:
+    """What differs between the tasks; one subclass for each.
+
+    The base class serves configs of other libraries: they can be trained and
+    evaluated, and nothing more.
+
+    Attributes:
+        name (str): The task.
+        model (str): A model of the task, for messages.
+        truth, prediction (str): The fields of a data sample.
+        default_num (int): How many test images a picture of predictions
+            shows.
+        dump_metric (str): The metric that writes predictions to a file.
+        takes_pairs (bool): Whether an input is two images.
+    """
+
+    name: ClassVar[str] = 'another task'
+    model: ClassVar[str] = 'another model'
+    truth: ClassVar[str] = ''
+    prediction: ClassVar[str] = ''
+    default_num: ClassVar[int] = 8
+    dump_metric: ClassVar[str] = 'DumpResults'
+    takes_pairs: ClassVar[bool] = False
+
+    def check_test_set(self, cfg: Config) -> None:
+        """Refuse a test set whose class names the library would miss.
+
+        Raises:
+            ConfigError: Says where to set the names or the palette.
+        """
+
+    def draw_test_images(self, cfg: Config, folder: str, tta: bool) -> None:
+        """Change a config so that testing draws every image.
+
+        Args:
+            cfg (Config): Changed in place.
+            folder (str): Where the pictures go.
+            tta (bool): Whether images are tested in augmented versions.
+
+        Raises:
+            ConfigError: The task has no hook for it.
+        """
+        raise ConfigError(
+            f'--show-dir: config {cfg.filename} is of {self.name}; set its '
+            'default_hooks.visualization there'
+        )
+
+    def dump_predictions(self, path: str) -> object:
+        """The metric that writes predictions to a pickle file."""
+        return METRICS.build(dict(type=self.dump_metric, out_file_path=path))
+
+    def input_shape(self, cfg: Config) -> tuple[int, int]:
+        """Height and width at which papers count FLOPs of this model."""
+        raise NotImplementedError
+
+    def prepare_count(
+        self, model: nn.Module, shape: tuple[int, int]
+    ) -> list[int]:
+        """Make a model's forward pass need nothing but an image.
+
+        Returns:
+            list[int]: Empty; a forward pass of a two-stage detector appends
+            the number of regions that reach its box head.
+        """
+        return []
+
+    def read(self, paths: tuple[Path, ...]) -> np.ndarray:
+        """Read an input image file, (H, W, 3) uint8, blue-green-red.
+
+        A pair of files becomes (H, W, 6), red-green-blue of the earlier
+        image, then of the later one.
+
+        Raises:
+            UnreadableImage: A file cannot be read.
+        """
+        return read_image(*paths)
+
+    def read_test_image(self, info: dict) -> np.ndarray:
+        """An image of a dataset, (H, W, 3) uint8, red-green-blue.
+
+        A pair is (H, W, 6), the earlier image first.
+
+        Args:
+            info (dict): What the dataset's ``get_data_info`` returns.
+        """
+        if 'img' in info:  # small sets in memory, such as MNIST, which is gray
+            image = np.asarray(info['img'])
+            if image.ndim == 2:
+                image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+            return image
+        return mmcv.imread(info['img_path'], channel_order='rgb')
+
+    def build_predictor(
+        self,
+        cfg: Config,
+        checkpoint: dict,
+        classes: Classes,
+        device: torch.device,
+        score_thr: float,
+    ) -> Predictor:
+        """Build and load a config's model, ready to predict.
+
+        Must be called, and the result used, in the config's default scope.
+
+        Args:
+            cfg (Config): As :func:`adapt_config` returns it.
+            checkpoint (dict): The opened checkpoint.
+            classes (Classes): The names and colors of the classes.
+            device (torch.device): Where the model runs.
+            score_thr (float): Detections that score less are left out.
+
+        Returns:
+            Callable: From what :meth:`read` returns to a
+            :class:`Prediction`.
+
+        Raises:
+            ConfigError: The model is of another task.
+            CheckpointError: The checkpoint is of another model.
+        """
+        raise NotImplementedError
+
+    def draw_results(
+        self, results: Results, classes: Classes | None, score_thr: float
+    ) -> Image.Image:
+        """Draw the truth and the predictions of test images on one sheet.
+
+        Args:
+            results (Results): Images as of :meth:`read_test_image`.
+            classes (Classes | None): None if the test set has no names.
+            score_thr (float): Detections that score less are left out.
+        """
+        raise NotImplementedError
+
+    def find_test_classes(self, cfg: Config, meta: dict) -> Classes | None:
+        """The names and colors of a test set's classes.
+
+        Args:
+            cfg (Config): The config.
+            meta (dict): The dataset's ``metainfo``.
+
+        Raises:
+            ConfigError: The test set has no names.
+        """
+        names = meta.get('classes')
+        if names is None:
+            raise ConfigError(
+                f'the test set of config {cfg.filename} names no classes; set '
+                'test_dataloader.dataset.metainfo.classes=("name", ...)'
+            )
+        return Classes(list(names), find_palette(cfg, names), 'the test set')
+
+    def check_sample(self, sample: BaseDataElement, cfg: Config) -> None:
+        """Refuse a data sample without a prediction or without a truth.
+
+        Raises:
+            ConfigError: Says which of the two is missing.
+        """
+        if self.prediction not in sample:
+            raise ConfigError(
+                f'{cfg.model.type} of config {cfg.filename} predicts no '
+                f'{self.prediction}; a detector, segmentor or classifier is '
+                'drawn'
+            )
+        if not self.has_truth(sample):
+            raise ConfigError(
+                f'the test pipeline of config {cfg.filename} gives no '
+                f'{self.truth} to draw beside the predictions; use a test '
+                'set with annotations and load them'
+            )
+
+    def has_truth(self, sample: BaseDataElement) -> bool:
+        """Whether a data sample has annotations."""
+        return self.truth in sample
+
+    def predicted(self, sample: BaseDataElement, model: nn.Module) -> Any:
+        """The prediction in a data sample.
+
+        Raises:
+            ConfigError: There is none: the model is of another task.
+        """
+        if self.prediction not in sample:
+            raise ConfigError(
+                f'{type(model).__name__} is not {self.model}: its results '
+                f'have no {self.prediction}'
+            )
+        return sample.get(self.prediction)
+
+
+def exact_inferencer(
+    base: type, checkpoint: dict, classes: Classes, visualizer: Any = None
+) -> type:
+    """A class of mmengine's inferencers that loads only what fits exactly.
+
+    Args:
+        base (type): The library's inferencer.
+        checkpoint (dict): The opened checkpoint.
+        classes (Classes): Given to the model, in place of a guess.
+        visualizer (Any): For an inferencer that needs one.
+    """
+
+    class ExactInferencer(base):
+        def _load_weights_to_model(self, model, _, cfg):
+            load_exactly(model, checkpoint)
+            check_count(model, classes)
+            model.dataset_meta = dict(
+                classes=classes.names, palette=classes.palette
+            )
+
+        def _init_collate(self, cfg):
+            return pseudo_collate  # a dataloader's own may stack images
+
+        def _init_visualizer(self, cfg):
+            return visualizer
+
+    return ExactInferencer
+
+
+def to_rgb(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) blue-green-red to red-green-blue."""
+    return np.ascontiguousarray(image[..., ::-1])

@@ -1,0 +1,67 @@
+"""Change detection: segmentation, by mmseg, of pairs of images."""
+
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+from PIL import Image
+
+from mmssm.datasets import LoadImagePair
+from mmssm.visualization.palette import Classes
+from mmssm.visualization.pictures import CHANGED, draw_changes, percent
+from mmssm.visualization.task_sheets import change_sheet
+
+from ..images import read_pair
+from .base import Results
+from .segmentation import Segmentation
+
+
+class ChangeDetection(Segmentation):
+    """What changed from an earlier image to a later one."""
+
+    name = 'change detection'
+    model = 'a change detector'
+    takes_pairs = True
+
+    def draw_test_images(self, cfg: Config, folder: str, tta: bool) -> None:
+        """With our own hook: mmseg's draws on the first file alone."""
+        cfg.default_hooks.visualization = dict(
+            type='ChangeVisualizationHook', out_dir=folder
+        )
+
+    def input_shape(self, cfg: Config) -> tuple[int, int]:
+        """One crop of a pair."""
+        crop = (cfg.model.get('data_preprocessor') or {}).get('size')
+        return tuple(crop) if crop else super().input_shape(cfg)
+
+    def read(self, paths: tuple[Path, ...]) -> np.ndarray:
+        """Read a pair of files."""
+        return read_pair(*paths)
+
+    def read_test_image(self, info: dict) -> np.ndarray:
+        """Both images of a pair."""
+        return LoadImagePair()(info)['img']
+
+    def draw_label_map(
+        self,
+        image: np.ndarray,
+        labels: np.ndarray,
+        classes: Classes,
+        rows: list[dict],
+    ) -> Image.Image:
+        """Both images, and what changed."""
+        lines = [
+            (
+                CHANGED if row['label'] else None,
+                row['name'],
+                percent(row['share']),
+            )
+            for row in rows
+        ]
+        return draw_changes(image, labels, lines)
+
+    def draw_results(
+        self, results: Results, classes: Classes | None, score_thr: float
+    ) -> Image.Image:
+        """Both images, the truth, and the prediction with its errors."""
+        return change_sheet(results)

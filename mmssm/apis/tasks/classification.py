@@ -1,0 +1,92 @@
+"""Image classification, of mmpretrain."""
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from PIL import Image
+
+from mmssm.checkpoint.strict_load import load_exactly
+from mmssm.utils import ConfigError
+from mmssm.visualization.palette import Classes
+from mmssm.visualization.pictures import draw_classification
+from mmssm.visualization.task_sheets import class_sheet
+
+from ..classes import check_count
+from ..image_sizes import own_size
+from .base import Prediction, Predictor, Results, Task, to_rgb
+
+TOP = 5  # classes in a prediction
+
+
+class Classification(Task):
+    """A class for an image."""
+
+    name = 'classification'
+    model = 'a classifier'
+    truth = 'gt_label'
+    prediction = 'pred_score'
+    default_num = 40
+
+    def draw_test_images(self, cfg: Config, folder: str, tta: bool) -> None:
+        """Switch on mmpretrain's hook."""
+        if tta:
+            raise ConfigError(
+                "--show-dir: mmpretrain's hook draws no augmented images; "
+                'leave --tta out'
+            )
+        hook = cfg.default_hooks.visualization
+        hook.update(enable=True, interval=1, out_dir=folder)
+
+    def input_shape(self, cfg: Config) -> tuple[int, int]:
+        """The size of the config's test images, or 224 x 224."""
+        try:
+            size = own_size(cfg) if 'test_dataloader' in cfg else 224
+        except ConfigError:  # the test pipeline sets no size
+            size = 224
+        return size, size
+
+    def build_predictor(
+        self,
+        cfg: Config,
+        checkpoint: dict,
+        classes: Classes,
+        device: torch.device,
+        score_thr: float,
+    ) -> Predictor:
+        """With mmpretrain's inferencer."""
+        from mmpretrain import ImageClassificationInferencer, get_model
+
+        model = get_model(cfg)
+        load_exactly(model, checkpoint)
+        check_count(model, classes)
+        inferencer = ImageClassificationInferencer(
+            model, device=device, classes=classes.names
+        )
+
+        def predict(image: np.ndarray) -> Prediction:
+            (batch,) = inferencer.preprocess([image])
+            (sample,) = inferencer.forward(batch)
+            scores = self.predicted(sample, model).cpu()
+            best = torch.topk(scores, min(TOP, len(scores)))
+            rows = [
+                dict(label=label, name=classes.names[label], score=score)
+                for score, label in zip(
+                    best.values.tolist(), best.indices.tolist()
+                )
+            ]
+            picture = draw_classification(to_rgb(image), rows)
+            return Prediction(dict(classes=rows), picture)
+
+        return predict
+
+    def find_test_classes(self, cfg: Config, meta: dict) -> Classes | None:
+        """A classifier can do without names."""
+        if meta.get('classes') is None:
+            return None
+        return super().find_test_classes(cfg, meta)
+
+    def draw_results(
+        self, results: Results, classes: Classes | None, score_thr: float
+    ) -> Image.Image:
+        """Thumbnails with the predicted class, and the true one if wrong."""
+        return class_sheet(results, classes and classes.names)

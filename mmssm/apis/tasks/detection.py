@@ -1,0 +1,129 @@
+"""Object detection and instance segmentation, of mmdet."""
+
+from functools import partial
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.structures import BaseDataElement
+from PIL import Image
+from torch import nn
+
+from mmssm.visualization.palette import Classes
+from mmssm.visualization.pictures import draw_detections
+from mmssm.visualization.task_sheets import detection_sheet
+
+from ..classes import check_names
+from .base import (
+    Prediction,
+    Predictor,
+    Results,
+    Task,
+    exact_inferencer,
+    to_rgb,
+)
+
+
+class Detection(Task):
+    """Boxes, and masks of instances."""
+
+    name = 'detection'
+    model = 'a detector'
+    truth = 'gt_instances'
+    prediction = 'pred_instances'
+    dump_metric = 'mmdet.DumpDetResults'  # packs masks
+
+    def check_test_set(self, cfg: Config) -> None:
+        """Mmdet's metrics need the names.
+
+        Some of its datasets read them from a file of their own.
+        """
+        check_names(cfg, needed=False)
+
+    def draw_test_images(self, cfg: Config, folder: str, tta: bool) -> None:
+        """Switch on mmdet's hook."""
+        hook = cfg.default_hooks.visualization
+        hook.update(draw=True, test_out_dir=folder)
+
+    def input_shape(self, cfg: Config) -> tuple[int, int]:
+        """800 x 1280."""
+        return 800, 1280
+
+    def prepare_count(
+        self, model: nn.Module, shape: tuple[int, int]
+    ) -> list[int]:
+        """Give forward a data sample, and count the regions."""
+        from mmdet.structures import DetDataSample
+
+        sample = DetDataSample(
+            metainfo=dict(
+                img_shape=shape,
+                ori_shape=shape,
+                pad_shape=shape,
+                batch_input_shape=shape,
+                scale_factor=(1.0, 1.0),
+            )
+        )
+        model.forward = partial(model.forward, data_samples=[sample])
+        regions: list[int] = []
+        head = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
+        if isinstance(head, nn.ModuleList):
+            head = head[0]  # the first stage of a cascade
+        if head is not None:
+            head.register_forward_pre_hook(
+                lambda module, args: regions.append(len(args[0]))
+            )
+        return regions
+
+    def build_predictor(
+        self,
+        cfg: Config,
+        checkpoint: dict,
+        classes: Classes,
+        device: torch.device,
+        score_thr: float,
+    ) -> Predictor:
+        """With mmdet's inferencer."""
+        from mmdet.apis import DetInferencer
+
+        inferencer = exact_inferencer(DetInferencer, checkpoint, classes)(
+            cfg, device=str(device)
+        )
+
+        def predict(image: np.ndarray) -> Prediction:
+            ((_, batch),) = inferencer.preprocess([image])
+            (sample,) = inferencer.forward(batch)
+            found = self.predicted(sample, inferencer.model).cpu()
+            found = found[found.scores >= score_thr]
+            found = found[found.scores.argsort(descending=True)]
+            sample.pred_instances = found
+            fields = inferencer.pred2dict(sample)
+            columns = [fields['labels'], fields['scores'], fields['bboxes']]
+            rows = []
+            for label, score, bbox in zip(*columns):
+                name = classes.names[label]
+                rows.append(
+                    dict(label=label, name=name, score=score, bbox=bbox)
+                )
+            for row, mask in zip(rows, fields.get('masks', [])):
+                row['mask'] = mask
+            masks = found.get('masks')
+            picture = draw_detections(
+                to_rgb(image),
+                rows,
+                [classes.palette[row['label']] for row in rows],
+                None if masks is None else np.asarray(masks, dtype=bool),
+            )
+            return Prediction(dict(detections=rows), picture)
+
+        return predict
+
+    def draw_results(
+        self, results: Results, classes: Classes | None, score_thr: float
+    ) -> Image.Image:
+        """True and found instances side by side."""
+        return detection_sheet(results, classes, score_thr)
+
+    def has_truth(self, sample: BaseDataElement) -> bool:
+        """``gt_instances`` is always there, but may be empty."""
+        return self.truth in sample and 'bboxes' in sample.gt_instances

@@ -1,0 +1,70 @@
+"""Configs, made ready for inference."""
+
+from copy import deepcopy
+
+from mmengine.config import Config, ConfigDict
+
+from mmssm.utils import ConfigError
+from mmssm.utils.config import (
+    complete_model,
+    leaf_datasets,
+    type_name,
+)
+
+# Loads the two images of a pair as one, see mmssm.datasets.
+PAIR_LOADER = 'LoadImagePair'
+
+
+def adapt_config(cfg: Config) -> Config:
+    """Make a config one for images that are at hand as arrays.
+
+    Args:
+        cfg (Config): A config of mmdet, mmseg or mmpretrain's kind, with a
+            ``test_dataloader``.
+
+    Returns:
+        Config: A copy whose test dataset is out of any wrapper, whose test
+        pipeline loads images and no annotations, and whose model has its
+        ``data_preprocessor``.
+
+    Raises:
+        ConfigError: The pipeline reads something else than color images or
+            pairs of them.
+    """
+    cfg = deepcopy(cfg)
+    dataset, place = next(
+        leaf_datasets(cfg.test_dataloader.dataset, 'test_dataloader.dataset')
+    )
+    place = f'{place}.pipeline of {cfg.filename}'
+    dataset.pipeline = _adapt_pipeline(dataset.get('pipeline', []), place)
+    cfg.test_dataloader.dataset = dataset
+    complete_model(cfg)
+    return cfg
+
+
+def _adapt_pipeline(steps: list[ConfigDict], place: str) -> list[ConfigDict]:
+    """Leave annotations out, and files: what is read is an array."""
+    kinds = [type_name(step['type']) for step in steps]
+    if not {'LoadImageFromFile', PAIR_LOADER} & set(kinds):
+        raise ConfigError(
+            f'{place} has no LoadImageFromFile; inference needs one that '
+            'reads single images'
+        )
+    pipeline = []
+    for step, kind in zip(steps, kinds):
+        if kind.startswith('Load') and ('Annot' in kind or 'Label' in kind):
+            continue
+        if kind == PAIR_LOADER:
+            step = ConfigDict(type='LoadImageFromFile')
+        elif kind == 'LoadImageFromFile':
+            if not step.get('color_type', 'color').startswith('color'):
+                raise ConfigError(
+                    f'{place} reads images as {step.color_type}, but '
+                    'inference as color only'
+                )
+            # The inferencers look for the bare name and put a loader of
+            # arrays in its place.
+            in_float = step.get('to_float32', False)
+            step = ConfigDict(type=kind, to_float32=in_float)
+        pipeline.append(step)
+    return pipeline

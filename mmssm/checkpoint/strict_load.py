@@ -1,0 +1,118 @@
+"""Refusing a checkpoint that does not fit the model exactly."""
+
+import torch
+from mmengine.model import revert_sync_batchnorm
+from mmengine.runner import CheckpointLoader
+from torch import nn
+
+from mmssm.checkpoint import locate_checkpoint
+from mmssm.utils import CheckpointError
+
+_SHOWN = 4
+
+
+def open_checkpoint(checkpoint: str) -> dict:
+    """Open a checkpoint on the CPU, converting an original author's.
+
+    Args:
+        checkpoint (str): A file or address.
+
+    Returns:
+        dict: The checkpoint.
+
+    Raises:
+        CheckpointError: The file cannot be read or holds no weights by name.
+    """
+    checkpoint = locate_checkpoint(checkpoint)
+    content = CheckpointLoader.load_checkpoint(
+        checkpoint, map_location='cpu', logger='silent'
+    )
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f'{checkpoint} holds a {type(content).__name__}, not weights by '
+            'name; give a checkpoint of the model'
+        )
+    return content
+
+
+def load_exactly(model: nn.Module, checkpoint: dict) -> None:
+    """Load weights that are exactly a model's, for use in one process.
+
+    Args:
+        model (nn.Module): Changed in place; its SyncBN, which runs on GPUs
+            and in several processes only, becomes plain BN.
+        checkpoint (dict): ``{'state_dict': ...}`` or the state dict itself.
+
+    Raises:
+        CheckpointError: Names the missing, unknown and wrongly shaped keys.
+    """
+    check_fits(model, checkpoint)
+    state = checkpoint.get('state_dict', checkpoint)
+    model.load_state_dict(
+        {key.removeprefix('module.'): value for key, value in state.items()},
+        # Step counters that old files lack; everything else was checked.
+        strict=False,
+    )
+    revert_sync_batchnorm(model)
+
+
+def check_fits(model: nn.Module, checkpoint: dict) -> None:
+    """Compare a checkpoint's keys and shapes with a model's.
+
+    Args:
+        model (nn.Module): The model to be loaded.
+        checkpoint (dict): ``{'state_dict': ...}`` or the state dict itself.
+
+    Raises:
+        CheckpointError: Names the missing, unknown and wrongly shaped keys.
+    """
+    state = checkpoint.get('state_dict', checkpoint)
+    given = {
+        key.removeprefix('module.'): value.shape
+        for key, value in state.items()
+        if isinstance(value, torch.Tensor)
+    }
+    wanted = {key: value.shape for key, value in model.state_dict().items()}
+    problems = _differences(wanted, given)
+    if not problems:
+        return
+    origin = (checkpoint.get('meta') or {}).get('mmssm')
+    holds = (
+        f' (it holds {origin["family"]} {origin["arch"]})' if (origin) else ''
+    )
+    raise CheckpointError(
+        f'the checkpoint does not fit the model of the config{holds}: '
+        f'{"; ".join(problems)}; use the config that belongs to the '
+        'checkpoint'
+    )
+
+
+def _differences(
+    wanted: dict[str, torch.Size], given: dict[str, torch.Size]
+) -> list[str]:
+    missing = [
+        key
+        for key in wanted
+        # BatchNorm's step counter came with torch 0.4 and is not a weight.
+        if key not in given and not key.endswith('num_batches_tracked')
+    ]
+    unknown = [key for key in given if key not in wanted]
+    shapes = [
+        f'{key} is {tuple(given[key])} instead of {tuple(wanted[key])}'
+        for key in wanted
+        if key in given and wanted[key] != given[key]
+    ]
+    return [
+        f'{len(keys)} {title}: {_some(keys)}'
+        for title, keys in (
+            ('missing', missing),
+            ('unknown', unknown),
+            ('of wrong shape', shapes),
+        )
+        if keys
+    ]
+
+
+def _some(names: list[str]) -> str:
+    more = f', ... ({len(names) - _SHOWN} more)' if len(names) > _SHOWN else ''
+    return ', '.join(names[:_SHOWN]) + more

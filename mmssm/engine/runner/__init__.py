@@ -1,0 +1,7 @@
+"""Starting runs of mmengine's Runner, and resuming them."""
+
+from .launch import prepare_launch
+from .resume import find_latest, prepare_resume
+from .scoped_runner import ScopedRunner
+
+__all__ = ['ScopedRunner', 'find_latest', 'prepare_launch', 'prepare_resume']

@@ -1,0 +1,131 @@
+"""Finding the checkpoint to resume from."""
+
+import re
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.dist import broadcast_object_list, is_main_process
+
+from mmssm.checkpoint import load_file
+from mmssm.utils import CheckpointError
+from mmssm.utils.errors import warn
+
+_NEEDED = ('state_dict', 'message_hub', 'optimizer')
+
+
+def prepare_resume(cfg: Config, checkpoint: str) -> None:
+    """Set ``cfg.resume`` and ``cfg.load_from`` for ``--resume``.
+
+    Args:
+        cfg (Config): The config to run; changed in place.
+        checkpoint (str): A file, or ``'auto'`` for the work directory's
+            newest checkpoint that can be loaded. Where there is none, the
+            training starts from its beginning.
+
+    Raises:
+        CheckpointError: ``checkpoint`` cannot be resumed from, or the work
+            directory holds checkpoints but every one is damaged.
+    """
+    if checkpoint != 'auto':
+        _check_resumable(Path(checkpoint))
+        cfg.resume, cfg.load_from = True, checkpoint
+        return
+    found = find_latest(cfg.work_dir)
+    if found is None:
+        cfg.resume = False
+        warn(
+            f'no checkpoint in {cfg.work_dir} to resume from, training '
+            'starts from the beginning'
+        )
+        return
+    cfg.resume, cfg.load_from = True, found
+
+
+def find_latest(work_dir: str) -> str | None:
+    """The newest training checkpoint in a folder that can be loaded.
+
+    It is the one that ``last_checkpoint`` names; if that is missing or
+    damaged, a warning says so and the next newest is tried, and so on. The
+    first process decides for all.
+
+    Args:
+        work_dir (str): Where a run wrote its checkpoints.
+
+    Returns:
+        str, optional: The file; None if there is no training checkpoint.
+
+    Raises:
+        CheckpointError: There are checkpoints, but none can be loaded.
+    """
+    answer: list = [None, None]
+    if is_main_process():
+        answer[0], answer[1] = _search(Path(work_dir))
+    broadcast_object_list(answer)
+    found, failure = answer
+    if failure is not None:
+        raise CheckpointError(failure)
+    return found
+
+
+def _search(folder: Path) -> tuple[str | None, str | None]:
+    """The newest loadable checkpoint, or why there is none (both optional)."""
+    failures = []
+    for path in _candidates(folder):
+        try:
+            _check_resumable(path)
+        except CheckpointError as error:
+            failures.append(path.name)
+            warn(f'--resume passes over a checkpoint: {error}')
+        else:
+            return str(path), None
+    if not failures:
+        return None, None
+    return None, (
+        f'none of the checkpoints in {folder} can be resumed from '
+        f'({", ".join(failures)}); give another with --resume CKPT, or train '
+        'from the beginning without --resume'
+    )
+
+
+def _candidates(folder: Path) -> list[Path]:
+    """The marked checkpoint, then the folder's others, newest first.
+
+    Best checkpoints (``best_*``) and published ones (``*-<sha256>.pth``)
+    hold no optimizer and are left out.
+    """
+    candidates = []
+    marker = folder / 'last_checkpoint'
+    if marker.is_file() and marker.read_text().strip():
+        candidates.append(Path(marker.read_text().strip()))
+    others = [
+        path
+        for path in folder.glob('*.pth')
+        if not path.name.startswith('best_')
+        and not re.search(r'-[0-9a-f]{8}\.pth$', path.name)
+    ]
+    others.sort(key=_age, reverse=True)
+    # The folder may have been moved since the marker was written.
+    here = folder / candidates[0].name if candidates else None
+    if here is not None and not candidates[0].exists() and here.exists():
+        candidates[0] = here
+    names = {path.name for path in candidates}
+    return candidates + [path for path in others if path.name not in names]
+
+
+def _age(path: Path) -> tuple[int, float]:
+    """Sorting key: the step in the name, then the time of writing."""
+    step = re.search(r'(\d+)\.pth$', path.name)
+    return int(step[1]) if step else -1, path.stat().st_mtime
+
+
+def _check_resumable(path: Path) -> None:
+    checkpoint = load_file(path)
+    whole = isinstance(checkpoint, dict) and all(
+        key in checkpoint for key in _NEEDED
+    )
+    if not whole:
+        raise CheckpointError(
+            f'{path} holds weights but not the state of a training run, so it '
+            'cannot be resumed from; to start from its weights use '
+            f'--cfg-options load_from={path}'
+        )

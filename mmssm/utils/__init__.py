@@ -1,0 +1,13 @@
+"""What every other package may use; it imports none of them."""
+
+from .errors import CheckpointError, ConfigError, UserError
+from .files import atomic_write
+from .memory import keep_freed_memory
+
+__all__ = [
+    'CheckpointError',
+    'ConfigError',
+    'UserError',
+    'atomic_write',
+    'keep_freed_memory',
+]

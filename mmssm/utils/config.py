@@ -1,0 +1,131 @@
+"""From a config file and command-line options to a config ready to run."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.utils import import_modules_from_strings
+
+from .errors import ConfigError, one_line
+
+_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def load_config(
+    path: str,
+    options: dict | None = None,
+    work_dir: str | None = None,
+) -> Config:
+    """Read a config, apply ``--cfg-options`` and settle its ``work_dir``.
+
+    Args:
+        path (str): A config file, old or new style.
+        options (dict, optional): Values to overwrite, keys with dots.
+        work_dir (str, optional): Where to write. Defaults to the config's
+            own ``work_dir``, else ``work_dirs/<config's name>``.
+
+    Returns:
+        Config: The config, with its ``custom_imports`` done.
+
+    Raises:
+        ConfigError: The file is missing or wrong, or an option does not fit.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f'config {path} does not exist; check the path')
+    try:
+        # Custom modules are imported below, after the options and outside
+        # this net: a defect in one of them keeps its traceback.
+        cfg = Config.fromfile(path, import_custom_modules=False)
+    except (
+        SyntaxError,
+        OSError,
+        ImportError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        NameError,
+    ) as error:
+        raise ConfigError(
+            f'config {path} cannot be read: {type(error).__name__}: '
+            f'{one_line(error)}'
+        ) from error
+    try:
+        cfg.merge_from_dict(options or {})
+    except (KeyError, TypeError, IndexError, AssertionError) as error:
+        raise ConfigError(
+            f'--cfg-options does not fit {path}: {one_line(error)}'
+        ) from error
+    if cfg.get('custom_imports'):
+        import_modules_from_strings(**cfg.custom_imports)
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
+    _complete_loaders(cfg)
+    return cfg
+
+
+def _complete_loaders(cfg: Config) -> None:
+    """Fill in the loader settings that mmpretrain's configs leave to a tool.
+
+    Its samples are stacked by ``default_collate``, where mmengine's own
+    default gives lists.
+    """
+    if cfg.get('default_scope') != 'mmpretrain':
+        return
+    for name in _LOADERS:
+        if cfg.get(name) is not None:
+            cfg[name].setdefault('collate_fn', dict(type='default_collate'))
+            cfg[name].setdefault('pin_memory', torch.cuda.is_available())
+            cfg[name].setdefault(
+                'persistent_workers', cfg[name].get('num_workers', 0) > 0
+            )
+
+
+def leaf_datasets(
+    dataset: ConfigDict, place: str = ''
+) -> Iterator[tuple[ConfigDict, str]]:
+    """The datasets that read files, inside wrappers and concatenations.
+
+    Args:
+        dataset (ConfigDict): A dataset's config.
+        place (str): Where the config has it, ``test_dataloader.dataset``.
+
+    Yields:
+        tuple[ConfigDict, str]: Each such dataset and its own place.
+    """
+    if 'dataset' in dataset:
+        yield from leaf_datasets(dataset['dataset'], f'{place}.dataset')
+    elif 'datasets' in dataset:
+        for number, part in enumerate(dataset['datasets']):
+            yield from leaf_datasets(part, f'{place}.datasets.{number}')
+    else:
+        yield dataset, place
+
+
+def complete_model(cfg: Config) -> ConfigDict:
+    """The config's ``model`` with its ``data_preprocessor``.
+
+    mmpretrain's configs set that beside the model, where only mmengine's
+    Runner looks for it.
+    """
+    if cfg.get('data_preprocessor') is not None:
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    return cfg.model
+
+
+def require(cfg: Config, *keys: str, purpose: str) -> None:
+    """Raise a ConfigError unless the config sets all of ``keys``."""
+    missing = [key for key in keys if cfg.get(key) is None]
+    if missing:
+        raise ConfigError(
+            f'config {cfg.filename} sets no {" or ".join(missing)}, which '
+            f'{purpose} needs; add it to the config'
+        )
+
+
+def type_name(kind: str | type) -> str:
+    """The name of a config's ``type`` without its scope or module."""
+    kind = kind if isinstance(kind, str) else kind.__name__
+    return kind.rpartition('.')[2]

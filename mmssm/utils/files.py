@@ -1,0 +1,92 @@
+"""Writing files and folders safely."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from .errors import ConfigError
+
+TEMP_SUFFIX = '.tmp'
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that takes its name only when it is complete.
+
+    The bytes go to a hidden neighbor (``.<name>.<pid>.tmp``), reach the disk
+    (``fsync``) and are then renamed in one step. A crash, a full disk or a
+    kill at any moment leaves the previous file untouched.
+
+    Args:
+        path (str or Path): The file to write; its folder is created.
+
+    Yields:
+        BinaryIO: The open temporary file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_name(f'.{path.name}.{os.getpid()}{TEMP_SUFFIX}')
+    try:
+        with open(temp, 'wb') as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temp, path)
+    except BaseException:
+        temp.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+@contextmanager
+def file_lock(path: str | Path) -> Iterator[None]:
+    """Keep other processes out that lock the same path.
+
+    The lock (``.<name>.lock`` beside it) ends with the process that holds it.
+
+    Args:
+        path (str or Path): What is to be changed; its folder must exist.
+    """
+    path = Path(path)
+    with open(path.with_name(f'.{path.name}.lock'), 'w') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:  # some network file systems have no locks
+            pass
+        yield
+
+
+def make_folder(folder: Path, option: str) -> None:
+    """Make a folder for results.
+
+    Args:
+        folder (Path): May be there.
+        option (str): What names it, for the message.
+
+    Raises:
+        ConfigError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f'cannot write to {folder} ({error.strerror}); choose another '
+            f'{option}'
+        ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut, where the system allows it."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # folders cannot be opened on Windows
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:  # some network file systems refuse
+        pass
+    finally:
+        os.close(descriptor)

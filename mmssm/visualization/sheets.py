@@ -1,0 +1,161 @@
+"""Sheets of pictures: groups under titles, thumbnails over captions."""
+
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+
+from .palette import Color
+from .pictures import add_list, find_font
+
+TILE = 440  # longer side of a picture of a group, pixels
+THUMBNAIL = 212  # longer side of a picture over a caption
+TILES_PER_ROW = 4
+THUMBNAILS_PER_ROW = 8
+TITLES = ('ground truth', 'prediction')
+TITLE_HEIGHT = 40
+LINE_HEIGHT = 32  # of captions and legends
+GAP = 6  # between the pictures of a group; between groups three times that
+
+
+@dataclass
+class Thumbnail:
+    """A picture and what to write below it.
+
+    Attributes:
+        picture (Image.Image): At most :data:`THUMBNAIL` pixels wide and high.
+        caption (tuple[str, ...]): One line's parts. They go to lines of their
+            own if the thumbnails' captions are too long for one.
+        color (Color): Of the caption.
+    """
+
+    picture: Image.Image
+    caption: tuple[str, ...]
+    color: Color
+
+
+def tile_groups(
+    groups: list[tuple[Image.Image, ...]], titles: tuple[str, ...] = TITLES
+) -> Image.Image:
+    """Arrange groups of pictures in rows, under titles.
+
+    Args:
+        groups (list[tuple[Image.Image, ...]]): At least one; pictures of at
+            most :data:`TILE` pixels width and height.
+        titles (tuple[str, ...]): Of a group's pictures, at most
+            :data:`TILES_PER_ROW`. By default truth and prediction.
+    """
+    columns = min(TILES_PER_ROW // len(titles), len(groups))
+    rows = -(-len(groups) // columns)
+    group_width = len(titles) * (TILE + GAP) - GAP
+    sheet = _blank(
+        columns * (group_width + 3 * GAP) - GAP,
+        TITLE_HEIGHT + rows * (TILE + GAP),
+    )
+    pen = ImageDraw.Draw(sheet)
+    for number, group in enumerate(groups):
+        row, column = divmod(number, columns)
+        top = TITLE_HEIGHT + row * (TILE + GAP)
+        for place, (picture, title) in enumerate(zip(group, titles)):
+            left = GAP + column * (group_width + 3 * GAP)
+            left += place * (TILE + GAP)
+            _paste(sheet, picture, left, top, TILE)
+            if row == 0:
+                pen.text(
+                    (left + TILE / 2, TITLE_HEIGHT / 2),
+                    title,
+                    fill='black',
+                    font=_font(TITLE_HEIGHT),
+                    anchor='mm',
+                )
+    return sheet
+
+
+def tile_thumbnails(thumbnails: list[Thumbnail], title: str) -> Image.Image:
+    """Arrange captioned pictures in rows, under a title.
+
+    Args:
+        thumbnails (list[Thumbnail]): At least one.
+        title (str): Widens the sheet if need be.
+    """
+    font = caption_font()
+    captions = _break_lines(thumbnails, font)
+    columns = min(THUMBNAILS_PER_ROW, len(thumbnails))
+    rows = -(-len(thumbnails) // columns)
+    lines = max(len(caption) for caption in captions)
+    step = THUMBNAIL + 2 * GAP
+    row_height = THUMBNAIL + lines * LINE_HEIGHT + GAP
+    title_width = round(_font(TITLE_HEIGHT).getlength(title)) + 2 * GAP
+    sheet = _blank(
+        max(columns * step, title_width), TITLE_HEIGHT + rows * row_height
+    )
+    pen = ImageDraw.Draw(sheet)
+    pen.text(
+        (sheet.width / 2, TITLE_HEIGHT / 2),
+        title,
+        fill='black',
+        font=_font(TITLE_HEIGHT),
+        anchor='mm',
+    )
+    for number, (thumbnail, caption) in enumerate(zip(thumbnails, captions)):
+        row, column = divmod(number, columns)
+        left, top = GAP + column * step, TITLE_HEIGHT + row * row_height
+        _paste(sheet, thumbnail.picture, left, top, THUMBNAIL)
+        for line, text in enumerate(caption):
+            pen.text(
+                (
+                    left + THUMBNAIL / 2,
+                    top + THUMBNAIL + (line + 0.5) * LINE_HEIGHT,
+                ),
+                text,
+                fill=thumbnail.color,
+                font=font,
+                anchor='mm',
+            )
+    return sheet
+
+
+def add_legend(sheet: Image.Image, colors: dict[str, Color]) -> Image.Image:
+    """Name colors in lines below a sheet.
+
+    Args:
+        sheet (Image.Image): As wide as the legend gets.
+        colors (dict[str, Color]): By name, in the legend's order.
+    """
+    lines = [(color, name, '') for name, color in colors.items()]
+    return add_list(sheet, lines, font=_font(LINE_HEIGHT))
+
+
+def caption_font() -> ImageFont.FreeTypeFont:
+    """What captions are written in."""
+    return _font(LINE_HEIGHT)
+
+
+def _break_lines(
+    thumbnails: list[Thumbnail], font: ImageFont.FreeTypeFont
+) -> list[list[str]]:
+    """Captions as lines that fit under their pictures."""
+    captions = [[', '.join(item.caption)] for item in thumbnails]
+    if all(font.getlength(text) <= THUMBNAIL for (text,) in captions):
+        return captions
+    return [list(item.caption) for item in thumbnails]
+
+
+def _font(line_height: int) -> ImageFont.FreeTypeFont:
+    return find_font(line_height * 0.6)
+
+
+def _blank(width: int, height: int) -> Image.Image:
+    return Image.new('RGB', (width, height), 'white')
+
+
+def _paste(
+    sheet: Image.Image, picture: Image.Image, left: int, top: int, side: int
+) -> None:
+    """Put a picture into the middle of its square tile."""
+    sheet.paste(
+        picture,
+        (
+            left + (side - picture.width) // 2,
+            top + (side - picture.height) // 2,
+        ),
+    )

@@ -1,0 +1,198 @@
+"""A sheet of pictures for each task: the truth and what a model predicts.
+
+The pictures are those of inference; how they are arranged lies in
+:mod:`sheets`.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import cv2
+import numpy as np
+import torch
+from mmengine.structures import BaseDataElement, InstanceData
+from PIL import Image
+
+from .palette import Classes
+from .pictures import (
+    draw_detections,
+    draw_segmentation,
+    scale_image,
+    shorten,
+)
+from .sheets import (
+    THUMBNAIL,
+    TILE,
+    Thumbnail,
+    add_legend,
+    caption_font,
+    tile_groups,
+    tile_thumbnails,
+)
+
+RIGHT, WRONG = (0, 128, 0), (200, 0, 0)
+CHANGE_TITLES = ('before', 'after', 'ground truth', 'prediction')
+# Of the pixels in change maps, the colors of the field's papers.
+UNCHANGED, CHANGED, IGNORED = (0, 0, 0), (255, 255, 255), (128, 128, 128)
+FALSE_ALARM, MISSED = (230, 50, 40), (50, 130, 255)
+
+# Images, (H, W, 3) uint8, red-green-blue, with the model's samples. Pairs,
+# (H, W, 6), for a change detector.
+Results = Iterable[tuple[np.ndarray, BaseDataElement]]
+
+
+def detection_sheet(
+    results: Results, classes: Classes, score_thr: float
+) -> Image.Image:
+    """Draw the true and the found instances side by side.
+
+    Args:
+        results (Results): Samples with ``gt_instances`` and
+            ``pred_instances``.
+        classes (Classes): Names and colors by label.
+        score_thr (float): Detections that score less are left out.
+    """
+    pairs = []
+    for image, sample in results:
+        found = sample.pred_instances
+        found = found[found.scores >= score_thr]
+        found = found[found.scores.argsort(descending=True)]
+        pairs.append(
+            tuple(
+                _draw_instances(image, instances, classes)
+                for instances in (sample.gt_instances, found)
+            )
+        )
+    return tile_groups(pairs)
+
+
+def _draw_instances(
+    image: np.ndarray, instances: InstanceData, classes: Classes
+) -> Image.Image:
+    labels = instances.labels.tolist()
+    # mmdet's true boxes may be of a type of their own.
+    boxes = getattr(instances.bboxes, 'tensor', instances.bboxes).tolist()
+    rows = [
+        dict(name=classes.names[label], bbox=box)
+        for label, box in zip(labels, boxes)
+    ]
+    for row, score in zip(rows, instances.get('scores', [])):
+        row['score'] = float(score)
+    masks = instances.get('masks')
+    if masks is not None and not isinstance(masks, torch.Tensor):
+        masks = masks.to_ndarray()  # mmdet's true ones
+    return draw_detections(
+        image,
+        rows,
+        [classes.palette[label] for label in labels],
+        None if masks is None else np.asarray(masks, dtype=bool),
+        TILE,
+    )
+
+
+def label_map_sheet(results: Results, classes: Classes) -> Image.Image:
+    """Lay true and predicted labels over images, with the classes' legend.
+
+    Args:
+        results (Results): Samples with ``gt_sem_seg`` and ``pred_sem_seg``.
+        classes (Classes): Names and colors by label. Other labels are those
+            of ignored pixels, which stay as they are.
+    """
+    pairs, occurring = [], set()
+    for image, sample in results:
+        sides = []
+        for field in ('gt_sem_seg', 'pred_sem_seg'):
+            labels = sample.get(field).data.squeeze(0).numpy()
+            occurring.update(np.unique(labels).tolist())
+            sides.append(
+                draw_segmentation(image, labels, classes.palette, TILE)
+            )
+        pairs.append(tuple(sides))
+    colors = {
+        name: color
+        for label, (name, color) in enumerate(
+            zip(classes.names, classes.palette)
+        )
+        if label in occurring
+    }
+    return add_legend(tile_groups(pairs), colors)
+
+
+def change_sheet(results: Results, ignore_index: int = 255) -> Image.Image:
+    """Show pairs of images, what changed and what was found, with its errors.
+
+    Args:
+        results (Results): Pairs, and samples with ``gt_sem_seg`` and
+            ``pred_sem_seg`` of the pair's size, 0 where nothing changed.
+        ignore_index (int): The truth's label of pixels that do not count.
+            Defaults to 255.
+    """
+    groups, legend = [], dict(changed=CHANGED, unchanged=UNCHANGED)
+    legend |= {'false alarm': FALSE_ALARM, 'missed': MISSED}
+    for pair, sample in results:
+        truth, found = (
+            sample.get(field).data.squeeze(0).numpy()
+            for field in ('gt_sem_seg', 'pred_sem_seg')
+        )
+        ignored, truth, found = truth == ignore_index, truth != 0, found != 0
+        if ignored.any():
+            legend['ignored'] = IGNORED
+        true_map, found_map = (
+            np.where(changed[..., None], CHANGED, UNCHANGED).astype(np.uint8)
+            for changed in (truth, found)
+        )
+        found_map[found & ~truth] = FALSE_ALARM
+        found_map[truth & ~found] = MISSED
+        true_map[ignored] = found_map[ignored] = IGNORED
+        images = [
+            scale_image(np.ascontiguousarray(image), TILE)[0]
+            for image in (pair[..., :3], pair[..., 3:])
+        ]
+        size = images[0].shape[1::-1]
+        images += [
+            # Nothing lies between two colors of a map.
+            cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST)
+            for picture in (true_map, found_map)
+        ]
+        groups.append(tuple(map(Image.fromarray, images)))
+    return add_legend(tile_groups(groups, CHANGE_TITLES), legend)
+
+
+def class_sheet(results: Results, names: Sequence[str] | None) -> Image.Image:
+    """Write under images what they were taken for.
+
+    Args:
+        results (Results): Samples with ``gt_label`` and ``pred_score``.
+        names (Sequence[str] | None): By label; without them, numbers are
+            written.
+    """
+    thumbnails = []
+    for image, sample in results:
+        scores = sample.pred_score
+        best = int(scores.argmax())
+        truth = sample.gt_label.tolist()  # Some images may have several.
+        # Two spaces part the figures from a class that is one, too.
+        caption = (f'{_class_name(names, best)}  {100 * scores[best]:.0f} %',)
+        if best not in truth:
+            others = ' / '.join(_class_name(names, label) for label in truth)
+            caption += (f'true {others}',)
+        picture, _ = scale_image(image, THUMBNAIL)
+        thumbnails.append(
+            Thumbnail(
+                Image.fromarray(picture),
+                caption,
+                RIGHT if best in truth else WRONG,
+            )
+        )
+    right = sum(thumbnail.color == RIGHT for thumbnail in thumbnails)
+    return tile_thumbnails(
+        thumbnails, f'{right} of {len(thumbnails)} test images right'
+    )
+
+
+def _class_name(names: Sequence[str] | None, label: int) -> str:
+    if names is None:
+        return str(label)
+    font = caption_font()
+    # Room for the score. ImageNet's names are lists of synonyms.
+    space = THUMBNAIL - font.getlength('  100 %')
+    return shorten(names[label].split(',')[0], space, font)

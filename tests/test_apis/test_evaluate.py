@@ -1,0 +1,154 @@
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import HOOKS, MODELS, DefaultScope
+
+from mmssm.apis import evaluate, train
+from mmssm.apis.evaluate import _use_tta
+from mmssm.apis.tasks import find_task
+from mmssm.utils import CheckpointError, ConfigError
+from mmssm.utils.config import complete_model, load_config
+
+
+def test_metrics_and_predictions(toy_config):
+    train(toy_config, work_dir='out')
+    metrics = evaluate(
+        toy_config, 'out/epoch_2.pth', work_dir='test', out='p/pred.pkl'
+    )
+    assert metrics['count'] == 6
+    assert metrics['error'] < 1
+    predictions = pickle.loads(Path('p/pred.pkl').read_bytes())
+    assert len(predictions) == 6
+
+
+def test_wrong_model_is_refused(toy_config):
+    train(toy_config, work_dir='out', options={'train_cfg.max_epochs': 1})
+    with pytest.raises(CheckpointError, match='linear.weight is'):
+        evaluate(
+            toy_config,
+            'out/epoch_1.pth',
+            work_dir='test',
+            options={'model.width': 2},
+        )
+
+
+def test_bad_requests(toy_config):
+    with pytest.raises(CheckpointError, match='none.pth does not exist'):
+        evaluate(toy_config, 'none.pth')
+    Path('some.pth').write_bytes(b'x')
+    with pytest.raises(ConfigError, match=r'ends in \.pkl'):
+        evaluate(toy_config, 'some.pth', out='folder')
+    with pytest.raises(ConfigError, match='default_hooks.visualization'):
+        evaluate(toy_config, 'some.pth', show_dir='pictures')
+
+
+@pytest.mark.parametrize(
+    'scope, where',
+    [
+        ('mmdet', lambda c: c.default_hooks.visualization.test_out_dir),
+        ('mmseg', lambda c: c.visualizer.save_dir),
+        ('mmpretrain', lambda c: c.default_hooks.visualization.out_dir),
+    ],
+)
+def test_pictures(scope, where):
+    cfg = Config(
+        dict(
+            default_scope=scope,
+            default_hooks=dict(visualization=dict(type='Hook')),
+            visualizer=dict(type='Visualizer'),
+            test_dataloader=dict(dataset=dict(type='A', pipeline=[])),
+        )
+    )
+    find_task(cfg).draw_test_images(cfg, '/pictures', tta=False)
+    assert where(cfg) == '/pictures'
+    assert cfg.default_hooks.visualization.type == 'Hook'
+
+
+def test_pictures_of_pairs_are_our_own():
+    loader = dict(type='mmssm.datasets.LoadImagePair')
+    cfg = Config(
+        dict(
+            default_scope='mmseg',
+            default_hooks=dict(visualization=dict(type='Hook')),
+            test_dataloader=dict(dataset=dict(type='A', pipeline=[loader])),
+        )
+    )
+    find_task(cfg).draw_test_images(cfg, '/pictures', tta=True)
+    hook = HOOKS.build(cfg.default_hooks.visualization)
+    assert type(hook).__name__ == 'ChangeVisualizationHook'
+    assert hook.out_dir == Path('/pictures')
+
+
+def test_pictures_of_augmented_classification_are_refused():
+    cfg = Config(
+        dict(
+            default_scope='mmpretrain',
+            default_hooks=dict(visualization=dict(type='Hook')),
+        )
+    )
+    with pytest.raises(ConfigError, match='leave --tta out'):
+        find_task(cfg).draw_test_images(cfg, '/pictures', tta=True)
+
+
+def test_every_part_of_a_test_set_is_augmented():
+    cfg = Config(
+        dict(
+            model=dict(type='Net'),
+            tta_model=dict(type='TTA', flip=True),
+            tta_pipeline=[dict(type='Flip')],
+            test_dataloader=dict(
+                dataset=dict(
+                    type='ConcatDataset',
+                    datasets=[
+                        dict(type='A', pipeline=[]),
+                        dict(type='Repeat', dataset=dict(type='B')),
+                    ],
+                )
+            ),
+        )
+    )
+    _use_tta(cfg)
+    assert cfg.model == dict(type='TTA', flip=True, module=dict(type='Net'))
+    first, second = cfg.test_dataloader.dataset.datasets
+    assert first.pipeline == second.dataset.pipeline == cfg.tta_pipeline
+    assert 'pipeline' not in cfg.test_dataloader.dataset
+
+
+def test_augmentation_of_each_task(mini_tasks, tmp_path, monkeypatch, capsys):
+    root, tasks = mini_tasks
+    monkeypatch.chdir(root)
+    for scope, config, metric in tasks:
+        checkpoint = str(tmp_path / f'{scope}.pth')
+        cfg = load_config(config)
+        with DefaultScope.overwrite_default_scope(scope):
+            model = MODELS.build(complete_model(cfg))
+        torch.save(dict(state_dict=model.state_dict()), checkpoint)
+        for tta in (False, True):
+            metrics = evaluate(
+                config,
+                checkpoint,
+                work_dir=str(tmp_path / scope),
+                tta=tta,
+                options={'test_dataloader.dataset.indices': 4},
+            )
+            assert metric in metrics
+        # Both results in one row.
+        row = capsys.readouterr().out.rpartition(metric + ' ')[2]
+        assert len(row.splitlines()[0].split()) == 2
+
+
+def test_a_config_without_augmentation_is_refused(toy_config):
+    Path('some.pth').write_bytes(b'x')
+    with pytest.raises(
+        ConfigError, match='sets no tta_model or tta_pipeline, which --tta'
+    ):
+        evaluate(toy_config, 'some.pth', tta=True)
+
+
+def test_home_folder_in_a_checkpoints_path(toy_config, monkeypatch):
+    monkeypatch.setenv('HOME', str(Path.cwd()))
+    train(toy_config, work_dir='out', options={'train_cfg.max_epochs': 1})
+    assert evaluate(toy_config, '~/out/epoch_1.pth', work_dir='test')

@@ -1,0 +1,67 @@
+import pytest
+
+from mmssm.utils import ConfigError
+from mmssm.utils.config import load_config
+
+
+def test_work_dir(toy_config):
+    assert load_config(toy_config).work_dir == 'work_dirs/config'
+    assert load_config(toy_config, dict(work_dir='a')).work_dir == 'a'
+    assert (
+        load_config(toy_config, dict(work_dir='a'), work_dir='b').work_dir
+        == 'b'
+    )
+
+
+def test_options(toy_config):
+    cfg = load_config(toy_config, {'optim_wrapper.optimizer.lr': 0.5})
+    assert cfg.optim_wrapper.optimizer.lr == 0.5
+    assert cfg.optim_wrapper.optimizer.type == 'AdamW'
+
+
+@pytest.mark.parametrize(
+    'text, cause',
+    [
+        (None, 'does not exist'),
+        ('model = dict(', 'SyntaxError'),
+        ("_base_ = './nowhere.py'", 'nowhere.py'),
+        ("_base_ = 'mmdet::no/such/config.py'", 'no/such/config.py'),
+        ('model = undefined', 'undefined'),
+    ],
+)
+def test_config_that_cannot_be_read(tmp_path, text, cause):
+    path = tmp_path / 'broken.py'
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=cause) as caught:
+        load_config(str(path))
+    assert str(path) in str(caught.value)
+    assert '\n' not in str(caught.value)
+
+
+def test_option_that_does_not_fit(toy_config):
+    with pytest.raises(ConfigError, match='--cfg-options does not fit'):
+        load_config(toy_config, {'model.type.name': 1})
+
+
+def test_custom_module_is_imported(toy_config):
+    from mmengine.registry import MODELS
+
+    load_config(toy_config)
+    assert MODELS.get('ToyModel') is not None
+
+
+@pytest.mark.parametrize('workers, persistent', [(0, False), (2, True)])
+def test_loaders_of_mmpretrain(tmp_path, workers, persistent):
+    path = tmp_path / 'cls.py'
+    path.write_text(
+        "default_scope = 'mmpretrain'\n"
+        f'train_dataloader = dict(num_workers={workers})\n'
+        'val_dataloader = None\n'
+        "test_dataloader = dict(collate_fn=dict(type='mine'))\n"
+    )
+    cfg = load_config(str(path))
+    assert cfg.train_dataloader.collate_fn.type == 'default_collate'
+    assert cfg.train_dataloader.persistent_workers is persistent
+    assert cfg.val_dataloader is None
+    assert cfg.test_dataloader.collate_fn.type == 'mine'

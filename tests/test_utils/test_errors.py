@@ -1,0 +1,164 @@
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from torch.utils.data import DataLoader
+
+from mmssm.apis.cli import run_tool
+from mmssm.scans import route_indices
+from mmssm.utils import CheckpointError, ConfigError
+
+
+def outcome(capsys, monkeypatch, main):
+    """Exit status and stderr of a tool whose body is ``main``."""
+    monkeypatch.setattr(sys, 'argv', ['tools/train.py'])
+    with pytest.raises(SystemExit) as stopped:
+        run_tool(main)
+    return stopped.value.code, capsys.readouterr().err
+
+
+def raising(error):
+    def main():
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    'error',
+    [
+        ConfigError('a reason'),
+        CheckpointError('a\n  reason'),
+    ],
+)
+def test_one_line(capsys, monkeypatch, error):
+    assert outcome(capsys, monkeypatch, raising(error)) == (
+        2,
+        'train.py: error: a reason\n',
+    )
+
+
+@pytest.mark.parametrize(
+    'kwargs, words',
+    [
+        (dict(arch='huge'), ('huge', 'tiny-s1l8')),
+        (dict(drop_path=0.1), ('drop_path_rate',)),
+        (dict(out_indices=(9,)), ('out_indices', '9')),
+        (dict(arch=dict(depth=(1, 1))), ('depth', 'depths')),
+    ],
+)
+def test_bad_argument_of_a_backbone(capsys, monkeypatch, kwargs, words):
+    status, text = outcome(
+        capsys,
+        monkeypatch,
+        lambda: MODELS.build(dict(type='VMamba', **kwargs)),
+    )
+    assert status == 2
+    assert text.startswith('train.py: error: ') and text.count('\n') == 1
+    assert all(word in text for word in words)
+
+
+def test_what_the_registry_finds(capsys, monkeypatch):
+    status, text = outcome(
+        capsys, monkeypatch, lambda: MODELS.build(dict(type='VMambo'))
+    )
+    assert status == 2 and 'VMambo is not in' in text
+    status, text = outcome(
+        capsys,
+        monkeypatch,
+        lambda: MODELS.build(dict(type='BaseDataPreprocessor', blocking=1)),
+    )
+    assert status == 2
+    assert "unexpected keyword argument 'blocking'; it takes non_bl" in text
+
+
+@pytest.mark.parametrize(
+    'main',
+    [
+        raising(ValueError('a bug outside mmssm')),
+        raising(KeyError('a bug')),
+        lambda: route_indices('h', None, 1),
+    ],
+)
+def test_defects_keep_their_traceback(main):
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        run_tool(main)
+
+
+class Broken(torch.utils.data.Dataset):
+    """Fails in the way that it is told to."""
+
+    def __init__(self, fail):
+        self.fail = fail
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self.fail()
+
+
+def load(fail):
+    """Read a data set in a process of its own."""
+    return lambda: next(iter(DataLoader(Broken(fail), num_workers=1)))
+
+
+def test_what_loading_processes_find(capsys, monkeypatch):
+    def spiral():
+        return route_indices('spiral', 2, 2)
+
+    with pytest.raises(ValueError) as plain:
+        spiral()
+    status, text = outcome(capsys, monkeypatch, load(spiral))
+    assert (status, text) == (2, f'train.py: error: {plain.value}\n')
+
+
+@pytest.mark.parametrize(
+    'fail', [raising(ValueError('a bug')), raising(AssertionError())]
+)
+def test_defects_of_loading_processes_keep_their_traceback(fail):
+    with pytest.raises((ValueError, AssertionError), match='Original Trace'):
+        run_tool(load(fail))
+
+
+SCRIPT = """
+import sys, torch.distributed as dist
+from mmssm.utils import ConfigError
+from mmssm.apis.cli import run_tool
+
+def main():
+    dist.init_process_group('gloo')
+    if str(dist.get_rank()) in sys.argv[1]:
+        raise ConfigError(sys.argv[2])
+
+run_tool(main)
+"""
+
+
+@pytest.mark.parametrize('failing', ['0', '1', '01'])
+def test_of_several_processes_one_speaks(failing, tmp_path):
+    script = tmp_path / 'tool.py'
+    script.write_text(SCRIPT)
+    done = subprocess.run(
+        [
+            *(sys.executable, '-m', 'torch.distributed.run', '--standalone'),
+            *('--nproc-per-node=2', script, failing, 'a reason'),
+        ],
+        env=dict(os.environ, CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1'),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode != 0
+    assert done.stderr.count('tool.py: error: a reason') == 1
+
+
+def test_other_processes_are_silent(capsys, monkeypatch):
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    assert outcome(capsys, monkeypatch, raising(ConfigError('a reason'))) == (
+        2,
+        '',
+    )
