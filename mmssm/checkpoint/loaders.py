@@ -31,16 +31,28 @@ from .upstream import convert_upstream
 _HASH_IN_NAME = re.compile(r'-(?=[0-9]*[a-f])([0-9a-f]{8,64})\.[a-z]+$')
 
 
-def load_from_local(filename: str, map_location: Any = None) -> Any:
-    """Load a local file, converting an original author's file in memory."""
+def load_from_local(
+    filename: str,
+    map_location: Any = None,
+    weights_only: bool | None = None,
+) -> Any:
+    """Load a local file, converting an original author's file in memory.
+
+    Any other file gives what mmengine's own loader gives; see
+    :func:`load_file` for ``weights_only``.
+    """
     if map_location is None:
         map_location = None if torch.cuda.is_available() else 'cpu'
-    checkpoint = load_file(filename, map_location)
+    checkpoint = load_file(filename, map_location, weights_only)
     converted = convert_upstream(checkpoint, source=Path(filename).name)
     return checkpoint if converted is None else converted
 
 
-def load_from_http(filename: str, map_location: Any = None) -> Any:
+def load_from_http(
+    filename: str,
+    map_location: Any = None,
+    weights_only: bool | None = None,
+) -> Any:
     """Download a file once into torch's cache, then load it as a local one.
 
     The cache is ``torch.hub.get_dir()/checkpoints``. With several processes
@@ -52,7 +64,7 @@ def load_from_http(filename: str, map_location: Any = None) -> Any:
     barrier()
     if not first:
         path = download(filename)
-    return load_from_local(str(path), map_location)
+    return load_from_local(str(path), map_location, weights_only)
 
 
 def load_from_torchvision(filename: str, map_location: Any = None) -> Any:

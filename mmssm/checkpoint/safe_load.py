@@ -22,6 +22,10 @@ _NUMERIC_DTYPES = tuple(type(np.dtype(code)) for code in '?bBhHiIlLqQefdgFD')
 _unsafe_allowed = False
 
 
+class MissingCheckpointError(CheckpointError, FileNotFoundError):
+    """There is no such file; code for mmengine's own loader expects both."""
+
+
 def allow_unsafe_loading(allowed: bool = True) -> None:
     """Let :func:`load_file` unpickle anything, for the rest of the process.
 
@@ -38,16 +42,22 @@ def allow_unsafe_loading(allowed: bool = True) -> None:
 def load_file(
     path: str | Path,
     map_location: str | torch.device | Callable = 'cpu',
+    weights_only: bool | None = None,
 ) -> Any:
-    """Load a checkpoint file, running none of the code it may carry.
+    """Load a checkpoint file, running none of the code that it may carry.
 
     Tensors, plain Python values and the few types that mmengine's own and
-    the originals' training checkpoints hold are accepted; a file that asks
-    for more is refused unless :func:`allow_unsafe_loading` was called.
+    the originals' training checkpoints hold are accepted. A file that asks
+    for more is refused, unless the user wants otherwise:
+    :func:`allow_unsafe_loading`, ``weights_only=False``, or PyTorch's own
+    default, which its variable ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1``
+    changes.
 
     Args:
         path (str or Path): The file, as ``torch.save`` wrote it.
         map_location: As in :func:`torch.load`. Defaults to ``'cpu'``.
+        weights_only (bool, optional): As in :func:`torch.load`. Defaults to
+            None: safely if that is enough, else as PyTorch does by default.
 
     Returns:
         Any: What was saved, usually a dict.
@@ -57,15 +67,10 @@ def load_file(
             checkpoint, or it asks for a global that is not allowed.
     """
     path = check_file(path)
-    # Restoring a HistoryBuffer adds the file's statistics to the class's. The
-    # class fills its table when its first instance is made, so make one.
-    HistoryBuffer()
-    statistics = dict(HistoryBuffer._statistics_methods)
+    if _unsafe_allowed:
+        weights_only = False
     try:
-        if _unsafe_allowed:
-            return torch.load(path, map_location, weights_only=False)
-        with torch.serialization.safe_globals(_safe_globals()):
-            return torch.load(path, map_location, weights_only=True)
+        return _load(path, map_location, weights_only)
     except ModuleNotFoundError as error:
         raise CheckpointError(
             f'checkpoint {path} needs the Python package {error.name}; '
@@ -79,6 +84,26 @@ def load_file(
         if _is_of_the_machine(error):
             raise
         raise CheckpointError(_reason(path, error)) from error
+
+
+def _load(path: Path, map_location: Any, weights_only: bool | None) -> Any:
+    if weights_only is False:
+        return torch.load(path, map_location, weights_only=False)
+    # Restoring a HistoryBuffer adds the file's statistics to the class's. The
+    # class fills its table when its first instance is made, so make one.
+    HistoryBuffer()
+    statistics = dict(HistoryBuffer._statistics_methods)
+    try:
+        with torch.serialization.safe_globals(_safe_globals()):
+            return torch.load(path, map_location, weights_only=True)
+    except pickle.UnpicklingError as refused:
+        if weights_only:
+            raise
+        try:
+            # As mmengine does: PyTorch's default and its variables decide.
+            return torch.load(path, map_location)
+        except pickle.UnpicklingError:
+            raise refused from None
     finally:
         HistoryBuffer._statistics_methods.clear()
         HistoryBuffer._statistics_methods.update(statistics)
@@ -138,7 +163,7 @@ def check_file(path: str | Path) -> Path:
             f'{path} is a folder, not a checkpoint; name a file in it'
         )
     if not path.exists():
-        raise CheckpointError(
+        raise MissingCheckpointError(
             f'checkpoint {path} does not exist; check the path'
         )
     if path.stat().st_size == 0:

@@ -1,12 +1,13 @@
 import hashlib
 import http.server
 import threading
+from argparse import Namespace
 
 import pytest
 import torch
 from mmengine.runner import CheckpointLoader
 
-import mmssm.checkpoint  # noqa: F401, registers the loaders
+from mmssm.checkpoint.loaders import load_from_local
 from mmssm.utils import CheckpointError
 
 
@@ -58,6 +59,44 @@ def test_other_checkpoints_pass_unchanged(tmp_path):
     torch.save(saved, tmp_path / 'epoch_3.pth')
     loaded = CheckpointLoader.load_checkpoint(str(tmp_path / 'epoch_3.pth'))
     assert loaded == saved
+
+
+@pytest.fixture
+def whole_pickle(tmp_path):
+    """A file of somebody else's project, with an object of Python's."""
+    saved = dict(state_dict=dict(a=torch.ones(2)), args=Namespace(lr=0.1))
+    torch.save(saved, tmp_path / 'theirs.pth')
+    return str(tmp_path / 'theirs.pth')
+
+
+def test_pickled_objects_are_refused_by_default(whole_pickle):
+    with pytest.raises(CheckpointError, match='argparse.Namespace'):
+        CheckpointLoader.load_checkpoint(whole_pickle)
+
+
+def test_pytorchs_variable_is_honored(whole_pickle, monkeypatch):
+    """mmengine's own loader calls torch.load, which reads the variable."""
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    mmengines_own = torch.load(whole_pickle, map_location='cpu')
+    loaded = CheckpointLoader.load_checkpoint(whole_pickle, 'cpu')
+    assert loaded['args'] == mmengines_own['args'] == Namespace(lr=0.1)
+    assert torch.equal(loaded['state_dict']['a'], torch.ones(2))
+
+
+def test_weights_only_is_honored(whole_pickle, monkeypatch):
+    loaded = load_from_local(whole_pickle, weights_only=False)
+    assert loaded['args'] == Namespace(lr=0.1)
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    # An explicit argument is stronger than the variable.
+    with pytest.raises(CheckpointError, match='argparse.Namespace'):
+        load_from_local(whole_pickle, weights_only=True)
+
+
+def test_missing_file_is_the_error_that_mmengine_raises(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        CheckpointLoader.load_checkpoint(str(tmp_path / 'none.pth'))
+    assert isinstance(caught.value, CheckpointError)
+    assert 'does not exist; check the path' in str(caught.value)
 
 
 def test_download_happens_once(site):
