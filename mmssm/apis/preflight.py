@@ -109,7 +109,7 @@ def _builds_itself(dataset: dict, scope: str | None) -> bool:
         kind = registry.get(kind) if isinstance(kind, str) else kind
     if kind is None or not inspect.isclass(kind):
         return False  # building it will say that the type is unknown
-    if kind.__module__.startswith('mmssm.datasets.mini'):
+    if getattr(kind, 'builds_its_files', False):
         return True
     # mmpretrain's CIFAR and MNIST have an option to download themselves.
     return 'download' in inspect.signature(kind).parameters

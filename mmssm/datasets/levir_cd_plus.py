@@ -1,6 +1,7 @@
 """LEVIR-CD+: pairs of aerial images and what was built between them."""
 
 import os.path as osp
+from typing import Any
 
 from mmengine import fileio
 from mmengine.registry import DATASETS
@@ -57,7 +58,7 @@ class LEVIRCDPlusDataset(BaseSegDataset):
         data_prefix: dict[str, str],
         tile_size: int | None = None,
         img_suffix: str = '.png',
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         if sorted(data_prefix) != sorted(FOLDERS):
             raise UserError(

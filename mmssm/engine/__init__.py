@@ -21,18 +21,4 @@ __all__ = [
     'find_latest',
 ]
 
-__getattr__ = moved_names(
-    __name__,
-    {
-        'ChangeMetric': 'mmssm.evaluation',
-        'ConfigError': 'mmssm.utils',
-        'add_common_options': 'mmssm.apis.cli',
-        'add_unsafe_load': 'mmssm.apis.cli',
-        'check_data': 'mmssm.apis.preflight',
-        'check_weights': 'mmssm.apis.preflight',
-        'evaluate': 'mmssm.apis',
-        'keep_freed_memory': 'mmssm.utils',
-        'run_tool': 'mmssm.apis.cli',
-        'train': 'mmssm.apis',
-    },
-)
+__getattr__ = moved_names(__name__)

@@ -1,6 +1,7 @@
 """The decoder of `ChangeMamba <https://arxiv.org/abs/2404.03425>`_."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from mmcv.cnn import ConvModule
@@ -78,7 +79,7 @@ class ChangeMambaHead(BaseDecodeHead):
         norm_cfg: dict | None = None,
         dropout_ratio: float = 0.0,
         init_cfg: dict | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         norm_cfg = norm_cfg or dict(type='BN')
         # One output per class; mmseg warns of two where this is left out.

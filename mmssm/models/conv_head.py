@@ -1,5 +1,7 @@
 """A classifier's head with a convolution before the mean."""
 
+from typing import Any
+
 import torch
 from mmengine.registry import MODELS
 from mmpretrain.models.heads import LinearClsHead
@@ -20,7 +22,11 @@ class ConvClsHead(LinearClsHead):
     """
 
     def __init__(
-        self, num_classes: int, in_channels: int, mid_channels: int, **kwargs
+        self,
+        num_classes: int,
+        in_channels: int,
+        mid_channels: int,
+        **kwargs: Any,
     ) -> None:
         super().__init__(num_classes, mid_channels, **kwargs)
         self.conv = nn.Conv2d(in_channels, mid_channels, 1, bias=False)

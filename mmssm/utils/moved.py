@@ -2,21 +2,41 @@
 
 import importlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+
+# By the package that had them: the package that has each name now.
+_PLACES = {
+    'mmssm.engine': {
+        'ChangeMetric': 'mmssm.evaluation',
+        'ConfigError': 'mmssm.utils',
+        'add_common_options': 'mmssm.apis.cli',
+        'add_unsafe_load': 'mmssm.apis.cli',
+        'check_data': 'mmssm.apis.preflight',
+        'check_weights': 'mmssm.apis.preflight',
+        'evaluate': 'mmssm.apis',
+        'keep_freed_memory': 'mmssm.utils',
+        'run_tool': 'mmssm.apis.cli',
+        'train': 'mmssm.apis',
+    },
+    'mmssm.inference': {
+        'InferenceSummary': 'mmssm.apis',
+        'find_model': 'mmssm.apis',
+        'infer': 'mmssm.apis',
+        'register_model_index': 'mmssm.apis',
+    },
+}
 
 
-def moved_names(
-    package: str, places: Mapping[str, str]
-) -> Callable[[str], object]:
-    """A module's ``__getattr__`` for names that moved to other modules.
+def moved_names(package: str) -> Callable[[str], object]:
+    """A package's ``__getattr__`` for names that other packages have now.
 
     Args:
-        package (str): The module that had them.
-        places (Mapping[str, str]): The module that has each name now.
+        package (str): The package that had them.
 
     Returns:
-        Callable: Looks a name up in its new module, with a FutureWarning.
+        Callable: Looks a name up in its new place, with a FutureWarning.
     """
+    places = _PLACES[package]
 
     def find(name: str) -> object:
         if name not in places:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mmdet.datasets import CocoDataset
 from mmengine.registry import DATASETS
@@ -55,8 +56,25 @@ def build_mini(name: str, root: str | Path) -> None:
         print(f'built {root} in {time.monotonic() - start:.0f} s', flush=True)
 
 
+class _BuiltOnFirstUse:
+    """Builds the files of a mini set before they are loaded.
+
+    Attributes:
+        mini_set (str): One of :data:`WRITERS`.
+        builds_its_files (bool): For those who look for missing files.
+    """
+
+    mini_set: str
+    builds_its_files = True
+
+    def load_data_list(self) -> list[dict]:
+        """Build the data if need be, then load it."""
+        build_mini(self.mini_set, self.data_root)
+        return super().load_data_list()
+
+
 @DATASETS.register_module()
-class MiniCocoDataset(CocoDataset):
+class MiniCocoDataset(_BuiltOnFirstUse, CocoDataset):
     """Scenes of handwritten digits, with boxes and instance masks.
 
     The folder ``data_root`` is built when it is first used (a few seconds). It
@@ -65,16 +83,12 @@ class MiniCocoDataset(CocoDataset):
     ``test/``). Takes the arguments of mmdet's ``CocoDataset``.
     """
 
+    mini_set = 'coco'
     METAINFO = dict(classes=CLASSES, palette=PALETTE)
-
-    def load_data_list(self) -> list[dict]:
-        """Build the data if need be, then load it."""
-        build_mini('coco', self.data_root)
-        return super().load_data_list()
 
 
 @DATASETS.register_module()
-class MiniADE20KDataset(BaseSegDataset):
+class MiniADE20KDataset(_BuiltOnFirstUse, BaseSegDataset):
     """The same scenes with the class of each pixel: the ground or a digit.
 
     The folder ``data_root`` is built when it is first used (a few seconds). It
@@ -83,21 +97,17 @@ class MiniADE20KDataset(BaseSegDataset):
     of mmseg's ``BaseSegDataset``.
     """
 
+    mini_set = 'ade20k'
     METAINFO = dict(
         classes=('ground', *CLASSES), palette=[(120, 120, 120), *PALETTE]
     )
 
-    def __init__(self, reduce_zero_label: bool = True, **kwargs) -> None:
+    def __init__(self, reduce_zero_label: bool = True, **kwargs: Any) -> None:
         super().__init__(reduce_zero_label=reduce_zero_label, **kwargs)
-
-    def load_data_list(self) -> list[dict]:
-        """Build the data if need be, then load it."""
-        build_mini('ade20k', self.data_root)
-        return super().load_data_list()
 
 
 @DATASETS.register_module()
-class MiniImageNetDataset(CustomDataset):
+class MiniImageNetDataset(_BuiltOnFirstUse, CustomDataset):
     """Images of one handwritten digit each, in one folder per class.
 
     The folder ``data_root`` is built when it is first used (a few seconds). It
@@ -106,16 +116,12 @@ class MiniImageNetDataset(CustomDataset):
     ``CustomDataset``.
     """
 
+    mini_set = 'imagenet'
     METAINFO = dict(classes=CLASSES)
-
-    def load_data_list(self) -> list[dict]:
-        """Build the data if need be, then load it."""
-        build_mini('imagenet', self.data_root)
-        return super().load_data_list()
 
 
 @DATASETS.register_module()
-class MiniChangeDataset(LEVIRCDPlusDataset):
+class MiniChangeDataset(_BuiltOnFirstUse, LEVIRCDPlusDataset):
     """Pairs of pictures of handwritten digits, some of which changed.
 
     The folder ``data_root`` is built when it is first used (a few seconds). It
@@ -124,7 +130,4 @@ class MiniChangeDataset(LEVIRCDPlusDataset):
     :class:`LEVIRCDPlusDataset`.
     """
 
-    def load_data_list(self) -> list[dict]:
-        """Build the data if need be, then load it."""
-        build_mini('levir_cd_plus', self.data_root)
-        return super().load_data_list()
+    mini_set = 'levir_cd_plus'

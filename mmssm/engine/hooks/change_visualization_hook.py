@@ -9,6 +9,7 @@ import torch
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
 from mmssm.utils import atomic_write
@@ -34,7 +35,7 @@ class ChangeVisualizationHook(Hook):
     @master_only
     def after_test_iter(
         self,
-        runner,
+        runner: Runner,
         batch_idx: int,
         data_batch: dict | None = None,
         outputs: Sequence[BaseDataElement] | None = None,

@@ -12,6 +12,7 @@ from mmengine.dist import is_main_process, master_only
 from mmengine.fileio import BaseStorageBackend, LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 
 from mmssm.checkpoint import load_file
 from mmssm.utils import atomic_write
@@ -63,7 +64,7 @@ class AtomicCheckpointHook(CheckpointHook):
     Remote storage (``backend_args``) keeps mmengine's way of writing.
     """
 
-    def before_train(self, runner) -> None:
+    def before_train(self, runner: Runner) -> None:
         """Choose the atomic backend and clear what a killed run left."""
         out_dir = str(self.out_dir or runner.work_dir)
         remote = '://' in out_dir or self.backend_args is not None
