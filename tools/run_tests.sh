@@ -7,10 +7,10 @@ case "${1:-}" in
     cat <<'EOF'
 Usage: bash tools/run_tests.sh [pytest arguments]
 
-Runs tools/setup_env.sh, checks style (ruff, clang-format) and runs the tests.
-About 15 minutes on 2 cores after the set-up; up to 3 more the first time, for
-the tests' own builds of the CUDA kernels. With arguments, only what pytest is
-told to run, e.g.: bash tools/run_tests.sh tests/test_ops -x
+Runs tools/setup_env.sh and tools/lint.sh, then the tests: about 20 minutes on
+2 cores after the set-up, and 5 more the first time, for the tests' own builds
+of the CUDA kernels. With arguments, only what pytest is told to run, e.g.:
+bash tools/run_tests.sh tests/test_ops -x
 EOF
     exit 0
     ;;
@@ -20,9 +20,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash tools/setup_env.sh
 bin=${MMSSM_VENV:-$PWD/.venv}/bin
 
-"$bin/ruff" check .
-"$bin/ruff" format --check .
-find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' |
-  xargs "$bin/clang-format" --dry-run --Werror
-echo 'Style: ok'
+PATH=$bin:$PATH bash tools/lint.sh
 exec "$bin/python" -m pytest -q --durations=10 "$@"

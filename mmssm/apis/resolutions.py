@@ -127,8 +127,8 @@ def _check_classifier(cfg: Config) -> None:
     task = find_task(cfg, 'accuracy over image sizes')
     if not isinstance(task, Classification):
         raise ConfigError(
-            f'config {cfg.filename} is of {task.name}, but accuracy over '
-            "image sizes is a classifier's; give a config of mmpretrain"
+            f"config {cfg.filename} is {cfg.default_scope}'s, but accuracy "
+            "over image sizes is a classifier's; give a config of mmpretrain"
         )
     require(
         cfg,

@@ -77,7 +77,7 @@ def _hint(text: str) -> str:
     given = _BAD_ARGUMENT.search(text)['argument']
     close = difflib.get_close_matches(given, known, 1)
     meant = f"; did you mean '{close[0]}'?" if close else ''
-    return f'{meant}; it takes {", ".join(known)}'
+    return f'; it takes {", ".join(known)}{meant}'
 
 
 def _refusing_class(text: str) -> type | None:

@@ -308,7 +308,7 @@ def test_counting_leaves_no_trace_in_the_random_state():
 
 def test_unknown_scope_is_refused():
     cfg = Config(dict(default_scope='mmpose', model=dict(type='VMamba')))
-    with pytest.raises(ValueError, match="'mmpose'.*mmpretrain, mmdet, mmseg"):
+    with pytest.raises(ValueError, match="'mmpose'.*mmdet, mmseg, mmpretrain"):
         count_config(cfg)
 
 

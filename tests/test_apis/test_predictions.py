@@ -317,7 +317,9 @@ def thumbnail_sheets(monkeypatch):
         sheets.append(sheet)
         return Image.new('RGB', (1, 1))
 
-    monkeypatch.setattr('mmssm.analysis.task_sheets.tile_thumbnails', keep)
+    monkeypatch.setattr(
+        'mmssm.visualization.task_sheets.tile_thumbnails', keep
+    )
     return sheets
 
 

@@ -3,10 +3,11 @@ import torch
 import torch.distributed as dist
 from mmengine.config import Config
 
+from mmssm.apis import cli
 from mmssm.apis.cli import run_tool
 from mmssm.engine.runner import launch as distributed
 from mmssm.engine.runner.launch import prepare_launch
-from mmssm.utils import ConfigError, errors
+from mmssm.utils import ConfigError
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_cpu(cfg, one_of_one):
 
 def test_a_tool_ends_the_group(cfg, one_of_one, monkeypatch):
     waits = []
-    monkeypatch.setattr(errors.time, 'sleep', waits.append)
+    monkeypatch.setattr(cli.time, 'sleep', waits.append)
     run_tool(lambda: prepare_launch(cfg, 'pytorch'))
     assert not dist.is_initialized() and waits
 
