@@ -127,12 +127,13 @@ def native_extension() -> dict:
         ) from error
 
     os.environ.setdefault('MAX_JOBS', '2')
-    sources = sorted(ROOT.glob('csrc/*.cpp')) + sorted(
-        p
-        for p in ROOT.glob('csrc/*/*.c*')
-        if p.suffix in ('.cpp', '.cu')
-        and (with_cuda or p.parent.name != 'cuda')
-    )
+    # Each op has a folder; its CUDA sources are named cuda*.
+    sources = [
+        path
+        for path in sorted(ROOT.glob('csrc/**/*.c*'))
+        if path.suffix in ('.cpp', '.cu')
+        and (with_cuda or not path.name.startswith('cuda'))
+    ]
     host_flags = (
         ['/O2']
         if os.name == 'nt'

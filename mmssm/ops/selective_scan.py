@@ -1,10 +1,14 @@
 """The 1-D selective scan, with mamba-ssm's arguments and meaning."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from . import native
-from .routed_scan import routed_selective_scan_reference
+from .routed_selective_scan import (
+    routed_selective_scan,
+    routed_selective_scan_reference,
+)
 
 
 def selective_scan(
@@ -44,12 +48,16 @@ def selective_scan(
     Raises:
         RuntimeError: On shapes, dtypes or devices that do not fit.
     """
-    if native.use_native(u):
-        return torch.ops.mmssm.selective_scan(
-            u, delta, A, B, C, D, delta_bias, delta_softplus
-        )
-    return selective_scan_reference(
-        u, delta, A, B, C, D, delta_bias, delta_softplus
+    return _along_one_route(
+        routed_selective_scan,
+        u,
+        delta,
+        A,
+        B,
+        C,
+        D,
+        delta_bias,
+        delta_softplus,
     )
 
 
@@ -64,21 +72,63 @@ def selective_scan_reference(
     delta_softplus: bool = False,
 ) -> Tensor:
     """:func:`selective_scan` step by step in plain PyTorch."""
+    return _along_one_route(
+        routed_selective_scan_reference,
+        u,
+        delta,
+        A,
+        B,
+        C,
+        D,
+        delta_bias,
+        delta_softplus,
+    )
 
-    def token_major(weights: Tensor) -> Tensor:
-        """(B, [G,] N, L) -> (B, L, 1, G, N)."""
-        grouped = weights if weights.dim() == 4 else weights.unsqueeze(1)
-        return grouped.permute(0, 3, 1, 2).unsqueeze(2)
 
-    y = routed_selective_scan_reference(
+def _along_one_route(
+    scan: Callable[..., Tensor],
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+) -> Tensor:
+    """The 1-D scan as a routed scan along 0, 1, 2, ..."""
+    _require(u.dim() == 3, 'u must be (B, D, L)', u)
+    _require(
+        delta.shape == u.shape, f"delta must have u's shape {u.shape}", delta
+    )
+    _require(A.dim() == 2, 'A must be (D, N)', A)
+    steps = torch.arange(u.shape[2], dtype=torch.int32, device=u.device)
+    y = scan(
         u.transpose(1, 2),
         delta.transpose(1, 2).unsqueeze(2),
         A.unsqueeze(0),
-        token_major(B),
-        token_major(C),
+        _token_major('B', B),
+        _token_major('C', C),
         None if D is None else D.unsqueeze(0),
-        routes=torch.arange(u.shape[2], device=u.device).unsqueeze(0),
+        routes=steps.unsqueeze(0),
         dt_bias=None if delta_bias is None else delta_bias.unsqueeze(0),
         delta_softplus=delta_softplus,
+        out_dtype=u.dtype,
     )
     return y.transpose(1, 2)
+
+
+def _token_major(name: str, weights: Tensor) -> Tensor:
+    """(B, [G,] N, L) -> (B, L, 1, G, N)."""
+    _require(
+        weights.dim() in (3, 4),
+        f'{name} must be (B, N, L) or (B, G, N, L)',
+        weights,
+    )
+    grouped = weights if weights.dim() == 4 else weights.unsqueeze(1)
+    return grouped.permute(0, 3, 1, 2).unsqueeze(2)
+
+
+def _require(condition: bool, message: str, got: Tensor) -> None:
+    if not condition:
+        raise RuntimeError(f'selective_scan: {message}, got {list(got.shape)}')

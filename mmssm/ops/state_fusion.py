@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import native
+from .gradients import register_gradient
 
 DILATIONS = (1, 3, 5)
 
@@ -193,3 +194,4 @@ if native.is_available():
     torch.library.register_fake(
         'mmssm::_state_fusion_backward', _fake_backward
     )
+    register_gradient('state_fusion')

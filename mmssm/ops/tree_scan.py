@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from . import native
+from .gradients import register_gradient
 
 _TOKEN_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -337,3 +338,4 @@ def _fake_backward(grad, *inputs):
 if native.is_available():
     torch.library.register_fake('mmssm::tree_scan', _fake_forward)
     torch.library.register_fake('mmssm::_tree_scan_backward', _fake_backward)
+    register_gradient('tree_scan')

@@ -1,8 +1,8 @@
 // The CUDA kernels' own sources, compiled as C++.
-#include "../../csrc/cuda/fusion_kernels.cu"
-#include "../../csrc/cuda/scan_backward.cu"
-#include "../../csrc/cuda/scan_forward.cu"
-#include "../../csrc/cuda/tree_kernels.cu"
+#include "../../csrc/routed_selective_scan/cuda_bwd.cu"
+#include "../../csrc/routed_selective_scan/cuda_fwd.cu"
+#include "../../csrc/state_fusion/cuda_kernels.cu"
+#include "../../csrc/tree_scan/cuda_kernels.cu"
 
 namespace mmssm {
 namespace cuda {

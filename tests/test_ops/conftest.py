@@ -18,14 +18,19 @@ def emulator():
     folder.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault('MAX_JOBS', '2')
     sources = [
-        *sorted(here.glob('*.cpp')),
-        *sorted(ROOT.glob('csrc/cuda/*.cpp')),
-        *sorted(ROOT.glob('csrc/common/*.cpp')),
+        *here.glob('*.cpp'),
+        ROOT / 'csrc/ops.cpp',
+        ROOT / 'csrc/common/cuda_device.cpp',
+        *ROOT.glob('csrc/*/inputs.cpp'),
+        *ROOT.glob('csrc/*/grads.cpp'),
+        *ROOT.glob('csrc/*/cuda*.cpp'),
     ]
+    flags = ['-O2', '-g0', '-Wno-unknown-pragmas']
+    flags += ['-DMMSSM_LIBRARY=mmssm_emulated', '-DMMSSM_CUDA_KEY=CPU']
     cpp_extension.load(
         'mmssm_emulated',
-        [str(p) for p in sources if p.name != 'registration.cpp'],
-        extra_cflags=['-O2', '-g0', '-Wno-unknown-pragmas'],
+        sorted({str(p) for p in sources}),
+        extra_cflags=flags,
         extra_include_paths=[str(here / 'include')],
         build_directory=str(folder),
         is_python_module=False,

@@ -47,7 +47,10 @@ def emulate(ops, inputs, grad):
     x, weight, alpha, *readout = inputs
     taps = merge_taps(weight, alpha, weight.dtype)
     given = [x, taps, *(readout or [None] * 3)]
-    return [ops.fuse(*given), *ops.fuse_backward(grad, *given)]
+    return [
+        ops.state_fusion(*given),
+        *ops._state_fusion_backward(grad, *given),
+    ]
 
 
 def reference(inputs, grad):
@@ -187,4 +190,4 @@ def test_too_large_maps_are_refused(ops, shape):
     """Empty ones here, to need no memory."""
     x = torch.zeros(shape)
     with pytest.raises(RuntimeError, match='too large for the GPU'):
-        ops.fuse(x, torch.zeros(25, shape[-1]), None, None, None)
+        ops.state_fusion(x, torch.zeros(25, shape[-1]), None, None, None)

@@ -28,9 +28,9 @@ def emulate(ops, inputs, softplus=True, out_dtype=None):
     given = [inputs.get(name) for name in NAMES]
     given = [None if t is None else t.detach() for t in given]
     given += [tree_order(inputs['parents']), softplus]
-    y = ops.scan_tree(*given, out_dtype)
+    y = ops.tree_scan(*given, out_dtype)
     grad = draw_grad(inputs, y.dtype)
-    return [y, *ops.scan_tree_backward(grad, *given)]
+    return [y, *ops._tree_scan_backward(grad, *given)]
 
 
 def reference(inputs, softplus=True):

@@ -1,0 +1,85 @@
+// What every kernel of the routed scan is given: sizes, pointers, strides.
+// Plain pointers only, so that a kernel depends on no tensor class.
+#pragma once
+
+#include "../common/scalar_math.h"
+
+namespace mmssm {
+
+enum class ScanOutput { kSum, kRoutes, kStates };
+
+// Forward remembers the state before every so many steps for backward, which
+// computes the states in between again.
+constexpr int64_t kCheckpointSteps = 64;
+
+// A (batch, token, route, ...) tensor read in route order. The innermost
+// dimension is contiguous; the others may be any view, which lets the three
+// parts of one projection be used without copying them apart.
+template <typename T>
+struct TokenView {
+  const T* data = nullptr;
+  int64_t batch = 0, token = 0, route = 0, group = 0;  // strides
+
+  MMSSM_MEMBER const T* at(int64_t b, int64_t l, int64_t k,
+                           int64_t g = 0) const {
+    return data + b * batch + l * token + k * route + g * group;
+  }
+};
+
+// B, L, C, K, T, G, N and R of the schemas.
+struct ScanSizes {
+  int64_t batch, length, channels, routes, seq_len, groups, d_state;
+  int64_t dt_rank;  // of the step-size projection; 0: dt holds all channels
+};
+
+// Tokens may be of fewer bits than the maths, which is in T.
+template <typename T, typename Token = T>
+struct ScanArgs {
+  ScanSizes size;
+  ScanOutput output;
+  bool softplus;
+  const Token* x;         // (B, L, C) contiguous
+  TokenView<Token> dt;    // (B, L, K, R or C)
+  TokenView<Token> b, c;  // (B, L, K, G, N); c.data null for kStates
+  const T* a;             // (K, C, N)
+  const T* d;             // (K, C) or null
+  const T* dt_weight;     // (K, C, R) or null
+  const T* dt_bias;       // (K, C) or null
+  const int32_t* route;   // (K, T); -1 is a zero token
+  T* checkpoints;         // (B, K, checkpoints, N, C) or null
+};
+
+MMSSM_INLINE int64_t checkpoint_count(const ScanSizes& s) {
+  return (s.seq_len + kCheckpointSteps - 1) / kCheckpointSteps;
+}
+MMSSM_INLINE int64_t checkpoint_offset(const ScanSizes& s, int64_t b, int64_t k,
+                                       int64_t number, int64_t n, int64_t c) {
+  const int64_t at = (b * s.routes + k) * checkpoint_count(s) + number;
+  return (at * s.d_state + n) * s.channels + c;
+}
+
+// Sum: (B, L, C). Routes: (B, K, L, C). States: (B, K, L, C, N).
+template <typename T, typename Token>
+MMSSM_INLINE int64_t output_offset(const ScanArgs<T, Token>& p, int64_t b,
+                                   int64_t k, int64_t l, int64_t c) {
+  const ScanSizes& s = p.size;
+  if (p.output == ScanOutput::kSum) return (b * s.length + l) * s.channels + c;
+  const int64_t at = ((b * s.routes + k) * s.length + l) * s.channels + c;
+  return p.output == ScanOutput::kRoutes ? at : at * s.d_state;
+}
+
+// Gradients. Those that channels share have a partial sum for each part P of
+// the channels, so that no two threads meet and every run adds in the same
+// order.
+template <typename T>
+struct ScanGrads {
+  const T* out;  // like the output
+  T* x;          // (B, L, C), zeroed
+  T* dt;         // (P, B, L, K, R), or (B, L, K, C), zeroed
+  T *b, *c;      // (P, B, L, K, G, N), zeroed
+  // Like the parameters, with parts of the batch (CPU) or segments (CUDA) in
+  // front.
+  T *a, *d, *dt_weight, *dt_bias;
+};
+
+}  // namespace mmssm

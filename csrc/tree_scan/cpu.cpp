@@ -1,0 +1,67 @@
+// The tree scan on a CPU: memory, threads, and the kernels' calls.
+#include "../routed_selective_scan/cpu_threads.h"
+#include "cpu_kernels.h"
+#include "inputs.h"
+
+namespace mmssm {
+namespace {
+
+using at::Tensor;
+
+template <typename T>
+const TreeKernels<T>& kernels() {
+  static const TreeKernels<T> best = MMSSM_BEST_SET(tree_kernels<T>);
+  return best;
+}
+
+template <typename T>
+void run_fwd(const TreeArgs<T>& p, const Tensor& out) {
+  const Split split(p.scan.size);
+  T* result = out.mutable_data_ptr<T>();
+  run_tasks<T>(split, kernels<T>().fwd_scratch(p, split.largest_work()),
+               [&](int64_t task, T* scratch) {
+                 kernels<T>().fwd(p, result, split.work(task), scratch);
+               });
+}
+
+Tensor forward(const TreeCall& call) {
+  const TreeInputs in = prepare(call);
+  const Tensor out = at::empty(call.x.sizes(), in.scan.x.options());
+  if (out.scalar_type() == at::kDouble)
+    run_fwd(make_args<double>(in), out);
+  else
+    run_fwd(make_args<float>(in), out);
+  return out.to(call.out_dtype.value_or(call.x.scalar_type()));
+}
+
+template <typename T>
+void run_bwd(const TreeArgs<T>& p, const ScanGrads<T>& grads,
+             const Split& split) {
+  run_tasks<T>(split, kernels<T>().bwd_scratch(p, split.largest_work()),
+               [&](int64_t task, T* scratch) {
+                 kernels<T>().bwd(p, grads, split.work(task),
+                                  split.batch_part_of(task),
+                                  split.part_of(task), scratch);
+               });
+}
+
+TreeGradients backward(const Tensor& grad, const TreeCall& call) {
+  const TreeInputs in = prepare(call);
+  check_grad(call, grad);
+  const Split split(in.scan.size);
+  const GradTensors g(in.scan, {split.maps, split.parts, split.batch_parts});
+  const Tensor grad_out = grad.to(in.scan.x.scalar_type()).contiguous();
+  if (in.scan.x.scalar_type() == at::kDouble)
+    run_bwd(make_args<double>(in), g.pointers<double>(grad_out), split);
+  else
+    run_bwd(make_args<float>(in), g.pointers<float>(grad_out), split);
+  return add_up(g, call);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(mmssm, CPU, m) {
+  register_tree_scan<&forward, &backward>(m);
+}
+
+}  // namespace mmssm

@@ -1,0 +1,25 @@
+// The tree scan's CPU kernels.
+#pragma once
+
+#include "../common/instruction_sets.h"
+#include "../routed_selective_scan/cpu_kernels.h"
+#include "args.h"
+
+namespace mmssm {
+
+// `fwd` stores the result. `bwd` does with the gradients what the routed scan's
+// does.
+template <typename T>
+struct TreeKernels {
+  // Elements of scratch memory that the work needs.
+  int64_t (*fwd_scratch)(const TreeArgs<T>&, const ScanWork&);
+  int64_t (*bwd_scratch)(const TreeArgs<T>&, const ScanWork&);
+  void (*fwd)(const TreeArgs<T>&, T* out, const ScanWork&, T* scratch);
+  void (*bwd)(const TreeArgs<T>&, const ScanGrads<T>&, const ScanWork&,
+              int64_t batch_part, int64_t part, T* scratch);
+};
+
+// Of each instruction set, in cpu_bwd.h.
+MMSSM_FOR_EACH_SET(template <typename T> TreeKernels<T> tree_kernels();)
+
+}  // namespace mmssm
