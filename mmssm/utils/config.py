@@ -1,5 +1,6 @@
 """From a config file and command-line options to a config ready to run."""
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.utils import import_modules_from_strings
 
-from .errors import ConfigError, one_line
+from .errors import ConfigError, one_line, warn
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -36,7 +37,9 @@ def load_config(
     try:
         # Custom modules are imported below, after the options and outside
         # this net: a defect in one of them keeps its traceback.
-        cfg = Config.fromfile(path, import_custom_modules=False)
+        with warnings.catch_warnings(record=True) as noted:
+            warnings.simplefilter('always', DeprecationWarning)
+            cfg = Config.fromfile(path, import_custom_modules=False)
     except (
         SyntaxError,
         OSError,
@@ -50,6 +53,9 @@ def load_config(
             f'config {path} cannot be read: {type(error).__name__}: '
             f'{one_line(error)}'
         ) from error
+    for warning in noted:  # of a config that was renamed
+        if 'config file' in str(warning.message):
+            warn(str(warning.message))
     try:
         cfg.merge_from_dict(options or {})
     except (KeyError, TypeError, IndexError, AssertionError) as error:

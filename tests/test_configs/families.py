@@ -299,6 +299,5 @@ def _downstream(task: str) -> list:
     return [
         pytest.param(family, recipe, arch, id=f'{family}-{arch}-{recipe}')
         for family in FAMILIES
-        for recipe, archs in getattr(family, task).items()
-        for arch in archs
+        for recipe, arch in family.find(task)
     ]

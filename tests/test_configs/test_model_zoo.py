@@ -19,7 +19,10 @@ CONFIGS = sorted(path for family in FAMILIES for path in family.glob('*.py'))
 # make one: without published figures.
 EVALUATION = [path for path in CONFIGS if re.search(r'-\d+px$', path.stem)]
 SEARCH = [path for path in CONFIGS if re.search(r'-search_', path.stem)]
-MODELS = [path for path in CONFIGS if path not in EVALUATION + SEARCH]
+# An old name, which mmengine reads as the new one.
+RENAMED = [path for path in CONFIGS if '_deprecation_' in path.read_text()]
+OTHERS = EVALUATION + SEARCH + RENAMED
+MODELS = [path for path in CONFIGS if path not in OTHERS]
 LINK = re.compile(r'\[(?:config|original)\]\(([^)]+)\)')
 # A file, a page that leads to one, or none.
 WEIGHTS = re.compile(

@@ -65,3 +65,14 @@ def test_loaders_of_mmpretrain(tmp_path, workers, persistent):
     assert cfg.train_dataloader.persistent_workers is persistent
     assert cfg.val_dataloader is None
     assert cfg.test_dataloader.collate_fn.type == 'mine'
+
+
+def test_renamed_config_is_told(tmp_path, capsys):
+    (tmp_path / 'new.py').write_text('a = 1\n')
+    (tmp_path / 'old.py').write_text(
+        "_base_ = './new.py'\n_deprecation_ = dict(expected='new.py')\n"
+    )
+    assert load_config(str(tmp_path / 'old.py')).a == 1
+    assert 'Please use new.py instead' in capsys.readouterr().err
+    load_config(str(tmp_path / 'new.py'))
+    assert not capsys.readouterr().err
