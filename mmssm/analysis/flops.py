@@ -117,15 +117,6 @@ def scan_counts(
     )
 
 
-def _selective_scan(inputs: list, outputs: list) -> Counter:
-    """Handle of ``mmssm::selective_scan``: u, delta, A, B, C, D, ..."""
-    batch, channels, length = _shape(inputs[0])
-    states = _shape(inputs[2])[1]
-    return scan_counts(
-        batch, length, channels, states, with_skip=_given(inputs[5])
-    )
-
-
 def _routed_selective_scan(inputs: list, outputs: list) -> Counter:
     """Handle of ``mmssm::routed_selective_scan``.
 
@@ -185,7 +176,6 @@ def _tree_scan(inputs: list, outputs: list) -> Counter:
 
 
 OP_HANDLES: dict[str, Callable[[list, list], Counter]] = {
-    'mmssm::selective_scan': _selective_scan,
     'mmssm::routed_selective_scan': _routed_selective_scan,
     'mmssm::state_fusion': _state_fusion,
     'mmssm::tree_scan': _tree_scan,
