@@ -1,6 +1,6 @@
-"""Routes: in which order a scan visits the tokens of an H x W map."""
+"""Routes: the order in which a scan visits the tokens of an H x W map."""
 
-from . import cross, local  # noqa: F401  (they register their routes)
+from . import cross, hilbert, local  # noqa: F401  (they register their routes)
 from .distortion import structural_distortion, token_distortion
 from .hilbert import HILBERT, HILBERT_SHIFT
 from .route import (

@@ -1,4 +1,7 @@
-"""Row-major and column-major routes (VMamba's cross-scan is all four)."""
+"""Row-major and column-major routes.
+
+VMamba's cross-scan takes both of them, forward and backward.
+"""
 
 import numpy as np
 

@@ -1,18 +1,19 @@
 """Hilbert curves on maps of any size, for FractalMamba.
 
 `Scalable Visual State Space Model with Fractal Scanning
-<https://arxiv.org/abs/2405.14480>`_ scans along a Hilbert curve, which exists
-on squares of 2^k x 2^k tokens only. Its authors released no code and do not
-say what they do elsewhere: these curves, and how far they are shifted, are
-ours.
+<https://arxiv.org/abs/2405.14480>`_ scans along a Hilbert curve, which is
+defined on squares of 2^k x 2^k tokens only. The authors released no code and
+do not say what they do on other maps. The curves for those, and how far they
+are shifted, are our choice.
 """
 
 import numpy as np
 
 from .route import register_route
 
-# The first paper scans in four directions, which it does not name: a map's
-# curve and its transpose's, forwards and backwards, as VMamba's four are.
+# The paper scans along four routes but does not name them. We take the curves
+# of the map and of the transposed map, forward and backward, as VMamba does
+# with rows and columns.
 HILBERT = ('hilbert', 'hilbert_t', 'hilbert_flip', 'hilbert_t_flip')
 HILBERT_SHIFT = (
     'hilbert_shift',
@@ -26,11 +27,11 @@ HILBERT_SHIFT = (
 def hilbert(height: int, width: int) -> np.ndarray:
     """Hilbert curve from the bottom left to the bottom right corner.
 
-    Those are the corners in the authors' figure. Every step leads to a token
-    beside the last one. Where the width is odd and the height even no such
-    path has these ends, as on a chessboard: there one step is diagonal, or in
-    two rows the last token is the one before the corner. In a single column
-    the route goes up.
+    Those are the corners in the authors' figure. Every step leads to a
+    neighbor, with one exception: where the width is odd and the height even,
+    no such path joins these corners (color the map as a chessboard to see
+    it). There one step is diagonal; in two rows the curve ends one token
+    before the corner instead. In a single column the curve goes up.
     """
     rows, columns = _curve_points(height, width)
     return rows * width + columns
@@ -38,22 +39,21 @@ def hilbert(height: int, width: int) -> np.ndarray:
 
 @register_route('hilbert_t')
 def hilbert_transposed(height: int, width: int) -> np.ndarray:
-    """The transposed map's ``hilbert``, from the top to the bottom right."""
+    """``hilbert`` of the transposed map: top right to bottom right corner."""
     columns, rows = _curve_points(width, height)
     return rows * width + columns
 
 
 @register_route('hilbert_shift')
 def hilbert_shifted(height: int, width: int) -> np.ndarray:
-    """``hilbert`` with blocks that begin elsewhere.
+    """``hilbert`` with its joints at other places.
 
-    The curve turns from block to block, and where two blocks meet neighbours
-    can be far apart on it. This curve is that of a map twice as high and wide,
-    of which the given one is a part, a third of its height and width away
-    from the corner. A third is never near a half, a quarter or an eighth:
-    most neighbours that the joints of ``hilbert`` part lie within a block of
-    this one. Where the curve leaves the map, at a token of its border, the
-    route goes on at that where it returns.
+    Where two blocks of a Hilbert curve meet, neighbors can be far apart on
+    it. This curve is a part of the curve on a map twice as high and wide: the
+    part that begins at a third of the height and width. A third is never near
+    a half, a quarter or an eighth, so most neighbors that ``hilbert``
+    separates lie within one block of this curve. Where the large curve leaves
+    the part, the route goes on at the token where it comes back.
     """
     rows, columns = _shifted_points(height, width)
     return rows * width + columns
@@ -61,7 +61,7 @@ def hilbert_shifted(height: int, width: int) -> np.ndarray:
 
 @register_route('hilbert_t_shift')
 def hilbert_transposed_shifted(height: int, width: int) -> np.ndarray:
-    """The transposed map's ``hilbert_shift``."""
+    """``hilbert_shift`` of the transposed map."""
     columns, rows = _shifted_points(width, height)
     return rows * width + columns
 
@@ -73,6 +73,7 @@ def _curve_points(height: int, width: int) -> np.ndarray:
 
 
 def _shifted_points(height: int, width: int) -> np.ndarray:
+    """Rows and columns (2, H * W) of the shifted curve's tokens."""
     points = _curve_points(2 * height, 2 * width)
     points -= [[height // 3], [width // 3]]
     inside = (points >= 0) & (points < [[height], [width]])
@@ -84,19 +85,21 @@ def _curve(
 ) -> np.ndarray:
     """Curve through a rectangle, from one end of its base to the other.
 
-    A long rectangle is cut into two that follow each other. Any other is cut
-    into three: up the left of its base, along the rest and down the right. All
-    are curves of the same kind, turned. The cut leaves an even number of
-    tokens along a new base, so that a chessboard allows its ends.
+    A rectangle with a long base is cut into two, one after the other. Any
+    other is cut into three: the curve goes up at the left of the base, along
+    the part above, and down at the right. The parts have curves of the same
+    kind, turned. A cut leaves an even number of tokens along a new base, so
+    that a path of unit steps can join the ends of that base.
 
     Args:
         along (int): Tokens along the base.
         across (int): Tokens across it.
-        known (dict): Curves by these two. They are few, whatever the size.
+        known (dict): Curves found so far, by ``(along, across)``. They are
+            few, whatever the map's size.
 
     Returns:
         np.ndarray: Positions (2, along * across) along and across the base,
-        from (0, 0) to (along - 1, 0) if a chessboard has such a path.
+        from (0, 0) to (along - 1, 0) if there is such a path.
     """
     if (along, across) in known:
         return known[along, across]
@@ -118,6 +121,7 @@ def _curve(
     return curve
 
 
-def _even_half(length: int) -> int:
-    half = length // 2
-    return half + 1 if half % 2 and length > 2 else half
+def _even_half(count: int) -> int:
+    """About half of ``count``, even where ``count`` is more than 2."""
+    half = count // 2
+    return half + 1 if half % 2 and count > 2 else half

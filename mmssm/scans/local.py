@@ -7,10 +7,11 @@ from .route import ZERO_TOKEN, register_sized_route
 
 @register_sized_route('w')
 def windowed(height: int, width: int, size: int) -> np.ndarray:
-    """Window after window of ``size`` x ``size`` tokens, row after row.
+    """Windows of ``size`` x ``size`` tokens, one after the other.
 
-    Windows follow each other as their tokens do. Where one leaves the map, at
-    the bottom and the right, it holds zero tokens.
+    Windows are visited row after row, and so are the tokens of a window. At
+    the bottom and the right, a window that leaves the map is filled up with
+    zero tokens.
     """
     rows, columns = -(-height // size), -(-width // size)
     grid = np.full((rows * size, columns * size), ZERO_TOKEN)

@@ -1,8 +1,8 @@
-"""The table of routes, and the one op that turns names into indices."""
+"""The registry of routes, and the op that turns their names into indices."""
 
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -19,17 +19,17 @@ FLIP = '_flip'
 ZERO_TOKEN = -1
 # The four routes of VMamba's SS2D, in the order of its K axis.
 CROSS = ('h', 'v', 'h_flip', 'v_flip')
-# The two of Vim's mixer: a sequence, taken as a map of one row, and back.
+# Vim's two: its sequence is a map of one row, read forward and backward.
 BIDIRECTIONAL = ('h', 'h_flip')
 
 
 def register_route(name: str) -> Callable[[Route], Route]:
     """Register a function (H, W) -> token indices as the route ``name``.
 
-    The function is pure and returns a 1-D integer array that visits every
+    The function is pure. It returns a 1-D integer array that visits every
     token ``row * W + column`` exactly once; -1 stands for a zero token, where
-    a route leaves the map. ``<name>_flip``, the same route backwards, comes
-    with it.
+    the route leaves the map. ``<name>_flip``, the same route backward, is
+    registered with it.
 
     Raises:
         ValueError: If the name is taken, ends in ``_flip`` or is not one word.
@@ -46,7 +46,7 @@ def register_route(name: str) -> Callable[[Route], Route]:
 def register_sized_route(name: str) -> Callable[[SizedRoute], SizedRoute]:
     """Register a function (H, W, size) as the routes ``<name><size>``.
 
-    As :func:`register_route`, for every size from 1.
+    Sizes start at 1. All else is as in :func:`register_route`.
 
     Raises:
         ValueError: If the name is taken, ends in ``_flip`` or a digit, or is
@@ -80,14 +80,13 @@ def route_indices(name: str, height: int, width: int) -> np.ndarray:
     """Token indices (T,) of one route, int32, read-only.
 
     Raises:
-        ValueError: If there is no such route, the map has no token, or the
+        ValueError: If there is no such route, if the map is empty, or if the
             route's function does not visit every token once.
     """
-    function = _find(name)
-    if height < 1 or width < 1:
-        raise ValueError(f'a route needs a map, got {height} x {width} tokens')
+    function = _find_function(name)
+    _check_map(height, width)
     indices = np.asarray(function(height, width))
-    _check_indices(name, indices, height, width)
+    check_indices(name, indices, height, width)
     indices = indices.astype(np.int32)
     indices = np.ascontiguousarray(
         indices[::-1] if name.endswith(FLIP) else indices
@@ -96,13 +95,15 @@ def route_indices(name: str, height: int, width: int) -> np.ndarray:
     return indices
 
 
-def _find(name: str) -> Route:
+def _find_function(name: str) -> Route:
+    """The registered function of a route, with its size filled in."""
     base = name.removesuffix(FLIP)
     if base in _ROUTES:
         return _ROUTES[base]
     sized = re.fullmatch(r'(.*\D)([1-9]\d*)', base)
     if sized and sized[1] in _SIZED_ROUTES:
-        return partial(_SIZED_ROUTES[sized[1]], size=int(sized[2]))
+        function, size = _SIZED_ROUTES[sized[1]], int(sized[2])
+        return lambda height, width: function(height, width, size)
     known = [*sorted(_ROUTES), *(f'{n}<size>' for n in sorted(_SIZED_ROUTES))]
     raise ValueError(
         f'unknown route {name!r}; known: {", ".join(known)}, each also with '
@@ -110,9 +111,20 @@ def _find(name: str) -> Route:
     )
 
 
-def _check_indices(
+def _check_map(height: int, width: int) -> None:
+    if height < 1 or width < 1:
+        raise ValueError(f'a route needs a map, got {height} x {width} tokens')
+
+
+def check_indices(
     name: str, indices: np.ndarray, height: int, width: int
 ) -> None:
+    """Raise unless the indices visit every token of an H x W map once.
+
+    Raises:
+        ValueError: If they do not, or if the map is empty.
+    """
+    _check_map(height, width)
     whole = indices.ndim == 1 and np.issubdtype(indices.dtype, np.integer)
     if whole:
         visited = np.sort(indices[indices >= 0])
@@ -126,10 +138,10 @@ def _check_indices(
 
 
 def parse_routes(names: str | Sequence[str]) -> tuple[str, ...]:
-    """Route names as a tuple, from a sequence or one spaced string.
+    """Route names as a tuple, from a sequence or from one spaced string.
 
     Raises:
-        ValueError: If there is no name, or a route is unknown.
+        ValueError: If there is no name, or if a route is unknown.
     """
     if isinstance(names, str):
         names = names.split()
@@ -140,37 +152,38 @@ def parse_routes(names: str | Sequence[str]) -> tuple[str, ...]:
             'routes are given as names, in a list or in one string with '
             f'spaces, got {names!r}'
         )
-    names = tuple(names)
     if not names:
         raise ValueError('no routes given; name at least one')
     for name in names:
-        _find(name)
-    return names
+        _find_function(name)
+    return tuple(names)
 
 
-def _with_class_token(indices: np.ndarray, tokens: int) -> np.ndarray:
-    """Put the token in the middle of the map's into that of the route."""
-    middle = tokens // 2
-    return np.insert(indices + (indices >= middle), middle, middle)
+def _with_class_token(route: np.ndarray, length: int) -> np.ndarray:
+    """The route over a map's tokens and a class token in their middle."""
+    middle = length // 2
+    shifted = route + (route >= middle)
+    return np.insert(shifted, middle, middle)
 
 
 @lru_cache(maxsize=512)
 def _stacked(
     names: str, height: int, width: int, class_token: bool
 ) -> np.ndarray:
-    """(K, T) of space-separated names, the shorter ones ended with -1."""
-    parts = [route_indices(n, height, width) for n in names.split()]
+    """(K, T) of space-separated names; shorter routes end in -1."""
+    rows = [route_indices(name, height, width) for name in names.split()]
     if class_token:
-        parts = [_with_class_token(p, height * width) for p in parts]
-    longest = max(len(p) for p in parts)
+        rows = [_with_class_token(row, height * width) for row in rows]
+    seq_len = max(len(row) for row in rows)
     rows = [
-        np.pad(p, (0, longest - len(p)), constant_values=ZERO_TOKEN)
-        for p in parts
+        np.pad(row, (0, seq_len - len(row)), constant_values=ZERO_TOKEN)
+        for row in rows
     ]
     return np.stack(rows).astype(np.int32)
 
 
-# Few: multi-scale training meets many sizes, and these lie on the device.
+# Only 64: these take memory on the device, and multi-scale training asks for
+# many sizes.
 @lru_cache(maxsize=64)
 def _on_device(
     names: str,
@@ -180,13 +193,14 @@ def _on_device(
     class_token: bool,
 ) -> Tensor:
     indices = _stacked(names, height, width, class_token)
-    # Inference mode's tensors could not be used outside of it.
+    # A tensor made in inference mode could not be used outside of it.
     with torch.inference_mode(False):
         return torch.from_numpy(indices).to(device)
 
 
-# An op, so that tracing and export see one node instead of running the route
-# functions on fake tensors; an op must not return what it keeps, so it copies.
+# A custom op, so that tracing and export see one node and do not run the
+# route functions on fake tensors. An op must not return the tensor that it
+# caches, so it returns a copy.
 @torch.library.custom_op('mmssm::routes', mutates_args=())
 def _routes_op(
     names: str,
@@ -199,9 +213,30 @@ def _routes_op(
 
 
 @_routes_op.register_fake
-def _(names, height, width, device, class_token):
+def _(
+    names: str,
+    height: int,
+    width: int,
+    device: torch.device,
+    class_token: bool,
+) -> Tensor:
     shape = _stacked(names, int(height), int(width), class_token).shape
     return torch.empty(shape, dtype=torch.int32, device=device)
+
+
+def is_jit_tracing() -> bool:
+    """Whether ``torch.jit.trace`` runs, by which FLOPs are counted.
+
+    It cannot record a device argument. Index tensors are then constants of
+    the traced size.
+    """
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined]
+
+
+def is_recorded() -> bool:
+    """Whether ops are recorded or run on fake tensors, not just computed."""
+    compiling = torch.compiler.is_compiling()
+    return bool(compiling or _get_current_dispatch_mode())
 
 
 def routes(
@@ -211,7 +246,7 @@ def routes(
     device: str | torch.device = 'cpu',
     class_token: bool = False,
 ) -> Tensor:
-    """Indices of several routes over an H x W map.
+    """Token indices of several routes over an H x W map.
 
     Args:
         names (str | Sequence[str]): Route names, a sequence or separated by
@@ -221,8 +256,8 @@ def routes(
         device (str | torch.device): Where the result lies. Defaults to
             'cpu'.
         class_token (bool): Whether a class token stands in the middle of the
-            map's tokens, at index ``H * W // 2``. Every route then meets it
-            after as many steps. Defaults to False.
+            map's tokens, at index ``H * W // 2``. Every route then visits it
+            after ``H * W // 2`` steps. Defaults to False.
 
     Returns:
         Tensor: (K, T) int32, for :func:`mmssm.ops.routed_selective_scan`.
@@ -231,13 +266,11 @@ def routes(
     Raises:
         ValueError: If a route is unknown or the map is empty.
     """
-    names = ' '.join(parse_routes(names))
-    if torch.jit.is_tracing():
-        # The JIT tracer, which counts FLOPs, cannot record a device argument:
-        # there the indices are constants of the traced size.
-        indices = _stacked(names, int(height), int(width), class_token)
+    joined = ' '.join(parse_routes(names))
+    if is_jit_tracing():
+        indices = _stacked(joined, int(height), int(width), class_token)
         return torch.tensor(indices, device=device)
-    return _routes_op(names, height, width, torch.device(device), class_token)
+    return _routes_op(joined, height, width, torch.device(device), class_token)
 
 
 def cached_routes(
@@ -247,11 +280,11 @@ def cached_routes(
     device: torch.device,
     class_token: bool = False,
 ) -> Tensor:
-    """:func:`routes` without a copy where that is possible: not to be changed.
+    """:func:`routes` from a cache: the result must not be changed.
 
-    An op's call takes longer than a small map's scan.
+    It saves the call of an op, which takes longer than the scan of a small
+    map. Where ops are recorded, the op is called nevertheless.
     """
-    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    if recorded or _get_current_dispatch_mode():
+    if is_jit_tracing() or is_recorded():
         return routes(names, height, width, device, class_token)
     return _on_device(' '.join(names), height, width, device, class_token)
