@@ -4,44 +4,51 @@ import difflib
 import inspect
 import re
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
+import numpy as np
 from mmengine.logging import print_log
 from mmengine.model import BaseModule, PretrainedInit
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-Arch = str | dict
+Arch = str | dict[str, Any]
+InitCfg = dict[str, Any] | list[dict[str, Any]]
 
 
 class SSMBackbone(BaseModule):
     """Base of all backbones.
 
-    A subclass has norms at its outputs, called ``norm`` or ``norm{i}`` for
-    stage i, and fills :attr:`arch_settings`. A plain model's layers are its
-    stages.
+    A subclass fills :attr:`arch_settings` and says how many stages it has
+    (:meth:`_count_stages`); the layers of a plain model are its stages. Norms
+    at its outputs are called ``norm``, or ``norm{i}`` for stage i.
 
     Args:
+        arch (str | dict): A row of :attr:`arch_settings`, or a dict of its
+            fields; fields left out are those of the first row.
+        drop_path_rate (float, optional): Stochastic depth of the last block;
+            it grows linearly from 0. None takes the arch's own.
         out_indices (Sequence[int]): Stages whose maps are returned.
-        num_stages (int): Stages there are.
-        frozen_stages (int): The stem and stages up to this one stop learning;
-            -1 freezes nothing.
+        frozen_stages (int): The stem and the stages up to this one do not
+            learn; -1 freezes nothing.
         norm_eval (bool): Whether batch norms stay in eval mode while
             training.
-        init_cfg (dict | list[dict], optional): OpenMMLab's initialisation.
+        with_cp (bool): Whether backward recomputes blocks to save memory.
+        init_cfg (dict | list[dict], optional): OpenMMLab's initialization.
             ``dict(type='Pretrained', checkpoint=...)`` takes mmssm's files
-            and the original authors' alike.
+            and those of the original authors.
 
     Raises:
         TypeError: On an argument that does not exist.
-        ValueError: On an index out of range.
+        ValueError: On an unknown arch or field, or an index out of range.
     """
 
-    arch_settings: dict[str, dict] = {}
+    arch_settings: dict[str, dict[str, Any]] = {}
     arch_aliases: dict[str, str] = {}
 
-    def __new__(cls, *args, **kwargs):
-        """Check argument names first, to name the one that was meant."""
+    def __new__(cls, *args: Any, **kwargs: Any) -> 'SSMBackbone':
+        """Check argument names first, to suggest the one that was meant."""
         known = inspect.signature(cls.__init__).parameters
         if any(p.kind is p.VAR_KEYWORD for p in known.values()):
             return super().__new__(cls)  # a subclass that passes them on
@@ -58,37 +65,57 @@ class SSMBackbone(BaseModule):
 
     def __init__(
         self,
+        arch: Arch,
+        drop_path_rate: float | None,
         out_indices: Sequence[int],
-        num_stages: int,
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        init_cfg: dict | list | None = None,
+        frozen_stages: int,
+        norm_eval: bool,
+        with_cp: bool,
+        init_cfg: InitCfg | None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        self.arch_name, self.arch = self.parse_arch(arch)
+        if drop_path_rate is None:
+            drop_path_rate = self.arch['drop_path_rate']
+        self.drop_path_rate = drop_path_rate
+        self.out_indices = self._parse_out_indices(out_indices)
+        last = self._count_stages() - 1
+        if not -1 <= frozen_stages <= last:
+            raise ValueError(
+                f'{type(self).__name__}: frozen_stages must be -1 (none) to '
+                f'{last}, got {frozen_stages}'
+            )
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+
+    def _count_stages(self) -> int:
+        """The number of stages of ``self.arch``."""
+        raise NotImplementedError
+
+    def _parse_out_indices(self, indices: Sequence[int]) -> tuple[int, ...]:
+        num_stages = self._count_stages()
         if (
-            not isinstance(out_indices, Sequence)
-            or not out_indices
-            or not set(out_indices) <= set(range(num_stages))
-            or len(set(out_indices)) != len(out_indices)
+            not isinstance(indices, Sequence)
+            or not indices
+            or not set(indices) <= set(range(num_stages))
+            or len(set(indices)) != len(indices)
         ):
             raise ValueError(
                 f'{type(self).__name__}: out_indices must name stages 0 to '
-                f'{num_stages - 1}, each at most once, got {out_indices}'
+                f'{num_stages - 1}, each at most once, got {indices}'
             )
-        if not -1 <= frozen_stages < num_stages:
-            raise ValueError(
-                f'{type(self).__name__}: frozen_stages must be -1 (none) to '
-                f'{num_stages - 1}, got {frozen_stages}'
-            )
-        self.out_indices = tuple(out_indices)
-        self.frozen_stages = frozen_stages
-        self.norm_eval = norm_eval
+        return tuple(indices)
+
+    def _drop_path_rates(self, num_blocks: int) -> list[float]:
+        """One rate for each block of the model."""
+        return np.linspace(0, self.drop_path_rate, num_blocks).tolist()
 
     @classmethod
-    def parse_arch(cls, arch: Arch) -> tuple[str | None, dict]:
+    def parse_arch(cls, arch: Arch) -> tuple[str | None, dict[str, Any]]:
         """The canonical name (None for a dict) and all fields of ``arch``.
 
-        A dict may leave fields out: they are those of the default row.
+        Fields that a dict leaves out are those of the first row.
 
         Raises:
             ValueError: On an unknown name or field; lists the known ones.
@@ -128,12 +155,13 @@ class SSMBackbone(BaseModule):
                 part.eval()
 
     def _frozen_parts(self) -> list[nn.Module | nn.Parameter]:
-        """What ``frozen_stages`` freezes, but for the outputs' norms."""
+        """What ``frozen_stages`` freezes, without the norms of outputs."""
         return [self.stem, *self.stages[: self.frozen_stages + 1]]
 
     def train(self, mode: bool = True) -> nn.Module:
-        """Set the mode; frozen stages (and with ``norm_eval`` batch norms)
-        stay in eval mode.
+        """Set the mode.
+
+        Frozen stages stay in eval mode; so do batch norms with ``norm_eval``.
         """
         super().train(mode)
         self._freeze_stages()
@@ -144,7 +172,7 @@ class SSMBackbone(BaseModule):
         return self
 
     def init_weights(self) -> None:
-        """Initialise, or load a pretrained file strictly.
+        """Initialize, or load a pretrained file strictly.
 
         Raises:
             RuntimeError: If the file's tensors are not this model's.
@@ -171,12 +199,12 @@ class SSMBackbone(BaseModule):
     def load_pretrained(self, path: str, prefix: str | None = None) -> None:
         """Load this backbone's part of a checkpoint, all of it or nothing.
 
-        Only the norms after the outputs may differ, since they depend on
-        what is returned: those the file lacks start fresh.
+        Only the norms of outputs may differ, since they depend on
+        ``out_indices``. Those that the file lacks keep their initial values.
 
         Args:
             path (str): File or URL.
-            prefix (str, optional): Of the backbone's keys in the file.
+            prefix (str, optional): How the backbone's keys start in the file.
                 Defaults to 'backbone.' where there are such keys.
 
         Raises:
@@ -184,21 +212,21 @@ class SSMBackbone(BaseModule):
                 shape; names the first.
         """
         checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-        weights = self._own_weights(path, checkpoint, prefix)
+        weights = self._select_weights(path, checkpoint, prefix)
         weights = self._adapt_weights(weights)
         own = self.state_dict()
         fresh = [k for k in own if k not in weights]
         unknown = [
-            k for k in weights if k not in own and not self._may_start_fresh(k)
+            k for k in weights if k not in own and not self._is_optional(k)
         ]
-        missing = [k for k in fresh if not self._may_start_fresh(k)]
+        missing = [k for k in fresh if not self._is_optional(k)]
         reshaped = [
             f'{k} {tuple(weights[k].shape)} instead of {tuple(own[k].shape)}'
             for k in own
             if k in weights and weights[k].shape != own[k].shape
         ]
         if unknown or missing or reshaped:
-            self._refuse(path, checkpoint, unknown, missing, reshaped)
+            self._raise_mismatch(path, checkpoint, unknown, missing, reshaped)
         self.load_state_dict(
             {k: v for k, v in weights.items() if k in own}, strict=False
         )
@@ -209,21 +237,21 @@ class SSMBackbone(BaseModule):
         )
 
     def _adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The file's tensors, fitted to this model where they can be."""
+        """The file's tensors, fitted to this model where that is possible."""
         return weights
 
-    def _may_start_fresh(self, key: str) -> bool:
-        """Whether a file may lack this tensor, or hold it without use.
+    def _is_optional(self, key: str) -> bool:
+        """Whether file and model need not both have this tensor.
 
-        So it is with the norms of outputs: a classifier has one alone.
+        True for the norms of outputs: a classifier has only one.
         """
         return re.match(r'norm\d*\.', key) is not None
 
     @staticmethod
-    def _own_weights(
-        path: str, checkpoint: dict, prefix: str | None
+    def _select_weights(
+        path: str, checkpoint: Any, prefix: str | None
     ) -> dict[str, Tensor]:
-        """The file's tensors under ``prefix``, which is taken off."""
+        """The file's tensors under ``prefix``, named without it."""
         weights = checkpoint
         if isinstance(checkpoint, dict):
             weights = checkpoint.get('state_dict', checkpoint)
@@ -252,7 +280,14 @@ class SSMBackbone(BaseModule):
             )
         return under
 
-    def _refuse(self, path, checkpoint, unknown, missing, reshaped) -> None:
+    def _raise_mismatch(
+        self,
+        path: str,
+        checkpoint: dict[str, Any],
+        unknown: list[str],
+        missing: list[str],
+        reshaped: list[str],
+    ) -> NoReturn:
         meta = checkpoint.get('meta') or {}
         found = meta.get('mmssm', {}).get('arch')
         problems = [

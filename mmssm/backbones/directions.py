@@ -1,6 +1,7 @@
-"""Scan directions per block, of `LocalMamba <https://arxiv.org/abs/2403.09338>`_.
+"""Each block's routes, of `LocalMamba <https://arxiv.org/abs/2403.09338>`_.
 
-The tables are those that its authors found by searching and released.
+LocalMamba calls them scan directions. The authors found these tables by a
+search and released them.
 """
 
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from ..scans import parse_routes
 
 Directions = str | Sequence[str | Sequence[str]]
 
-# What a search chooses from, in the order of its weights.
+# The routes that a search chooses from, in the order of its weights.
 CANDIDATES = ('h', 'h_flip', 'v', 'v_flip', 'w2', 'w2_flip', 'w7', 'w7_flip')
 SEARCH = 'search'
 
@@ -96,17 +97,17 @@ def parse_directions(
 
     Args:
         directions (str | Sequence): One entry per block, each a sequence of
-            route names or a string of them with spaces in between (so ``('h',
-            'v')`` is two blocks of one route each); or 'search' for all
-            :data:`CANDIDATES` in every block.
+            route names or a string of them with spaces in between. (So
+            ``('h', 'v')`` is two blocks of one route each.) Or 'search' for
+            all :data:`CANDIDATES` in every block.
         depth (int): Blocks of the model.
 
     Returns:
         tuple[tuple[str, ...], ...]: ``depth`` entries.
 
     Raises:
-        ValueError: If entries are too many or too few, or one names no
-            route, an unknown one or one twice.
+        ValueError: If the number of entries is not ``depth``, or if an entry
+            names no route, an unknown route or one route twice.
     """
     if isinstance(directions, str):
         if directions != SEARCH:

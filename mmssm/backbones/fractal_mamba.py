@@ -2,7 +2,7 @@
 
 `Scalable Visual State Space Model with Fractal Scanning
 <https://arxiv.org/abs/2405.14480>`_. Its authors released no code; see
-:class:`FractalMamba` for what is theirs and what is ours.
+:class:`FractalMamba` for what is published and what is our choice.
 """
 
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from mmengine.registry import MODELS
 from torch import nn
 
-from ..layers import SS2D, ConvDownsample, ConvStem, TreeSSM, VSSBlock
+from ..layers import SS2D, ConvDownsample, ConvStem, TreeSSM
 from ..scans import CROSS, HILBERT, HILBERT_SHIFT
-from .base import Arch
+from .base import Arch, InitCfg
 from .hierarchical import HierarchicalBackbone
 
-# What a tree follows, and the routes of even and odd blocks. Rows and columns
-# have no joints that a shift would move.
-_TREE_ORDERS = dict(hilbert='hilbert', raster='h')
+# The curve of a tree, and the routes of even and odd blocks. Rows and columns
+# have no joints, so they are not shifted.
+_CURVES = dict(hilbert='hilbert', raster='h')
 _ROUTES = dict(hilbert=(HILBERT, HILBERT_SHIFT), raster=(CROSS, CROSS))
 _TINY = dict(
     embed_dims=80,
@@ -32,16 +32,19 @@ _TINY = dict(
 class FractalMamba(HierarchicalBackbone):
     """Four stages of scans along a Hilbert curve, strides 4, 8, 16 and 32.
 
-    A reconstruction: the authors published two papers and tables, but no
-    code. Parameters and FLOPs of their tables are those of `GrootV-T
+    This is a reconstruction: the authors published two papers and tables, but
+    no code. The parameters and FLOPs of their tables are those of `GrootV-T
     <https://arxiv.org/abs/2406.02395>`_, and their page keeps that project's
-    set-up, so its stem, blocks and widths are used. Its minimum spanning tree
-    is replaced by a fixed tree over the Hilbert curve: every token's parent is
-    the one before it, but for a share of tokens whose parent is an earlier
-    neighbour, a pathway from an early state to a late position. How the
-    authors choose those is not published. The first paper's several Hilbert
-    routes and their shifts are ``scan='routes'``; which, and where they are
-    shifted, is not published either.
+    setup, so the stem, blocks and widths here are GrootV-T's. Its minimum
+    spanning tree is replaced by a fixed tree along the Hilbert curve: every
+    token's parent is the token before it on the curve, except for a share of
+    tokens whose parent is an earlier neighbor on the map. How the authors
+    choose these tokens is not published. ``scan='routes'`` is the first
+    paper's scan along several Hilbert curves; which curves, and how far they
+    are shifted, is not published either.
+
+    Arguments that are not listed are those of
+    :class:`mmssm.backbones.HierarchicalBackbone`.
 
     Args:
         arch (str | dict): 'tiny', or a dict of the fields of
@@ -55,24 +58,15 @@ class FractalMamba(HierarchicalBackbone):
             - **drop_path_rate** (float): Stochastic depth of the last block;
               it grows linearly from 0.
 
-        scan (str): 'tree', or 'routes' for four scans as in VMamba along the
-            curve, the transposed map's curve and their reverses; every second
-            block has the Hilbert curves shifted, so that other neighbours are
-            parted. Defaults to 'tree'.
-        order (str): The curve, 'hilbert' or 'raster'. Defaults to 'hilbert'.
+        scan (str): 'tree', or 'routes' for four scans as in VMamba: along the
+            curve of the map and that of the transposed map, forward and
+            backward. With 'routes', every second block takes shifted Hilbert
+            curves, which separate other neighbors. Defaults to 'tree'.
+        order (str): The curve: 'hilbert', or 'raster' for rows ('routes':
+            rows and columns). Defaults to 'hilbert'.
         pathways (float, optional): Share of tokens whose parent is an earlier
-            neighbour, for ``scan='tree'`` alone; see
+            neighbor, only for ``scan='tree'``; see
             :func:`mmssm.scans.tree.tree_parents`. Defaults to 0.1.
-        in_channels (int): Image channels. Defaults to 3.
-        drop_path_rate (float, optional): Defaults to the arch's own.
-        out_indices (Sequence[int]): Stages to return. Defaults to (3, ).
-        frozen_stages (int): The stem and the stages up to this one do not
-            learn. Defaults to -1, none.
-        norm_eval (bool): Keep batch norms in eval mode. Defaults to False.
-        with_cp (bool): Recompute blocks in backward to save memory. Defaults
-            to False.
-        init_cfg (dict | list[dict], optional): Defaults to GrootV's
-            initialisation.
 
     Example:
         >>> model = FractalMamba('tiny', out_indices=(0, 1, 2, 3))
@@ -95,7 +89,7 @@ class FractalMamba(HierarchicalBackbone):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
-        init_cfg: dict | list | None = None,
+        init_cfg: InitCfg | None = None,
     ) -> None:
         if scan not in ('tree', 'routes'):
             raise ValueError(
@@ -118,46 +112,40 @@ class FractalMamba(HierarchicalBackbone):
                 'FractalMamba: pathways must be a share of tokens, 0 to 1, '
                 f'got {pathways!r}'
             )
-        self._scan = scan, order, pathways
+        self._scan, self._order, self._pathways = scan, order, pathways
         super().__init__(
-            arch,
-            in_channels,
-            drop_path_rate,
-            out_indices,
-            frozen_stages,
-            norm_eval,
-            with_cp,
-            init_cfg,
+            arch=arch,
+            in_channels=in_channels,
+            drop_path_rate=drop_path_rate,
+            out_indices=out_indices,
+            frozen_stages=frozen_stages,
+            norm_eval=norm_eval,
+            with_cp=with_cp,
+            init_cfg=init_cfg,
         )
-        # The original's epsilons: larger in mixers than elsewhere.
+        # As in GrootV: norms in mixers keep the default epsilon of 1e-5.
         for name, module in self.named_modules():
             if isinstance(module, nn.LayerNorm) and '.mixer.' not in name:
                 module.eps = 1e-6
 
-    def _build_stem(self, in_channels: int, embed_dims: int) -> nn.Module:
+    def _build_stem(self, in_channels: int, embed_dims: int) -> ConvStem:
         return ConvStem(in_channels, embed_dims)
 
-    def _build_block(
-        self, index: int, embed_dims: int, drop_path_rate: float
-    ) -> nn.Module:
-        kind, order, pathways = self._scan
-        ratio = self.arch['ssm_ratio']
-        if kind == 'tree':
-            mixer = TreeSSM(embed_dims, _TREE_ORDERS[order], pathways, ratio)
-        else:
-            mixer = SS2D(
+    def _build_mixer(self, index: int, embed_dims: int) -> TreeSSM | SS2D:
+        ssm_ratio = self.arch['ssm_ratio']
+        if self._scan == 'tree':
+            return TreeSSM(
                 embed_dims,
-                ssm_ratio=ratio,
-                gate=True,
-                route_names=_ROUTES[order][index % 2],
+                curve=_CURVES[self._order],
+                pathways=self._pathways,
+                ssm_ratio=ssm_ratio,
             )
-        return VSSBlock(
+        return SS2D(
             embed_dims,
-            mixer,
-            self.arch['mlp_ratio'],
-            drop_path_rate,
-            self.with_cp,
+            ssm_ratio=ssm_ratio,
+            gate=True,
+            routes=_ROUTES[self._order][index % 2],
         )
 
-    def _build_downsample(self, embed_dims: int) -> nn.Module:
+    def _build_downsample(self, embed_dims: int) -> ConvDownsample:
         return ConvDownsample(embed_dims, bias=False)

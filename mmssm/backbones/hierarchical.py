@@ -1,24 +1,24 @@
 """The assembly that backbones of several stages share."""
 
 from collections.abc import Sequence
-from itertools import islice
 
-import numpy as np
 from torch import Tensor, nn
 
-from .base import Arch, SSMBackbone
+from ..layers import VSSBlock
+from .base import Arch, InitCfg, SSMBackbone
 
 
 class HierarchicalBackbone(SSMBackbone):
     """A stem, then stages of blocks with downsampling in between.
 
-    A subclass fills :attr:`arch_settings`, whose rows have ``embed_dims``,
-    ``depths`` and ``drop_path_rate`` at least, and says what a stem, a block
-    and a downsampling layer are. The arguments are the subclass's too.
+    A subclass fills :attr:`arch_settings` and builds a stem, a mixer and a
+    downsampling layer. Each row has ``embed_dims``, ``depths`` and
+    ``drop_path_rate`` at least; without ``mlp_ratio``, blocks have no FFN.
+    Subclasses take the arguments below.
 
     Args:
         arch (str | dict): A row of :attr:`arch_settings`, or a dict of its
-            fields.
+            fields; fields left out are those of the first row.
         in_channels (int): Image channels. Defaults to 3.
         drop_path_rate (float, optional): Stochastic depth of the last block;
             it grows linearly from 0. Defaults to the arch's own.
@@ -28,13 +28,17 @@ class HierarchicalBackbone(SSMBackbone):
         norm_eval (bool): Keep batch norms in eval mode. Defaults to False.
         with_cp (bool): Recompute blocks in backward to save memory. Defaults
             to False.
-        init_cfg (dict | list[dict], optional): Defaults to truncated normal
-            linear layers, as the originals start from.
+        init_cfg (dict | list[dict], optional): OpenMMLab's initialization.
+            ``dict(type='Pretrained', checkpoint=...)`` takes mmssm's files
+            and those of the original authors. Defaults to truncated normal
+            linear layers, as in the originals.
     """
 
     # Whether a stage's norm comes before its downsampling, too. Then every
     # stage has one.
     norms_feed_stages = False
+    # Whether blocks have convolutional positional encodings.
+    cpe = False
 
     def __init__(
         self,
@@ -45,33 +49,30 @@ class HierarchicalBackbone(SSMBackbone):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
-        init_cfg: dict | list | None = None,
+        init_cfg: InitCfg | None = None,
     ) -> None:
-        name, settings = self.parse_arch(arch)
-        depths = settings['depths']
         super().__init__(
-            out_indices,
-            len(depths),
-            frozen_stages,
-            norm_eval,
-            init_cfg
+            arch=arch,
+            drop_path_rate=drop_path_rate,
+            out_indices=out_indices,
+            frozen_stages=frozen_stages,
+            norm_eval=norm_eval,
+            with_cp=with_cp,
+            init_cfg=init_cfg
             or [
                 dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
                 dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
             ],
         )
-        self.arch_name, self.arch = name, settings
-        self.with_cp = with_cp
-        if drop_path_rate is None:
-            drop_path_rate = settings['drop_path_rate']
-        embed_dims = settings['embed_dims']
+        depths, embed_dims = self.arch['depths'], self.arch['embed_dims']
         self.stem = self._build_stem(in_channels, embed_dims)
-        rates = enumerate(np.linspace(0, drop_path_rate, sum(depths)).tolist())
+        rates = self._drop_path_rates(sum(depths))
         self.stages = nn.ModuleList()
         for i, depth in enumerate(depths):
+            first = sum(depths[:i])
             blocks = nn.ModuleList(
-                self._build_block(index, embed_dims, rate)
-                for index, rate in islice(rates, depth)
+                self._build_block(index, embed_dims, rates[index])
+                for index in range(first, first + depth)
             )
             last = i == len(depths) - 1
             down = None if last else self._build_downsample(embed_dims)
@@ -81,22 +82,36 @@ class HierarchicalBackbone(SSMBackbone):
             embed_dims *= 2
         self._freeze_stages()
 
-    def _may_start_fresh(self, key: str) -> bool:
-        return not self.norms_feed_stages and super()._may_start_fresh(key)
+    def _count_stages(self) -> int:
+        return len(self.arch['depths'])
+
+    def _is_optional(self, key: str) -> bool:
+        return not self.norms_feed_stages and super()._is_optional(key)
 
     def _build_stem(self, in_channels: int, embed_dims: int) -> nn.Module:
         """Image (B, 3, H, W) -> tokens (B, H / 4, W / 4, C)."""
         raise NotImplementedError
 
-    def _build_block(
-        self, index: int, embed_dims: int, drop_path_rate: float
-    ) -> nn.Module:
-        """Block ``index`` of all: (B, H, W, C) -> (B, H, W, C)."""
+    def _build_mixer(self, index: int, embed_dims: int) -> nn.Module:
+        """The mixer of block ``index``: (B, H, W, C) -> (B, H, W, C)."""
         raise NotImplementedError
 
     def _build_downsample(self, embed_dims: int) -> nn.Module:
         """(B, H, W, C) -> (B, H / 2, W / 2, 2 C)."""
         raise NotImplementedError
+
+    def _build_block(
+        self, index: int, embed_dims: int, drop_path_rate: float
+    ) -> nn.Module:
+        """Block ``index``, counted over all stages."""
+        return VSSBlock(
+            embed_dims,
+            self._build_mixer(index, embed_dims),
+            mlp_ratio=self.arch.get('mlp_ratio', 0.0),
+            drop_path_rate=drop_path_rate,
+            with_cp=self.with_cp,
+            cpe=self.cpe,
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) -> one (B, C_i, H_i, W_i) map per ``out_indices``.

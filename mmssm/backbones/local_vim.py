@@ -11,7 +11,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from ..layers import MambaMixer
-from .base import Arch
+from .base import Arch, InitCfg
 from .directions import (
     LOCAL_VIM_TINY,
     SEARCH,
@@ -39,8 +39,9 @@ _NORMS = dict(rms=nn.RMSNorm, layer=nn.LayerNorm)
 class LocalVim(PlainBackbone):
     """Twenty layers of Mamba mixers on patches of 16 x 16 pixels.
 
-    Each layer scans along routes of its own, through windows, too, and gates
-    the channels of each route's result.
+    Each layer has routes of its own, some of them through windows, and gates
+    the channels of each route's result. All other arguments are those of
+    :class:`mmssm.backbones.PlainBackbone`.
 
     Args:
         arch (str | dict): 'tiny', 'tiny-midcls' (class token in the middle,
@@ -55,41 +56,25 @@ class LocalVim(PlainBackbone):
             - **ssm_ratio** (float): Inner channels of the mixer / channels.
             - **class_token** (bool): Whether a class token stands in the
               middle of the sequence.
-            - **rope** (bool): Whether every layer turns its tokens by rotary
-              positions.
+            - **rope** (bool): Whether every layer rotates its tokens by
+              their positions.
             - **directions**: The routes of every layer, see ``directions``.
             - **drop_path_rate** (float): Stochastic depth of the last layer;
               it grows linearly from 0.
 
-        directions (Sequence, optional): One entry per layer, each the names
-            of its routes (see :mod:`mmssm.scans`) as a list or one string.
-            'search' makes the supernet of the direction search: all
-            candidates in every layer, weighted with learnt probabilities.
-            Defaults to the arch's own.
+        directions (Sequence, optional): The routes of every layer: one entry
+            per layer, a list of route names (see :mod:`mmssm.scans`) or a
+            string of them with spaces in between. 'search' builds the
+            supernet of the direction search, where every layer has all
+            candidate routes, weighted with learned probabilities. Defaults
+            to the arch's own.
         released_inverse (bool): Whether the results of ``v`` and ``v_flip``
-            are put back as the authors' code does it, which mixes up the
-            tokens of maps that are not square. For detectors and segmentors
-            trained with that code. Defaults to False.
-        norm (str): 'rms', or 'layer' as the authors' detectors and segmentors
-            have it. From a file with the former, the latter's biases start
-            at 0. Defaults to 'rms'.
-        img_size (int | tuple[int, int]): Height and width whose positions
-            are learnt; those of other images are interpolated. Defaults to
-            224.
-        in_channels (int): Image channels. Defaults to 3.
-        out_type (str, optional): 'featmap' (maps of ``out_indices``),
-            'avg_featmap' (the last layer's mean) or 'cls_token'. Defaults to
-            what the classifier reads.
-        drop_path_rate (float, optional): Defaults to the arch's own.
-        out_indices (Sequence[int]): Layers to return, from 0; negative ones
-            count from the end. Defaults to (-1, ).
-        frozen_stages (int): Stem, positions and the layers up to this one do
-            not learn. Defaults to -1, none.
-        norm_eval (bool): Keep batch norms in eval mode. Defaults to False.
-        with_cp (bool): Recompute blocks in backward to save memory. Defaults
-            to False.
-        init_cfg (dict | list[dict], optional): Defaults to the original's
-            initialisation.
+            are put back as in the authors' released code, which mixes up the
+            tokens of maps that are not square. Set it for detectors and
+            segmentors that were trained with that code. Defaults to False.
+        norm (str): 'rms', or 'layer' as in the authors' detectors and
+            segmentors. A model with layer norms also loads files with RMS
+            norms; its biases then start at 0. Defaults to 'rms'.
 
     Example:
         >>> model = LocalVim('tiny', out_type='featmap', out_indices=(9, 19))
@@ -99,10 +84,10 @@ class LocalVim(PlainBackbone):
 
     arch_settings = {
         'tiny': _TINY,
-        'tiny-midcls': {**_TINY, 'class_token': True, 'rope': False},
-        # With the directions of the paper and of the authors' detectors and
-        # segmentors; their classifier's code has others, too.
-        'small': {**_TINY, 'embed_dims': 384},
+        'tiny-midcls': dict(_TINY, class_token=True, rope=False),
+        # The directions are those of the paper and of the authors' detectors
+        # and segmentors. The authors' classifier has others as well.
+        'small': dict(_TINY, embed_dims=384),
     }
 
     def __init__(
@@ -119,7 +104,7 @@ class LocalVim(PlainBackbone):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
-        init_cfg: dict | list | None = None,
+        init_cfg: InitCfg | None = None,
     ) -> None:
         if norm not in _NORMS:
             raise ValueError(
@@ -128,42 +113,45 @@ class LocalVim(PlainBackbone):
         name, settings = self.parse_arch(arch)
         if directions is not None:
             settings['directions'] = directions
-        self._norm_kind, self._released_inverse = norm, released_inverse
+        self._routes = parse_directions(
+            settings['directions'], settings['depth']
+        )
+        self._norm = norm
+        self._released_inverse = released_inverse
         super().__init__(
-            settings,
-            img_size,
-            in_channels,
-            out_type,
-            drop_path_rate,
-            out_indices,
-            frozen_stages,
-            norm_eval,
-            with_cp,
-            init_cfg,
+            arch=settings,
+            img_size=img_size,
+            in_channels=in_channels,
+            out_type=out_type,
+            drop_path_rate=drop_path_rate,
+            out_indices=out_indices,
+            frozen_stages=frozen_stages,
+            norm_eval=norm_eval,
+            with_cp=with_cp,
+            init_cfg=init_cfg,
         )
         self.arch_name = name
 
     def _build_norm(self, embed_dims: int) -> nn.Module:
-        return _NORMS[self._norm_kind](embed_dims, eps=1e-5)
+        return _NORMS[self._norm](embed_dims, eps=1e-5)
 
     def _build_mixer(self, index: int, embed_dims: int) -> MambaMixer:
         arch = self.arch
-        routes = parse_directions(arch['directions'], arch['depth'])
         return MambaMixer(
             embed_dims,
-            routes[index],
-            'searched' if arch['directions'] == SEARCH else 'gated',
-            arch['d_state'],
-            arch['ssm_ratio'],
+            routes=self._routes[index],
+            merge='searched' if arch['directions'] == SEARCH else 'gated',
+            d_state=arch['d_state'],
+            ssm_ratio=arch['ssm_ratio'],
             class_token=arch['class_token'],
             released_inverse=self._released_inverse,
             out_proj_scale=arch['depth'] ** -0.5,
             init_std=0.02,
         )
 
-    def _may_start_fresh(self, key: str) -> bool:
-        bias = re.fullmatch(r'layers\.\d+\.norm\.bias', key)
-        layer_norm = self._norm_kind == 'layer'
-        return (layer_norm and bias is not None) or super()._may_start_fresh(
-            key
-        )
+    def _is_optional(self, key: str) -> bool:
+        if self._norm == 'layer':
+            # RMS norms have no biases, so files with them lack these.
+            if re.fullmatch(r'layers\.\d+\.norm\.bias', key):
+                return True
+        return super()._is_optional(key)

@@ -7,10 +7,9 @@
 from collections.abc import Sequence
 
 from mmengine.registry import MODELS
-from torch import nn
 
-from ..layers import SS2D, PatchMerging, PatchStem, VSSBlock
-from .base import Arch
+from ..layers import SS2D, PatchMerging, PatchStem
+from .base import Arch, InitCfg
 from .directions import (
     LOCAL_VMAMBA_SMALL,
     LOCAL_VMAMBA_TINY,
@@ -34,8 +33,9 @@ _TINY = dict(
 class LocalVMamba(HierarchicalBackbone):
     """Four stages of SS2D blocks, strides 4, 8, 16 and 32.
 
-    Each block scans along routes of its own, through windows, too, and gates
-    the channels of each route's result.
+    Each block has routes of its own, some of them through windows, and gates
+    the channels of each route's result. All other arguments are those of
+    :class:`mmssm.backbones.HierarchicalBackbone`.
 
     Args:
         arch (str | dict): 'tiny' or 'small', or a dict of the fields of
@@ -50,25 +50,16 @@ class LocalVMamba(HierarchicalBackbone):
             - **drop_path_rate** (float): Stochastic depth of the last block;
               it grows linearly from 0.
 
-        directions (Sequence, optional): One entry per block, each the names
-            of its routes (see :mod:`mmssm.scans`) as a list or one string.
-            'search' makes the supernet of the direction search: all
-            candidates in every block, weighted with learnt probabilities.
-            Defaults to the arch's own.
+        directions (Sequence, optional): The routes of every block: one entry
+            per block, a list of route names (see :mod:`mmssm.scans`) or a
+            string of them with spaces in between. 'search' builds the
+            supernet of the direction search, where every block has all
+            candidate routes, weighted with learned probabilities. Defaults
+            to the arch's own.
         released_inverse (bool): Whether the results of ``v`` and ``v_flip``
-            are put back as the authors' code does it, which mixes up the
-            tokens of maps that are not square. For detectors and segmentors
-            trained with that code. Defaults to False.
-        in_channels (int): Image channels. Defaults to 3.
-        drop_path_rate (float, optional): Defaults to the arch's own.
-        out_indices (Sequence[int]): Stages to return. Defaults to (3, ).
-        frozen_stages (int): The stem and the stages up to this one do not
-            learn. Defaults to -1, none.
-        norm_eval (bool): Keep batch norms in eval mode. Defaults to False.
-        with_cp (bool): Recompute blocks in backward to save memory. Defaults
-            to False.
-        init_cfg (dict | list[dict], optional): Defaults to the original's
-            initialisation.
+            are put back as in the authors' released code, which mixes up the
+            tokens of maps that are not square. Set it for detectors and
+            segmentors that were trained with that code. Defaults to False.
 
     Example:
         >>> model = LocalVMamba('tiny', out_indices=(0, 1, 2, 3))
@@ -78,11 +69,7 @@ class LocalVMamba(HierarchicalBackbone):
 
     arch_settings = dict(
         tiny=_TINY,
-        small={
-            **_TINY,
-            'depths': (2, 2, 27, 2),
-            'directions': LOCAL_VMAMBA_SMALL,
-        },
+        small=dict(_TINY, depths=(2, 2, 27, 2), directions=LOCAL_VMAMBA_SMALL),
     )
 
     def __init__(
@@ -96,43 +83,42 @@ class LocalVMamba(HierarchicalBackbone):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
-        init_cfg: dict | list | None = None,
+        init_cfg: InitCfg | None = None,
     ) -> None:
         name, settings = self.parse_arch(arch)
         if directions is not None:
             settings['directions'] = directions
+        self._routes = parse_directions(
+            settings['directions'], sum(settings['depths'])
+        )
         self._released_inverse = released_inverse
         super().__init__(
-            settings,
-            in_channels,
-            drop_path_rate,
-            out_indices,
-            frozen_stages,
-            norm_eval,
-            with_cp,
-            init_cfg,
+            arch=settings,
+            in_channels=in_channels,
+            drop_path_rate=drop_path_rate,
+            out_indices=out_indices,
+            frozen_stages=frozen_stages,
+            norm_eval=norm_eval,
+            with_cp=with_cp,
+            init_cfg=init_cfg,
         )
         self.arch_name = name
 
-    def _build_stem(self, in_channels: int, embed_dims: int) -> nn.Module:
+    def _build_stem(self, in_channels: int, embed_dims: int) -> PatchStem:
         return PatchStem(in_channels, embed_dims)
 
-    def _build_block(
-        self, index: int, embed_dims: int, drop_path_rate: float
-    ) -> nn.Module:
-        directions = self.arch['directions']
-        routes = parse_directions(directions, sum(self.arch['depths']))
-        mixer = SS2D(
+    def _build_mixer(self, index: int, embed_dims: int) -> SS2D:
+        arch = self.arch
+        return SS2D(
             embed_dims,
-            self.arch['d_state'],
-            self.arch['ssm_ratio'],
+            d_state=arch['d_state'],
+            ssm_ratio=arch['ssm_ratio'],
             gate=True,
             conv_bias=True,
-            route_names=routes[index],
-            merge='searched' if directions == SEARCH else 'gated',
+            routes=self._routes[index],
+            merge='searched' if arch['directions'] == SEARCH else 'gated',
             released_inverse=self._released_inverse,
         )
-        return VSSBlock(embed_dims, mixer, 0.0, drop_path_rate, self.with_cp)
 
-    def _build_downsample(self, embed_dims: int) -> nn.Module:
+    def _build_downsample(self, embed_dims: int) -> PatchMerging:
         return PatchMerging(embed_dims)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,42 +12,46 @@ from ..layers.positions import (
     resize_table,
     without_middle,
 )
-from .base import Arch, SSMBackbone
+from .base import Arch, InitCfg, SSMBackbone
 
 OUT_TYPES = ('featmap', 'avg_featmap', 'cls_token')
 
 
 class PlainBackbone(SSMBackbone):
-    """Patches to tokens, positions, then blocks that keep the tokens' number.
+    """Patches become tokens, positions are added, then layers mix the tokens.
 
-    A subclass fills :attr:`arch_settings`, whose rows have ``embed_dims``,
-    ``depth``, ``patch_size``, ``patch_stride``, ``class_token``, ``rope`` and
-    ``drop_path_rate`` at least, and says what a mixer and a norm are. The
-    arguments are the subclass's too.
+    All layers have the same number of tokens and channels. A subclass fills
+    :attr:`arch_settings` and builds a mixer and a norm. Each row has
+    ``embed_dims``, ``depth``, ``patch_size``, ``patch_stride``,
+    ``class_token``, ``rope`` and ``drop_path_rate`` at least. Subclasses take
+    the arguments below.
 
     Args:
         arch (str | dict): A row of :attr:`arch_settings`, or a dict of its
-            fields.
-        img_size (int | tuple[int, int]): Height and width whose positions
-            are learnt; those of other images are interpolated. Defaults to
-            224.
+            fields; fields left out are those of the first row.
+        img_size (int | tuple[int, int]): Height and width of the images whose
+            positions are learned; for images of other sizes positions are
+            interpolated. Defaults to 224.
         in_channels (int): Image channels. Defaults to 3.
-        out_type (str, optional): 'featmap', 'avg_featmap' or 'cls_token'.
-            Defaults to what a classifier reads: 'cls_token' where there is
-            one, else 'avg_featmap'.
-        drop_path_rate (float, optional): Stochastic depth of the last block;
+        out_type (str, optional): 'featmap' (maps of ``out_indices``),
+            'avg_featmap' (the mean token of the last layer) or 'cls_token'.
+            Defaults to what a classifier reads: 'cls_token' if there is a
+            class token, else 'avg_featmap'.
+        drop_path_rate (float, optional): Stochastic depth of the last layer;
             it grows linearly from 0. Defaults to the arch's own.
         out_indices (Sequence[int]): Layers to return, from 0; negative ones
-            count from the end. Layers after the last of them are not run:
-            to train without the model's last ones in several processes, set
+            count from the end. Layers after the last one returned are not
+            run. To train such a model in several processes, set
             ``find_unused_parameters``. Defaults to (-1, ).
         frozen_stages (int): Stem, positions and the layers up to this one do
             not learn. Defaults to -1, none.
         norm_eval (bool): Keep batch norms in eval mode. Defaults to False.
         with_cp (bool): Recompute blocks in backward to save memory. Defaults
             to False.
-        init_cfg (dict | list[dict], optional): Defaults to the originals'
-            initialisation.
+        init_cfg (dict | list[dict], optional): OpenMMLab's initialization.
+            ``dict(type='Pretrained', checkpoint=...)`` takes mmssm's files
+            and those of the original authors. Defaults to the originals'
+            initialization.
     """
 
     def __init__(
@@ -62,39 +65,35 @@ class PlainBackbone(SSMBackbone):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
-        init_cfg: dict | list | None = None,
+        init_cfg: InitCfg | None = None,
     ) -> None:
-        name, settings = self.parse_arch(arch)
-        depth, embed_dims = settings['depth'], settings['embed_dims']
         super().__init__(
-            _from_the_start(out_indices, depth),
-            depth,
-            frozen_stages,
-            norm_eval,
-            init_cfg,
+            arch=arch,
+            drop_path_rate=drop_path_rate,
+            out_indices=out_indices,
+            frozen_stages=frozen_stages,
+            norm_eval=norm_eval,
+            with_cp=with_cp,
+            init_cfg=init_cfg,
         )
-        self.arch_name, self.arch = name, settings
-        self.with_cp = with_cp
-        self.has_class_token = settings['class_token']
-        self.out_type = self._check_out_type(out_type, depth)
-        if drop_path_rate is None:
-            drop_path_rate = settings['drop_path_rate']
+        depth, embed_dims = self.arch['depth'], self.arch['embed_dims']
+        self.has_class_token = self.arch['class_token']
+        self.out_type = self._parse_out_type(out_type)
         self.stem = PatchTokens(
             in_channels,
             embed_dims,
-            settings['patch_size'],
-            settings['patch_stride'],
+            self.arch['patch_size'],
+            self.arch['patch_stride'],
         )
         self._build_positions(img_size, embed_dims)
-        rates = np.linspace(0, drop_path_rate, depth).tolist()
         self.layers = nn.ModuleList(
             MambaBlock(
                 self._build_norm(embed_dims),
                 self._build_mixer(i, embed_dims),
-                rate,
-                with_cp,
+                drop_path_rate=rate,
+                with_cp=with_cp,
             )
-            for i, rate in enumerate(rates)
+            for i, rate in enumerate(self._drop_path_rates(depth))
         )
         if self.out_type == 'featmap':
             for i in self.out_indices:
@@ -103,7 +102,18 @@ class PlainBackbone(SSMBackbone):
             self.norm = self._build_norm(embed_dims)
         self._freeze_stages()
 
-    def _check_out_type(self, out_type: str | None, depth: int) -> str:
+    def _count_stages(self) -> int:
+        return self.arch['depth']
+
+    def _parse_out_indices(self, indices: Sequence[int]) -> tuple[int, ...]:
+        if isinstance(indices, Sequence):
+            depth = self.arch['depth']
+            indices = tuple(
+                i + depth if -depth <= i < 0 else i for i in indices
+            )
+        return super()._parse_out_indices(indices)
+
+    def _parse_out_type(self, out_type: str | None) -> str:
         if out_type is None:
             out_type = 'cls_token' if self.has_class_token else 'avg_featmap'
         name = type(self).__name__
@@ -117,10 +127,11 @@ class PlainBackbone(SSMBackbone):
                 f"{name}: out_type='cls_token' needs an arch with a class "
                 "token; this one's features are 'avg_featmap' or 'featmap'"
             )
-        if out_type != 'featmap' and self.out_indices != (depth - 1,):
+        last = self.arch['depth'] - 1
+        if out_type != 'featmap' and self.out_indices != (last,):
             raise ValueError(
                 f'{name}: out_type={out_type!r} is made of the last layer '
-                f'({depth - 1}), got out_indices={self.out_indices}; for the '
+                f'({last}), got out_indices={self.out_indices}; for the '
                 "maps of layers, set out_type='featmap'"
             )
         return out_type
@@ -128,9 +139,9 @@ class PlainBackbone(SSMBackbone):
     def _build_positions(
         self, img_size: int | tuple[int, int], embed_dims: int
     ) -> None:
-        self.grid = self.stem.grid(*self._sides(img_size))
-        tokens = self.grid[0] * self.grid[1] + int(self.has_class_token)
-        self.pos_embed = nn.Parameter(torch.zeros(1, tokens, embed_dims))
+        self.grid = self.stem.grid(*self._parse_img_size(img_size))
+        length = self.grid[0] * self.grid[1] + int(self.has_class_token)
+        self.pos_embed = nn.Parameter(torch.zeros(1, length, embed_dims))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         self.cls_token = None
         if self.has_class_token:
@@ -144,41 +155,43 @@ class PlainBackbone(SSMBackbone):
                 )
             self.rope = RotaryPositions(embed_dims, self.grid)
 
-    def _sides(self, img_size: int | tuple[int, int]) -> tuple[int, int]:
-        sides = (img_size,) * 2 if isinstance(img_size, int) else img_size
-        fits = isinstance(sides, Sequence) and len(sides) == 2
-        if not fits or not all(isinstance(s, int) and s > 0 for s in sides):
+    def _parse_img_size(
+        self, img_size: int | tuple[int, int]
+    ) -> tuple[int, int]:
+        size = (img_size,) * 2 if isinstance(img_size, int) else img_size
+        fits = isinstance(size, Sequence) and len(size) == 2
+        if not fits or not all(isinstance(s, int) and s > 0 for s in size):
             raise ValueError(
                 f'{type(self).__name__}: img_size must be a number of pixels '
                 f'or a height and a width, got {img_size!r}'
             )
-        return tuple(sides)
+        return size[0], size[1]
 
     def _build_mixer(self, index: int, embed_dims: int) -> MambaMixer:
-        """What layer ``index`` mixes tokens with."""
+        """The mixer of layer ``index``."""
         raise NotImplementedError
 
     def _build_norm(self, embed_dims: int) -> nn.Module:
-        """The norm before a mixer and after the last block."""
+        """The norm before a mixer, and that after the last layer."""
         raise NotImplementedError
 
-    def _mixers_map(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns on which mixers see a map's tokens."""
+    def _mixer_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that mixers are told for an H x W map."""
         return height, width
 
     def _frozen_parts(self) -> list[nn.Module | nn.Parameter]:
-        parts = [self.stem, self.pos_embed]
+        parts: list[nn.Module | nn.Parameter] = [self.stem, self.pos_embed]
         if self.cls_token is not None:
             parts.append(self.cls_token)
         return parts + list(self.layers[: self.frozen_stages + 1])
 
     def _adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Fit the file's positions, of a square image, to this grid.
+        """Resize the file's position tables to this model's grid.
 
-        A file does not tell its grid. A table of as many positions as this
-        model's is taken as it is.
+        A file does not tell its grid. A table with as many positions as this
+        model's is taken as it is; any other must be that of a square image.
         """
-        fitted = dict(weights)
+        adapted = dict(weights)
         own = self.state_dict()
         for name in ('pos_embed', 'rope.cos', 'rope.sin'):
             table = weights.get(name)
@@ -186,24 +199,27 @@ class PlainBackbone(SSMBackbone):
                 continue
             if table.shape == own[name].shape:
                 continue
-            token = name == 'pos_embed' and self.has_class_token
-            side = round((table.shape[-2] - token) ** 0.5)
-            if side * side + token == table.shape[-2]:
-                fitted[name] = (
-                    resize_position_embedding(
-                        table, (side, side), self.grid, token
-                    )
-                    if name == 'pos_embed'
-                    else resize_table(table, (side, side), self.grid)
+            class_token = name == 'pos_embed' and self.has_class_token
+            side = round((table.shape[-2] - class_token) ** 0.5)
+            if side * side + class_token != table.shape[-2]:
+                continue  # not square: loading will name its shape
+            if name == 'pos_embed':
+                adapted[name] = resize_position_embedding(
+                    table, (side, side), self.grid, class_token
                 )
-        return fitted
+            else:
+                adapted[name] = resize_table(table, (side, side), self.grid)
+        return adapted
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Image (B, 3, H, W) -> features.
 
-        For out_type 'featmap', one map (B, C, rows, columns) per
-        ``out_indices``, with a row and a column for every patch: what the
-        layer's mixer adds, normed, without the class token. Else one (B, C).
+        For ``out_type='featmap'``, one map (B, C, rows, columns) per
+        ``out_indices``, with one token per patch: the normed output of the
+        layer's mixer, without the class token. Else one vector (B, C).
+
+        Raises:
+            ValueError: If x is not a batch of images.
         """
         x = self.stem(x)
         height, width = x.shape[1:3]
@@ -219,7 +235,7 @@ class PlainBackbone(SSMBackbone):
         for i, layer in enumerate(self.layers[: max(self.out_indices) + 1]):
             if self.rope is not None:
                 x = self.rope.rotate(x, *tables)
-            x, mixed = layer(x, *self._mixers_map(height, width))
+            x, mixed = layer(x, *self._mixer_size(height, width))
             if self.out_type == 'featmap' and i in self.out_indices:
                 outs.append(self._to_map(i, mixed, height, width))
         return tuple(outs) or (self._pool(self.norm(x)),)
@@ -238,10 +254,3 @@ class PlainBackbone(SSMBackbone):
         if self.has_class_token:
             tokens = without_middle(tokens)
         return tokens.mean(1)
-
-
-def _from_the_start(indices: Sequence[int], depth: int) -> Sequence[int]:
-    """Negative layer numbers as positive ones; the rest is checked later."""
-    if not isinstance(indices, Sequence):
-        return indices
-    return tuple(i + depth if -depth <= i < 0 else i for i in indices)

@@ -5,14 +5,8 @@ Fusion <https://arxiv.org/abs/2410.15091>`_.
 """
 
 from mmengine.registry import MODELS
-from torch import nn
 
-from ..layers import (
-    InvertedDownsample,
-    ResidualStem,
-    StructureAwareSSM,
-    VSSBlock,
-)
+from ..layers import InvertedDownsample, ResidualStem, StructureAwareSSM
 from .hierarchical import HierarchicalBackbone
 
 _TINY = dict(
@@ -22,12 +16,15 @@ _TINY = dict(
     mlp_ratio=4.0,
     drop_path_rate=0.2,
 )
-_SMALL = {**_TINY, 'depths': (2, 4, 21, 5), 'drop_path_rate': 0.3}
+_SMALL = dict(_TINY, depths=(2, 4, 21, 5), drop_path_rate=0.3)
 
 
 @MODELS.register_module()
 class SpatialMamba(HierarchicalBackbone):
     """Four stages of structure-aware SSM blocks, strides 4, 8, 16 and 32.
+
+    All arguments but ``arch`` are those of
+    :class:`mmssm.backbones.HierarchicalBackbone`.
 
     Args:
         arch (str | dict): 'tiny', 'small' or 'base', or a dict of the fields
@@ -41,17 +38,6 @@ class SpatialMamba(HierarchicalBackbone):
             - **drop_path_rate** (float): Stochastic depth of the last block;
               it grows linearly from 0.
 
-        in_channels (int): Image channels. Defaults to 3.
-        drop_path_rate (float, optional): Defaults to the arch's own.
-        out_indices (Sequence[int]): Stages to return. Defaults to (3, ).
-        frozen_stages (int): The stem and the stages up to this one do not
-            learn. Defaults to -1, none.
-        norm_eval (bool): Keep batch norms in eval mode. Defaults to False.
-        with_cp (bool): Recompute blocks in backward to save memory. Defaults
-            to False.
-        init_cfg (dict | list[dict], optional): Defaults to the original's
-            initialisation.
-
     Example:
         >>> model = SpatialMamba('tiny', out_indices=(0, 1, 2, 3))
         >>> [tuple(y.shape) for y in model(torch.rand(1, 3, 224, 224))]
@@ -61,23 +47,15 @@ class SpatialMamba(HierarchicalBackbone):
     arch_settings = dict(
         tiny=_TINY,
         small=_SMALL,
-        base={**_SMALL, 'embed_dims': 96, 'drop_path_rate': 0.5},
+        base=dict(_SMALL, embed_dims=96, drop_path_rate=0.5),
     )
+    cpe = True
 
-    def _build_stem(self, in_channels: int, embed_dims: int) -> nn.Module:
+    def _build_stem(self, in_channels: int, embed_dims: int) -> ResidualStem:
         return ResidualStem(in_channels, embed_dims)
 
-    def _build_block(
-        self, index: int, embed_dims: int, drop_path_rate: float
-    ) -> nn.Module:
-        return VSSBlock(
-            embed_dims,
-            StructureAwareSSM(embed_dims, self.arch['ssm_ratio']),
-            self.arch['mlp_ratio'],
-            drop_path_rate,
-            self.with_cp,
-            cpe=True,
-        )
+    def _build_mixer(self, index: int, embed_dims: int) -> StructureAwareSSM:
+        return StructureAwareSSM(embed_dims, self.arch['ssm_ratio'])
 
-    def _build_downsample(self, embed_dims: int) -> nn.Module:
+    def _build_downsample(self, embed_dims: int) -> InvertedDownsample:
         return InvertedDownsample(embed_dims)

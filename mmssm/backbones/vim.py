@@ -11,7 +11,7 @@ from torch import nn
 
 from ..layers import MambaMixer
 from ..scans import BIDIRECTIONAL
-from .base import Arch
+from .base import Arch, InitCfg
 from .plain import PlainBackbone
 
 _TINY = dict(
@@ -31,8 +31,10 @@ _TINY = dict(
 class Vim(PlainBackbone):
     """Layers of bidirectional Mamba mixers on patches of 16 x 16 pixels.
 
-    A class token stands in the middle of the sequence; each layer takes the
-    mean of a scan forward and one backward, with weights of their own.
+    A class token stands in the middle of the sequence. Each layer scans it
+    forward and backward, with weights for each direction, and takes the mean.
+    All arguments but ``arch`` are those of
+    :class:`mmssm.backbones.PlainBackbone`.
 
     Args:
         arch (str | dict): 'tiny', 'small' or 'base', or a dict of the fields
@@ -41,33 +43,15 @@ class Vim(PlainBackbone):
             - **embed_dims** (int): Channels.
             - **depth** (int): Layers.
             - **patch_size**, **patch_stride** (int): Pixels of a patch's
-              side, and from patch to patch: 8 for the models that the authors
-              finetune at finer granularity.
+              side, and from one patch to the next. The models that the
+              authors finetune at finer granularity have a stride of 8.
             - **d_state** (int): States per channel.
             - **ssm_ratio** (float): Inner channels of the mixer / channels.
             - **class_token** (bool): Whether there is a class token.
-            - **rope** (bool): Whether every layer turns its tokens by rotary
-              positions.
+            - **rope** (bool): Whether every layer rotates its tokens by
+              their positions.
             - **drop_path_rate** (float): Stochastic depth of the last layer;
               it grows linearly from 0.
-
-        img_size (int | tuple[int, int]): Height and width whose positions
-            are learnt; those of other images are interpolated. Defaults to
-            224.
-        in_channels (int): Image channels. Defaults to 3.
-        out_type (str, optional): 'featmap' (maps of ``out_indices``),
-            'avg_featmap' (the last layer's mean) or 'cls_token'. Defaults to
-            what the classifier reads.
-        drop_path_rate (float, optional): Defaults to the arch's own.
-        out_indices (Sequence[int]): Layers to return, from 0; negative ones
-            count from the end. Defaults to (-1, ).
-        frozen_stages (int): Stem, positions and the layers up to this one do
-            not learn. Defaults to -1, none.
-        norm_eval (bool): Keep batch norms in eval mode. Defaults to False.
-        with_cp (bool): Recompute blocks in backward to save memory. Defaults
-            to False.
-        init_cfg (dict | list[dict], optional): Defaults to the original's
-            initialisation.
 
     Example:
         >>> model = Vim('tiny')
@@ -77,8 +61,8 @@ class Vim(PlainBackbone):
 
     arch_settings = dict(
         tiny=_TINY,
-        small={**_TINY, 'embed_dims': 384, 'drop_path_rate': 0.05},
-        base={**_TINY, 'embed_dims': 768, 'drop_path_rate': 0.1},
+        small=dict(_TINY, embed_dims=384, drop_path_rate=0.05),
+        base=dict(_TINY, embed_dims=768, drop_path_rate=0.1),
     )
 
     def __init__(
@@ -92,19 +76,19 @@ class Vim(PlainBackbone):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
-        init_cfg: dict | list | None = None,
+        init_cfg: InitCfg | None = None,
     ) -> None:
         super().__init__(
-            arch,
-            img_size,
-            in_channels,
-            out_type,
-            drop_path_rate,
-            out_indices,
-            frozen_stages,
-            norm_eval,
-            with_cp,
-            init_cfg,
+            arch=arch,
+            img_size=img_size,
+            in_channels=in_channels,
+            out_type=out_type,
+            drop_path_rate=drop_path_rate,
+            out_indices=out_indices,
+            frozen_stages=frozen_stages,
+            norm_eval=norm_eval,
+            with_cp=with_cp,
+            init_cfg=init_cfg,
         )
         if self.cls_token is not None:
             nn.init.trunc_normal_(self.cls_token, std=0.02)
@@ -116,21 +100,24 @@ class Vim(PlainBackbone):
     def _build_mixer(self, index: int, embed_dims: int) -> MambaMixer:
         return MambaMixer(
             embed_dims,
-            BIDIRECTIONAL,
-            'mean',
-            self.arch['d_state'],
-            self.arch['ssm_ratio'],
+            routes=BIDIRECTIONAL,
+            merge='mean',
+            d_state=self.arch['d_state'],
+            ssm_ratio=self.arch['ssm_ratio'],
             out_proj_scale=self.arch['depth'] ** -0.5,
         )
 
-    def _mixers_map(self, height: int, width: int) -> tuple[int, int]:
-        """All tokens, the class token among them, in one row."""
+    def _mixer_size(self, height: int, width: int) -> tuple[int, int]:
+        """One row of all tokens, including the class token."""
         return 1, height * width + int(self.has_class_token)
 
 
 def _lecun_normal(conv: nn.Conv2d) -> None:
-    """A normal of variance 1 / fan-in, cut at two standard deviations."""
-    # The cut takes this share of the standard deviation.
+    """Draw weights from a normal distribution cut at two standard deviations.
+
+    Their variance is 1 / fan-in.
+    """
+    # A cut normal distribution has this part of its standard deviation left.
     std = conv.weight[0].numel() ** -0.5 / 0.87962566103423978
     nn.init.trunc_normal_(conv.weight, std=std, a=-2 * std, b=2 * std)
     nn.init.zeros_(conv.bias)

@@ -3,6 +3,8 @@
 `VMamba: Visual State Space Model <https://arxiv.org/abs/2401.10166>`_.
 """
 
+from typing import Any
+
 from mmengine.registry import MODELS
 from torch import nn
 
@@ -13,15 +15,9 @@ from ..layers import (
     ConvStem,
     PatchMerging,
     PatchStem,
-    VSSBlock,
 )
 from ..scans import CROSS
 from .hierarchical import HierarchicalBackbone
-
-
-def _row(base: dict, **changes) -> dict:
-    return {**base, **changes}
-
 
 _S1 = dict(
     embed_dims=96,
@@ -39,7 +35,7 @@ _S1 = dict(
     ssm_init='s4d',
     drop_path_rate=0.2,
 )
-_VANILLA = _row(
+_VANILLA = dict(
     _S1,
     depths=(2, 2, 9, 2),
     d_state=16,
@@ -50,13 +46,16 @@ _VANILLA = _row(
     gate=True,
     conv_bias=True,
 )
-_S2 = _row(_S1, ssm_ratio=2.0)
-_M2 = _row(_S1, d_state=64, mixer='ssd', act='GELU', ssm_init='uniform')
+_S2 = dict(_S1, ssm_ratio=2.0)
+_M2 = dict(_S1, d_state=64, mixer='ssd', act='GELU', ssm_init='uniform')
 
 
 @MODELS.register_module()
 class VMamba(HierarchicalBackbone):
     """Four stages of SS2D blocks, strides 4, 8, 16 and 32.
+
+    All arguments but ``arch`` are those of
+    :class:`mmssm.backbones.HierarchicalBackbone`.
 
     Args:
         arch (str | dict): A row of :attr:`arch_settings`, or a dict of its
@@ -69,28 +68,21 @@ class VMamba(HierarchicalBackbone):
             - **ssm_ratio** (float): Inner channels of the mixer / channels.
             - **mlp_ratio** (float): Hidden channels of the FFN / channels; 0
               for no FFN.
-            - **stem** (str): 'conv' (two 3x3 of stride 2) or 'patch' (4x4).
-            - **downsample** (str): 'conv' (3x3 of stride 2) or 'merging'.
+            - **stem** (str): 'conv' (two 3 x 3 convolutions of stride 2) or
+              'patch' (patches of 4 x 4 pixels).
+            - **downsample** (str): 'conv' (a 3 x 3 convolution of stride 2)
+              or 'merging' (patch merging).
             - **mixer** (str): 'ss2d', or 'ssd' (Mamba-2 heads).
             - **gate** (bool): Whether SS2D has a gate branch.
-            - **conv_bias** (bool): Bias of the depthwise convolution.
+            - **conv_bias** (bool): Whether the depthwise convolution has a
+              bias.
             - **act** (str): Activation in the mixer.
             - **routes** (Sequence[str]): The scan's routes, see
               :mod:`mmssm.scans`.
-            - **ssm_init** (str): 's4d' or 'uniform'.
+            - **ssm_init** (str): 's4d' or 'uniform', see
+              :class:`mmssm.layers.SS2D`.
             - **drop_path_rate** (float): Stochastic depth of the last block;
               it grows linearly from 0.
-
-        in_channels (int): Image channels. Defaults to 3.
-        drop_path_rate (float, optional): Defaults to the arch's own.
-        out_indices (Sequence[int]): Stages to return. Defaults to (3, ).
-        frozen_stages (int): The stem and the stages up to this one do not
-            learn. Defaults to -1, none.
-        norm_eval (bool): Keep batch norms in eval mode. Defaults to False.
-        with_cp (bool): Recompute blocks in backward to save memory. Defaults
-            to False.
-        init_cfg (dict | list[dict], optional): Defaults to VMamba's own
-            initialisation.
 
     Example:
         >>> model = VMamba('tiny-s1l8', out_indices=(0, 1, 2, 3))
@@ -100,28 +92,28 @@ class VMamba(HierarchicalBackbone):
 
     arch_settings = {
         'tiny-s1l8': _S1,
-        'small-s1l20': _row(_S1, depths=(2, 2, 20, 2), drop_path_rate=0.3),
-        'base-s1l20': _row(
+        'small-s1l20': dict(_S1, depths=(2, 2, 20, 2), drop_path_rate=0.3),
+        'base-s1l20': dict(
             _S1, embed_dims=128, depths=(2, 2, 20, 2), drop_path_rate=0.5
         ),
-        'tiny-s2l5': _row(_S2, depths=(2, 2, 5, 2)),
-        'small-s2l15': _row(_S2, depths=(2, 2, 15, 2), drop_path_rate=0.3),
-        'base-s2l15': _row(
+        'tiny-s2l5': dict(_S2, depths=(2, 2, 5, 2)),
+        'small-s2l15': dict(_S2, depths=(2, 2, 15, 2), drop_path_rate=0.3),
+        'base-s2l15': dict(
             _S2, embed_dims=128, depths=(2, 2, 15, 2), drop_path_rate=0.6
         ),
         'vanilla-tiny': _VANILLA,
-        'vanilla-small': _row(
+        'vanilla-small': dict(
             _VANILLA, depths=(2, 2, 27, 2), drop_path_rate=0.3
         ),
-        'vanilla-base': _row(
+        'vanilla-base': dict(
             _VANILLA,
             embed_dims=128,
             depths=(2, 2, 27, 2),
             drop_path_rate=0.6,
         ),
-        'tiny-m2': _row(_M2, depths=(2, 2, 4, 2)),
-        'small-m2': _row(_M2, depths=(2, 2, 12, 2), drop_path_rate=0.3),
-        'base-m2': _row(
+        'tiny-m2': dict(_M2, depths=(2, 2, 4, 2)),
+        'small-m2': dict(_M2, depths=(2, 2, 12, 2), drop_path_rate=0.3),
+        'base-m2': dict(
             _M2, embed_dims=128, depths=(2, 2, 12, 2), drop_path_rate=0.3
         ),
     }
@@ -135,48 +127,37 @@ class VMamba(HierarchicalBackbone):
         kind = self._choose('stem', conv=ConvStem, patch=PatchStem)
         return kind(in_channels, embed_dims)
 
-    def _build_block(
-        self, index: int, embed_dims: int, drop_path_rate: float
-    ) -> nn.Module:
-        return VSSBlock(
-            embed_dims,
-            self._build_mixer(embed_dims),
-            self.arch['mlp_ratio'],
-            drop_path_rate,
-            self.with_cp,
-        )
-
     def _build_downsample(self, embed_dims: int) -> nn.Module:
         kind = self._choose(
             'downsample', conv=ConvDownsample, merging=PatchMerging
         )
         return kind(embed_dims)
 
-    def _build_mixer(self, embed_dims: int) -> nn.Module:
+    def _build_mixer(self, index: int, embed_dims: int) -> SS2D | SSD2D:
         arch = self.arch
         common = dict(
             d_state=arch['d_state'],
             ssm_ratio=arch['ssm_ratio'],
             conv_bias=arch['conv_bias'],
             act=arch['act'],
-            route_names=arch['routes'],
+            routes=arch['routes'],
         )
-        mixer = self._choose('mixer', ss2d=SS2D, ssd=SSD2D)
-        if mixer is SSD2D:
-            if arch['gate'] or arch['ssm_init'] != 'uniform':
-                raise ValueError(
-                    "VMamba: mixer='ssd' has no gate and starts with "
-                    "ssm_init='uniform'; set gate=False, ssm_init='uniform'"
-                )
-            return SSD2D(embed_dims, **common)
-        return SS2D(
-            embed_dims,
-            gate=arch['gate'],
-            ssm_init=arch['ssm_init'],
-            **common,
-        )
+        if self._choose('mixer', ss2d=SS2D, ssd=SSD2D) is SS2D:
+            return SS2D(
+                embed_dims,
+                gate=arch['gate'],
+                ssm_init=arch['ssm_init'],
+                **common,
+            )
+        if arch['gate'] or arch['ssm_init'] != 'uniform':
+            raise ValueError(
+                "VMamba: mixer='ssd' has no gate and starts with "
+                "ssm_init='uniform'; set gate=False, ssm_init='uniform'"
+            )
+        return SSD2D(embed_dims, **common)
 
-    def _choose(self, field: str, **choices: type) -> type:
+    def _choose(self, field: str, **choices: type) -> Any:
+        """The class that a field of the arch names."""
         if self.arch[field] not in choices:
             raise ValueError(
                 f'VMamba: arch field {field!r} must be one of '

@@ -1,9 +1,9 @@
-"""Building blocks on channels-last maps (B, H, W, C)."""
+"""Building blocks on channels-last maps (B, H, W, C) and tokens (B, L, C)."""
 
-from .block import VSSBlock
+from .block import MambaBlock, VSSBlock
 from .downsample import ConvDownsample, InvertedDownsample, PatchMerging
-from .mamba_block import MambaBlock
 from .mamba_mixer import MambaMixer
+from .map_mixer import MapMixer
 from .positions import RotaryPositions
 from .ss2d import SS2D
 from .ssd2d import SSD2D
@@ -19,6 +19,7 @@ __all__ = [
     'InvertedDownsample',
     'MambaBlock',
     'MambaMixer',
+    'MapMixer',
     'PatchMerging',
     'PatchStem',
     'PatchTokens',

@@ -1,4 +1,7 @@
-"""A residual block: mixer, then feed-forward network."""
+"""Residual blocks around a mixer."""
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from mmcv.cnn.bricks import DropPath
@@ -56,6 +59,10 @@ class VSSBlock(BaseModule):
         else:
             self.ffn = None
 
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C)."""
+        return _run(self._forward, x, with_cp=self.with_cp)
+
     def _forward(self, x: Tensor) -> Tensor:
         if self.cpe1 is not None:
             x = x + _encode(self.cpe1, x)
@@ -66,7 +73,8 @@ class VSSBlock(BaseModule):
             x = x + mixed
             mixed = _encode(self.cpe2, x)
         if self.training:
-            # Stochastic depth drops samples, which slices do not show.
+            # Stochastic depth drops whole samples, and a slice does not show
+            # which sample a token belongs to.
             return self._feed_forward(x, mixed)
         width = self.ffn.feedforward_channels
         return by_slices(self._feed_forward, x, mixed, width=width)
@@ -75,11 +83,56 @@ class VSSBlock(BaseModule):
         x = x + mixed
         return self.ffn(self.norm2(x), identity=x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C)."""
-        if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(self._forward, x, use_reentrant=False)
-        return self._forward(x)
+
+class MambaBlock(BaseModule):
+    """x + mixer(norm(x)), which also returns the mixer's output alone.
+
+    Vim's and LocalVim's code pass the two addends on separately and add them
+    in the next block. This block passes on their sum, which is the same.
+
+    Args:
+        norm (nn.Module): Maps (B, L, C) to (B, L, C).
+        mixer (nn.Module): Takes tokens (B, L, C) and the map's height and
+            width, and returns (B, L, C).
+        drop_path_rate (float): Stochastic depth. Defaults to 0.
+        with_cp (bool): Whether backward recomputes the block to save memory.
+            Defaults to False.
+    """
+
+    def __init__(
+        self,
+        norm: nn.Module,
+        mixer: nn.Module,
+        drop_path_rate: float = 0.0,
+        with_cp: bool = False,
+    ) -> None:
+        super().__init__()
+        self.norm = norm
+        self.mixer = mixer
+        self.drop_path = DropPath(drop_path_rate)
+        self.with_cp = with_cp
+
+    def forward(
+        self, x: Tensor, height: int, width: int
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens (B, L, C) -> the block's and the mixer's output, (B, L, C).
+
+        Stochastic depth drops only what is added to the former.
+        """
+        return _run(self._forward, x, height, width, with_cp=self.with_cp)
+
+    def _forward(
+        self, x: Tensor, height: int, width: int
+    ) -> tuple[Tensor, Tensor]:
+        mixed = self.mixer(self.norm(x), height, width)
+        return x + self.drop_path(mixed), mixed
+
+
+def _run(forward: Callable[..., Any], *inputs: Any, with_cp: bool) -> Any:
+    """``forward(*inputs)``, which backward recomputes if ``with_cp``."""
+    if with_cp and torch.is_grad_enabled():
+        return checkpoint(forward, *inputs, use_reentrant=False)
+    return forward(*inputs)
 
 
 def _depthwise(channels: int) -> nn.Conv2d:

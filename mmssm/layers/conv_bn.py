@@ -1,4 +1,4 @@
-"""A convolution with batch norm and activation, as MLLA stacks them."""
+"""A convolution with batch norm and activation, as used by MLLA."""
 
 from collections import OrderedDict
 
@@ -17,19 +17,18 @@ def conv_bn(
 ) -> nn.Sequential:
     """Convolution ``conv``, batch norm ``bn`` and ReLU on (B, C, H, W).
 
-    Not mmcv's ConvModule, which draws a convolution's initial weights from a
-    wider distribution than PyTorch, whose own the originals start from.
+    Not mmcv's ConvModule: that draws a convolution's initial weights from a
+    wider distribution than PyTorch, and the originals use PyTorch's.
     """
-    parts = OrderedDict(
-        conv=nn.Conv2d(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            kernel_size // 2,
-            groups=groups,
-            bias=bias,
-        )
+    parts = OrderedDict[str, nn.Module]()
+    parts['conv'] = nn.Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=stride,
+        padding=kernel_size // 2,
+        groups=groups,
+        bias=bias,
     )
     if norm:
         parts['bn'] = nn.BatchNorm2d(out_channels)

@@ -1,4 +1,4 @@
-"""Halve a token map and double its channels."""
+"""Halve a map's height and width and double its channels."""
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +10,10 @@ from .map_conv import MapConv2d
 
 
 class PatchMerging(BaseModule):
-    """Swin's patch merging: 2 x 2 tokens, norm, linear (VMamba's "v1").
+    """Swin's patch merging: 2 x 2 tokens, norm, linear map (VMamba's "v1").
 
-    Odd sizes are padded with zeros at the bottom and the right.
+    Maps of odd height or width are padded with zeros at the bottom and the
+    right.
 
     Args:
         in_channels (int): Channels in; twice as many come out.
@@ -34,7 +35,7 @@ class PatchMerging(BaseModule):
 
 
 class ConvDownsample(BaseModule):
-    """3 x 3 convolution of stride 2, norm (VMamba's "v3").
+    """3 x 3 convolution of stride 2, then a norm (VMamba's "v3").
 
     Args:
         in_channels (int): Channels in; twice as many come out.
@@ -56,7 +57,7 @@ class ConvDownsample(BaseModule):
 class InvertedDownsample(BaseModule):
     """A wide depthwise convolution of stride 2 between two linear maps.
 
-    That of `MLLA <https://arxiv.org/abs/2405.16605>`_.
+    The downsampling of `MLLA <https://arxiv.org/abs/2405.16605>`_.
 
     Args:
         in_channels (int): Channels in; twice as many come out.

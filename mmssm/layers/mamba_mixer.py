@@ -1,6 +1,7 @@
 """Mamba's mixer for image tokens, along several routes."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -9,22 +10,23 @@ from torch import Tensor, nn
 
 from ..ops import routed_selective_scan
 from ..scans import cached_routes, parse_routes
-from .route_merge import build_merge, released_order, take_tokens
+from .route_merge import build_merge, gather_by_route, released_inverse_index
 from .ssm_init import linear_init, s4d_log_rates, step_bias, step_weight
 
 
 class MambaMixer(BaseModule):
     """Selective scans of a token sequence along several routes.
 
-    Projection; on each route a causal depthwise convolution, activation and
-    the scan of `Mamba <https://arxiv.org/abs/2312.00752>`_ with weights of
-    its own; the common gate; merging and projection. Unlike
-    :class:`SS2D`, whose convolution is the map's and comes before the
-    routes, each route scans other values: those are gathered in its order.
+    Tokens are projected. Each route has its own causal depthwise convolution,
+    activation and scan, with weights of its own, as in `Mamba
+    <https://arxiv.org/abs/2312.00752>`_. All results are gated alike, merged
+    and projected. In :class:`SS2D`, the convolution acts on the map and comes
+    before the routes; here each route convolves and scans the tokens in its
+    own order, which are gathered for it.
 
     Args:
         embed_dims (int): Channels in and out.
-        route_names (Sequence[str]): See :mod:`mmssm.scans`.
+        routes (Sequence[str]): See :mod:`mmssm.scans`.
         merge (str): 'mean', 'gated' or 'searched', see
             :func:`mmssm.layers.route_merge.build_merge`.
         d_state (int): States per channel. Defaults to 16.
@@ -33,21 +35,25 @@ class MambaMixer(BaseModule):
         class_token (bool): Whether a class token stands in the middle of the
             map's tokens. Defaults to False.
         released_inverse (bool): Whether results are put back as LocalMamba's
-            code does it, see
-            :func:`mmssm.layers.route_merge.released_order`. Defaults to
-            False.
+            released code does it, see
+            :func:`mmssm.layers.route_merge.released_inverse_index`. Defaults
+            to False.
         out_proj_scale (float): Factor of the last projection's initial
-            weights, where residual branches are many. Defaults to 1.
+            weights, for models with many residual blocks. Defaults to 1.
         init_std (float, optional): Standard deviation of the truncated normal
-            that all linear maps but the last start from, also those of the
-            step sizes, whose bias then is 0, as in LocalMamba. Defaults to
-            PyTorch's and Mamba's own initialisation.
+            from which the initial weights of all linear maps but the last are
+            drawn. These include the projections of the step sizes, whose bias
+            is then 0, as in LocalMamba. Defaults to None, the initial weights
+            of PyTorch and Mamba.
+
+    Raises:
+        ValueError: If a route or ``merge`` is unknown.
     """
 
     def __init__(
         self,
         embed_dims: int,
-        route_names: str | tuple[str, ...],
+        routes: str | Sequence[str],
         merge: str,
         d_state: int = 16,
         ssm_ratio: float = 2.0,
@@ -61,27 +67,31 @@ class MambaMixer(BaseModule):
         inner = int(ssm_ratio * embed_dims)
         self.d_state = d_state
         self.dt_rank = rank = math.ceil(embed_dims / 16)
-        self.route_names = parse_routes(route_names)
+        self.routes = parse_routes(routes)
         self.class_token = class_token
         self.released_inverse = released_inverse
-        routes = len(self.route_names)
+        num_routes = len(self.routes)
         self.in_proj = nn.Linear(embed_dims, 2 * inner, bias=False)
         self.act = nn.SiLU()
-        # As nn.Conv1d starts; a channel sees conv_size steps of itself.
-        self.conv_weight = nn.Parameter(linear_init(routes, inner, conv_size))
+        # Initialized as nn.Conv1d: a channel sees conv_size steps of itself.
+        self.conv_weight = nn.Parameter(
+            linear_init(num_routes, inner, conv_size)
+        )
         bound = conv_size**-0.5
         # Biases have one axis, so that weight decay spares them.
         self.conv_bias = nn.Parameter(
-            torch.empty(routes * inner).uniform_(-bound, bound)
+            torch.empty(num_routes * inner).uniform_(-bound, bound)
         )
         self.x_proj_weight = nn.Parameter(
-            linear_init(routes, rank + 2 * d_state, inner)
+            linear_init(num_routes, rank + 2 * d_state, inner)
         )
-        self.dt_projs_weight = nn.Parameter(step_weight(routes, inner, rank))
-        self.dt_projs_bias = nn.Parameter(step_bias(routes * inner))
-        self.A_logs = nn.Parameter(s4d_log_rates(routes, inner, d_state))
-        self.Ds = nn.Parameter(torch.ones(routes * inner))
-        self.merge = build_merge(merge, inner, routes)
+        self.dt_projs_weight = nn.Parameter(
+            step_weight(num_routes, inner, rank)
+        )
+        self.dt_projs_bias = nn.Parameter(step_bias(num_routes * inner))
+        self.A_logs = nn.Parameter(s4d_log_rates(num_routes, inner, d_state))
+        self.Ds = nn.Parameter(torch.ones(num_routes * inner))
+        self.merge = build_merge(merge, inner, num_routes)
         self.out_proj = nn.Linear(inner, embed_dims, bias=False)
         if init_std is not None:
             self._draw_normal(init_std)
@@ -89,19 +99,19 @@ class MambaMixer(BaseModule):
             self.out_proj.weight.mul_(out_proj_scale)
 
     def _draw_normal(self, std: float) -> None:
-        linear = [m for m in self.merge.modules() if isinstance(m, nn.Linear)]
-        weights = [m.weight for m in (self.in_proj, *linear)]
+        gates = [m for m in self.merge.modules() if isinstance(m, nn.Linear)]
+        weights = [m.weight for m in (self.in_proj, *gates)]
         for weight in (*weights, self.x_proj_weight, self.dt_projs_weight):
             nn.init.trunc_normal_(weight, std=std)
-        for bias in (*(m.bias for m in linear), self.dt_projs_bias):
+        for bias in (*(m.bias for m in gates), self.dt_projs_bias):
             nn.init.zeros_(bias)
 
     def forward(self, x: Tensor, height: int, width: int) -> Tensor:
         """Mix tokens.
 
         Args:
-            x (Tensor): Tokens (B, L, C) of the map, row after row, the class
-                token, if any, in their middle.
+            x (Tensor): Tokens (B, L, C) of the map, row after row, with the
+                class token, if any, in their middle.
             height (int): Rows of the map.
             width (int): Columns of the map.
 
@@ -118,55 +128,59 @@ class MambaMixer(BaseModule):
         """Convolve and scan tokens (B, L, C) along the routes: (B, K, L, C).
 
         Zero tokens, where a route leaves the map, are scanned, too: the
-        convolution makes something of them.
+        convolution gives them values.
         """
-        tokens = x.shape[1]
+        length = x.shape[1]
         routes = cached_routes(
-            self.route_names, height, width, x.device, self.class_token
+            self.routes, height, width, x.device, self.class_token
         ).long()
-        num_routes, steps = routes.shape
-        read = torch.where(routes < 0, tokens, routes)
-        # Step by step, the routes beside each other as channels.
-        u = F.pad(x, (0, 0, 0, 1)).index_select(1, read.t().flatten())
-        u = u.unflatten(1, (steps, num_routes))
+        num_routes, seq_len = routes.shape
+        # One token of zeros, at index L, serves as every zero token.
+        token_at = torch.where(routes < 0, length, routes)
+        # The steps one after the other, each with all routes as channels.
+        u = F.pad(x, (0, 0, 0, 1)).index_select(1, token_at.t().flatten())
+        u = u.unflatten(1, (seq_len, num_routes))
         u = self.act(self._convolve(u.flatten(2))).view_as(u)
         y = self._scan_sequences(u)
-        # At which step each route has a token; the last column's are zeros'.
-        step = torch.arange(steps, device=x.device).expand(num_routes, -1)
-        back = step.new_zeros(num_routes, tokens + 1)
-        back = back.scatter(1, read, step)[:, :tokens]
+        # The step at which each route visits a token; the last column, of the
+        # zero tokens, is dropped.
+        step = torch.arange(seq_len, device=x.device).expand(num_routes, -1)
+        step_of = step.new_zeros(num_routes, length + 1)
+        step_of = step_of.scatter(1, token_at, step)[:, :length]
         if self.released_inverse:
-            back = back.gather(1, self._released_order(height, width, back))
-        return take_tokens(y.transpose(1, 2), back)
+            index = self._released_inverse_index(height, width, x.device)
+            step_of = step_of.gather(1, index)
+        return gather_by_route(y.transpose(1, 2), step_of)
 
     def _convolve(self, x: Tensor) -> Tensor:
-        """Causal depthwise convolutions of channels along (B, T, K * C)."""
-        steps, taps = x.shape[1], self.conv_weight.shape[-1]
-        # In two dimensions: a channels-last image, which needs no copies.
+        """Causal depthwise convolutions along the steps of (B, T, K * C)."""
+        seq_len, conv_size = x.shape[1], self.conv_weight.shape[-1]
+        # As an image of one row, channels-last: this needs no copies.
         y = F.conv2d(
             x.transpose(1, 2).unsqueeze(2),
-            self.conv_weight.view(-1, 1, 1, taps),
+            self.conv_weight.view(-1, 1, 1, conv_size),
             self.conv_bias,
-            padding=(0, taps - 1),
+            padding=(0, conv_size - 1),
             groups=x.shape[2],
         )
-        return y[:, :, 0, :steps].transpose(1, 2)
+        return y[:, :, 0, :seq_len].transpose(1, 2)
 
     def _scan_sequences(self, u: Tensor) -> Tensor:
-        """The recurrence of K sequences (B, T, K, C), each read in order.
+        """The recurrence of K sequences (B, T, K, C), each in order.
 
-        For the op the sequences are one map of T * K tokens, of which route k
-        passes every K-th.
+        To the op they are one map of T * K tokens, on which route k visits
+        every K-th token.
         """
-        steps, num_routes = u.shape[1:3]
+        seq_len, num_routes = u.shape[1:3]
         projected = torch.einsum('btkc,krc->btkr', u, self.x_proj_weight)
         projected = projected.flatten(1, 2).unsqueeze(2)
-        # A token is met on one route only: all may have the same values.
+        # Each token is visited by one route only, so its values may stand for
+        # all routes.
         dt, B, C = projected.expand(-1, -1, num_routes, -1).split(
             [self.dt_rank, self.d_state, self.d_state], -1
         )
         order = torch.arange(
-            steps * num_routes, device=u.device, dtype=torch.int32
+            seq_len * num_routes, device=u.device, dtype=torch.int32
         )
         y = routed_selective_scan(
             u.flatten(1, 2),
@@ -175,20 +189,24 @@ class MambaMixer(BaseModule):
             B,
             C,
             self.Ds.view(num_routes, -1),
-            routes=order.view(steps, num_routes).t(),
+            routes=order.view(seq_len, num_routes).t(),
             dt_weight=self.dt_projs_weight,
             dt_bias=self.dt_projs_bias.view(num_routes, -1),
             # A sum over states can pass float16's largest number.
             out_dtype=torch.float32 if u.dtype == torch.float16 else None,
         )
-        return y.unflatten(1, (steps, num_routes))
+        return y.unflatten(1, (seq_len, num_routes))
 
-    def _released_order(self, height: int, width: int, like: Tensor) -> Tensor:
-        """:func:`released_order`, around the class token if there is one."""
-        order = released_order(self.route_names, height, width, like.device)
+    def _released_inverse_index(
+        self, height: int, width: int, device: torch.device
+    ) -> Tensor:
+        """:func:`released_inverse_index` for tokens with a class token."""
+        index = released_inverse_index(self.routes, height, width, device)
         if not self.class_token:
-            return order
+            return index
         middle = height * width // 2
-        order = order + (order >= middle)
-        token = order.new_full((len(order), 1), middle)
-        return torch.cat([order[:, :middle], token, order[:, middle:]], 1)
+        index = index + (index >= middle)
+        class_token = index.new_full((len(index), 1), middle)
+        return torch.cat(
+            [index[:, :middle], class_token, index[:, middle:]], 1
+        )

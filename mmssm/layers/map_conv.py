@@ -1,4 +1,4 @@
-"""A convolution of channels-last maps."""
+"""A convolution on channels-last maps."""
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +10,10 @@ from .slices import runs_eagerly_on_cpu
 class MapConv2d(nn.Conv2d):
     """``nn.Conv2d`` from (B, H, W, C) to (B, H', W', C').
 
-    Parameters have Conv2d's names and shapes. The weight lies channels-last
-    in memory, as the maps do: otherwise each call would copy it, which for a
-    small map costs more than the convolution. (What saves state dicts only
-    of contiguous tensors, as safetensors does, needs ``.contiguous()``.)
+    Parameters have Conv2d's names and shapes. The weight is channels-last in
+    memory, as the maps are. Otherwise each call would copy it, which takes
+    longer than the convolution of a small map. (A library that saves only
+    contiguous tensors, such as safetensors, needs ``.contiguous()``.)
 
     Args:
         in_channels (int): Channels in.
@@ -36,7 +36,7 @@ class MapConv2d(nn.Conv2d):
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, bias=bias
         )
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H', W', C')."""
@@ -45,9 +45,9 @@ class MapConv2d(nn.Conv2d):
         return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
     def _is_cheaper_as_product(self, x: Tensor) -> bool:
-        """Whether there are fewer windows than filters.
+        """Whether the map has fewer windows than the weight has filters.
 
-        A matrix product copies the windows (tokens out, k * k * C), while
+        The matrix product copies the windows (tokens out, k * k * C), while
         oneDNN's convolution reorders the weight (C', k * k * C) in each call.
         """
         if not runs_eagerly_on_cpu(x):
@@ -56,8 +56,9 @@ class MapConv2d(nn.Conv2d):
         return x.shape[:3].numel() < self.out_channels * area
 
     def _product(self, x: Tensor) -> Tensor:
-        rows, columns = self.padding
-        x = F.pad(x, (0, 0, columns, columns, rows, rows))
+        """The convolution as one matrix product with all windows."""
+        zeros = int(self.padding[0])
+        x = F.pad(x, (0, 0, zeros, zeros, zeros, zeros))
         for axis in (1, 2):
             x = x.unfold(axis, self.kernel_size[0], self.stride[0])
         windows = x.permute(0, 1, 2, 4, 5, 3).flatten(3)

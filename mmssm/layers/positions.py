@@ -1,4 +1,4 @@
-"""Tables of positions, fitted to maps of other sizes."""
+"""Position tables, resized to maps of other sizes."""
 
 import torch
 import torch.nn.functional as F
@@ -9,12 +9,12 @@ from torch import Tensor
 def resize_table(
     table: Tensor, grid: tuple[int, int], to: tuple[int, int]
 ) -> Tensor:
-    """Fit a table of positions to another grid (bicubic).
+    """Resize a table of positions to another grid (bicubic).
 
     Args:
         table (Tensor): (..., H * W, C), row after row.
-        grid (tuple[int, int]): Its rows and columns.
-        to (tuple[int, int]): Rows and columns wanted.
+        grid (tuple[int, int]): Its rows and columns, H and W.
+        to (tuple[int, int]): The rows and columns wanted, H' and W'.
 
     Returns:
         Tensor: (..., H' * W', C); ``table`` itself if the grids are equal.
@@ -34,17 +34,20 @@ def resize_position_embedding(
     to: tuple[int, int],
     class_token: bool,
 ) -> Tensor:
-    """:func:`resize_table` around the class token's entry in the middle.
+    """:func:`resize_table` for a table that may have a class token's entry.
+
+    That entry stays as it is, in the middle.
 
     Args:
         table (Tensor): (1, H * W, C), or (1, H * W + 1, C) with a class
             token's entry at index ``H * W // 2``.
-        grid (tuple[int, int]): Its rows and columns.
-        to (tuple[int, int]): Rows and columns wanted.
-        class_token (bool): Whether there is such an entry.
+        grid (tuple[int, int]): Its rows and columns, H and W.
+        to (tuple[int, int]): The rows and columns wanted, H' and W'.
+        class_token (bool): Whether there is a class token's entry.
 
     Returns:
-        Tensor: (1, H' * W', C), or one entry more.
+        Tensor: (1, H' * W', C), or (1, H' * W' + 1, C) with a class token's
+        entry at index ``H' * W' // 2``.
     """
     if tuple(grid) == tuple(to) or not class_token:
         return resize_table(table, grid, to)
@@ -55,7 +58,7 @@ def resize_position_embedding(
 
 
 def insert_in_middle(tokens: Tensor, token: Tensor) -> Tensor:
-    """Tokens (B, L, C) with (B, 1, C) at index ``L // 2``: (B, L + 1, C)."""
+    """Insert (B, 1, C) at index ``L // 2`` of (B, L, C): (B, L + 1, C)."""
     middle = tokens.shape[1] // 2
     return torch.cat([tokens[:, :middle], token, tokens[:, middle:]], 1)
 
@@ -67,21 +70,22 @@ def without_middle(tokens: Tensor) -> Tensor:
 
 
 class RotaryPositions(BaseModule):
-    """Turn pairs of channels by angles that grow with row and column.
+    """Rotate pairs of channels by angles that grow with row and column.
 
     Two-dimensional rotary embedding as in `EVA-02
-    <https://arxiv.org/abs/2303.11331>`_: half the channels turn with the row,
-    half with the column. Maps of another size than ``grid`` get its tables
-    resized, as LocalVim does, not angles computed anew.
+    <https://arxiv.org/abs/2303.11331>`_: half of the channels are rotated by
+    the row, half by the column. For maps of another size than ``grid``, the
+    tables of cosines and sines are resized, as in LocalVim; angles are not
+    computed again.
 
     Args:
         embed_dims (int): Channels, a multiple of 4.
         grid (tuple[int, int]): Rows and columns of the tables.
-        pretrained_side (int): Rows and columns that a whole image has in the
-            unit of the angles. Defaults to 14.
+        pretrained_side (int): Rows and columns of the map for which one row
+            or column is one unit of the angles. Defaults to 14.
 
     Raises:
-        ValueError: If the channels do not divide by 4.
+        ValueError: If ``embed_dims`` is no multiple of 4.
     """
 
     def __init__(
@@ -109,7 +113,7 @@ class RotaryPositions(BaseModule):
             -1,
         )
         angles = angles.repeat_interleave(2, -1).flatten(0, 1)
-        self.grid = tuple(grid)
+        self.grid = (grid[0], grid[1])
         self.register_buffer('cos', angles.cos())
         self.register_buffer('sin', angles.sin())
 
@@ -123,6 +127,6 @@ class RotaryPositions(BaseModule):
 
     @staticmethod
     def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Turn tokens (B, L, C) by :meth:`tables`."""
-        turned = torch.stack((-x[..., 1::2], x[..., ::2]), -1).flatten(-2)
-        return x * cos + turned * sin
+        """Rotate tokens (B, L, C) by :meth:`tables` (L, C)."""
+        rotated = torch.stack((-x[..., 1::2], x[..., ::2]), -1).flatten(-2)
+        return x * cos + rotated * sin

@@ -1,6 +1,7 @@
 """How the results of several routes become one map.
 
-Each maps the routes' results (B, K, L, C) to tokens (B, L, C).
+Each merge takes the results of all routes (B, K, L, C) and returns tokens
+(B, L, C).
 """
 
 import torch
@@ -18,16 +19,17 @@ class RouteMean(nn.Module):
 
 
 class GatedSum(BaseModule):
-    """The sum over routes, whose channels are gated by their mean tokens.
+    """The sum over routes, each with its channels gated.
 
-    The channel gate of `LocalMamba <https://arxiv.org/abs/2403.09338>`_,
-    which all routes share. The paper's gate of tokens is not in the released
-    code, nor here.
+    The gate of a route's channels is computed from the mean of its tokens, by
+    weights that all routes share: the channel gate of `LocalMamba
+    <https://arxiv.org/abs/2403.09338>`_. The paper's second gate, of tokens,
+    is not in the released code, and not here.
 
     Args:
         channels (int): Channels, C.
-        reduction (int): Channels / channels between the gate's two linear
-            maps. Defaults to 8.
+        reduction (int): ``channels`` / hidden channels of the gate. Defaults
+            to 8.
     """
 
     def __init__(self, channels: int, reduction: int = 8) -> None:
@@ -42,17 +44,17 @@ class GatedSum(BaseModule):
         return _weighted_sum(y, self.gate(y))
 
     def gate(self, y: Tensor) -> Tensor:
-        """(B, K, L, C) -> (B, K, 1, C), between 0 and 1, in y's dtype."""
+        """Gates of y: (B, K, L, C) -> (B, K, 1, C), 0 to 1, in y's dtype."""
         mean = self.norm(y.to(self.norm.weight.dtype)).mean(2, keepdim=True)
         gate = torch.sigmoid(self.select(self.act(self.reduce(mean))))
         return gate.to(y.dtype)
 
 
 class SearchedSum(GatedSum):
-    """The gated routes, normed and weighted with learnt probabilities.
+    """The sum of gated and normed routes, weighted with learned probabilities.
 
-    LocalMamba's search for scan directions: after training, the routes with
-    the largest weights are kept, see
+    This is LocalMamba's search for scan directions: after training, the
+    routes with the largest weights are kept, see
     :mod:`mmssm.analysis.direction_search`.
 
     Args:
@@ -65,7 +67,7 @@ class SearchedSum(GatedSum):
         self.weights = nn.Parameter(1e-3 * torch.randn(num_routes))
 
     def probabilities(self) -> Tensor:
-        """The routes' shares (K,), which sum to 1."""
+        """The weights of the routes (K,), which sum to 1."""
         return self.weights.softmax(0)
 
     def forward(self, y: Tensor) -> Tensor:
@@ -76,7 +78,7 @@ class SearchedSum(GatedSum):
 
 
 def _weighted_sum(y: Tensor, weights: Tensor) -> Tensor:
-    """The sum over K of (B, K, L, C), without a product as large as that."""
+    """The weighted sum over K of (B, K, L, C), without a copy of that size."""
     total = y[:, 0] * weights[:, 0]
     for k in range(1, y.shape[1]):
         total = torch.addcmul(total, y[:, k], weights[:, k])
@@ -84,7 +86,7 @@ def _weighted_sum(y: Tensor, weights: Tensor) -> Tensor:
 
 
 def build_merge(kind: str, channels: int, num_routes: int) -> nn.Module:
-    """A merge by name.
+    """A merge by its name.
 
     Args:
         kind (str): 'mean', 'gated' or 'searched'.
@@ -105,35 +107,33 @@ def build_merge(kind: str, channels: int, num_routes: int) -> nn.Module:
     )
 
 
-def released_order(
-    route_names: tuple[str, ...],
-    height: int,
-    width: int,
-    device: torch.device,
+def released_inverse_index(
+    routes: tuple[str, ...], height: int, width: int, device: torch.device
 ) -> Tensor:
-    """Which token's result LocalMamba's released code puts at a token.
+    """Which token's result LocalMamba's released code puts at each token.
 
-    It puts the results of ``v`` and ``v_flip`` back as if the map were
-    ``width`` x ``height``; others, and square maps, are right.
+    The code puts the results of ``v`` and ``v_flip`` back as if the map were
+    ``width`` x ``height``, which is wrong unless the map is square. Results
+    of other routes are put back right.
 
     Args:
-        route_names (tuple[str, ...]): Names of K routes.
+        routes (tuple[str, ...]): Names of K routes.
         height (int): Rows of the map.
         width (int): Columns of the map.
         device (torch.device): Where the result lies.
 
     Returns:
-        Tensor: (K, H * W) int64.
+        Tensor: (K, H * W) int64, for :func:`gather_by_route`.
     """
     token = torch.arange(height * width, device=device)
     step = token % height * width + token // height
     swapped = step % height * width + step // height
     return torch.stack(
-        [swapped if name in ('v', 'v_flip') else token for name in route_names]
+        [swapped if name in ('v', 'v_flip') else token for name in routes]
     )
 
 
-def take_tokens(y: Tensor, order: Tensor) -> Tensor:
-    """``y[b, k, order[k, l]]`` for results (B, K, T, C) and (K, L) indices."""
-    routes = torch.arange(len(order), device=y.device).unsqueeze(1)
-    return y[:, routes, order]
+def gather_by_route(y: Tensor, index: Tensor) -> Tensor:
+    """Results (B, K, T, C) at indices (K, L): ``y[b, k, index[k, l]]``."""
+    route = torch.arange(len(index), device=y.device).unsqueeze(1)
+    return y[:, route, index]

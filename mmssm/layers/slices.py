@@ -1,4 +1,4 @@
-"""Work on a map a slice of tokens at a time, so that it stays in the cache."""
+"""Work on slices of a map, which stay in a CPU's cache."""
 
 import math
 from collections.abc import Callable
@@ -6,38 +6,42 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# What a slice may take, about the second-level caches of two cores. Smaller
-# ones read the weights too often: 1 MiB is slower than no slices at all.
+from ..scans.route import is_jit_tracing
+
+# The most that a slice may take: about the second-level caches of two cores.
+# With smaller slices the weights are read too often: 1 MiB is slower than no
+# slices at all.
 SLICE_BYTES = 4 * 2**20
 
 
 def runs_eagerly_on_cpu(x: Tensor) -> bool:
-    """Whether a choice by size may be made here for speed on a CPU.
+    """Whether code may choose the faster of two ways by the size of a map.
 
-    What is traced, compiled or exported must hold for every size.
+    It may not where it is traced, compiled or exported: the choice would then
+    hold for maps of all sizes.
     """
     return (
         x.device.type == 'cpu'
         and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
+        and not is_jit_tracing()
     )
 
 
 def by_slices(
     function: Callable[..., Tensor], *maps: Tensor, width: int
 ) -> Tensor:
-    """``function(*maps)``, on slices of tokens where that is faster.
+    """``function(*maps)``, computed slice by slice where that is faster.
 
-    That is on a CPU where no gradient is recorded: what lies between the
-    function's steps is then small and reused, where it would be as large as
-    the map, freshly allocated and read back from memory. Hooks on modules
-    inside ``function`` then see the slices.
+    It is faster on a CPU where no gradient is recorded. The function's
+    intermediate results are then small and stay in the cache; those of a
+    whole map would be written to memory and read back. Hooks on modules
+    inside ``function`` are called once for every slice.
 
     Args:
-        function (Callable): Acts on every token alone: from maps
-            (..., C_i) to a map (..., C).
+        function (Callable): Takes maps (..., C_i) and returns a map (..., C).
+            It must treat every token by itself.
         *maps (Tensor): Maps (..., C_i) with the same leading axes.
-        width (int): Channels of the widest map between the function's steps.
+        width (int): Channels of the function's widest intermediate result.
 
     Returns:
         Tensor: (..., C).
@@ -46,16 +50,18 @@ def by_slices(
     if torch.is_grad_enabled() or not runs_eagerly_on_cpu(first):
         return function(*maps)
     axes = first.shape[:-1]
-    size = axes.numel() * width * first.element_size()
+    num_tokens = axes.numel()
+    size = num_tokens * width * first.element_size()
     if size <= SLICE_BYTES:
         return function(*maps)
     count = math.ceil(size / SLICE_BYTES)
     slices = zip(*(m.flatten(0, -2).chunk(count) for m in maps))
-    out, start = None, 0
+    result = function(*next(slices))
+    out = result.new_empty(num_tokens, result.shape[-1])
+    end = len(result)
+    out[:end] = result
     for part in slices:
         result = function(*part)
-        if out is None:
-            out = result.new_empty(axes.numel(), result.shape[-1])
-        out[start : start + len(result)] = result
-        start += len(result)
+        start, end = end, end + len(result)
+        out[start:end] = result
     return out.unflatten(0, axes)

@@ -5,16 +5,15 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn import build_activation_layer
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..ops import chunked_ssd
-from ..scans import CROSS, parse_routes, routes
+from ..scans import CROSS, cached_routes, parse_routes
+from .map_mixer import MapMixer
 from .ssm_init import linear_init
 
 
-class SSD2D(BaseModule):
+class SSD2D(MapMixer):
     """State-space dual scan of a map along several routes.
 
     Like :class:`SS2D`, but channels form ``ceil(embed_dims / 16)`` heads with
@@ -28,11 +27,12 @@ class SSD2D(BaseModule):
         conv_bias (bool): Whether the depthwise convolution has a bias.
             Defaults to False.
         act (str): Activation after the convolution. Defaults to 'GELU'.
-        route_names (Sequence[str]): Routes without zero tokens. Defaults to
+        routes (Sequence[str]): Routes without zero tokens. Defaults to
             VMamba's cross-scan.
 
     Raises:
-        ValueError: If the inner channels do not divide into the heads.
+        ValueError: If a route is unknown, or if the inner channels do not
+            divide into the heads.
     """
 
     def __init__(
@@ -42,51 +42,37 @@ class SSD2D(BaseModule):
         ssm_ratio: float = 1.0,
         conv_bias: bool = False,
         act: str = 'GELU',
-        route_names: str | Sequence[str] = CROSS,
+        routes: str | Sequence[str] = CROSS,
     ) -> None:
-        super().__init__()
         inner = int(ssm_ratio * embed_dims)
-        self.d_state = d_state
-        self.num_heads = math.ceil(embed_dims / 16)
-        if inner % self.num_heads:
+        num_heads = math.ceil(embed_dims / 16)
+        if inner % num_heads:
             raise ValueError(
-                f'{inner} inner channels do not divide into {self.num_heads} '
+                f'{inner} inner channels do not divide into {num_heads} '
                 'heads; choose embed_dims and ssm_ratio so that they do'
             )
-        self.route_names = parse_routes(route_names)
-        num_routes = len(self.route_names)
-        heads = (num_routes, self.num_heads)
-
-        self.in_proj = nn.Linear(embed_dims, inner, bias=False)
-        self.conv2d = nn.Conv2d(
-            inner, inner, 3, padding=1, groups=inner, bias=conv_bias
-        )
-        self.act = build_activation_layer(dict(type=act))
+        super().__init__(embed_dims, inner, conv_bias=conv_bias, act=act)
+        self.d_state = d_state
+        self.num_heads = num_heads
+        self.routes = parse_routes(routes)
+        num_routes = len(self.routes)
+        heads = (num_routes, num_heads)
         self.x_proj_weight = nn.Parameter(
-            linear_init(num_routes, self.num_heads + 2 * d_state, inner)
+            linear_init(num_routes, num_heads + 2 * d_state, inner)
         )
         self.A_logs = nn.Parameter(torch.zeros(heads))
-        self.Ds = nn.Parameter(torch.ones(*heads, inner // self.num_heads))
+        self.Ds = nn.Parameter(torch.ones(*heads, inner // num_heads))
         self.dt_projs_bias = nn.Parameter(0.1 * torch.rand(heads))
-        self.out_norm = nn.LayerNorm(inner)
-        self.out_proj = nn.Linear(inner, embed_dims, bias=False)
+        self.build_output()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C)."""
+    def scan(self, x: Tensor) -> Tensor:
+        """Scan along all routes and add up: (B, H, W, C), float32."""
         height, width = x.shape[1:3]
-        x = self.in_proj(x).permute(0, 3, 1, 2)
-        x = self.act(self.conv2d(x)).permute(0, 2, 3, 1).flatten(1, 2)
-        # Not to x's dtype: the sum can pass float16's largest number.
-        y = self.scan(x, height, width).to(self.out_norm.weight.dtype)
-        y = self.out_norm(y)
-        return self.out_proj(y.unflatten(1, (height, width)))
-
-    def scan(self, x: Tensor, height: int, width: int) -> Tensor:
-        """The scan of tokens (B, L, C) along all routes, summed, float32."""
+        x = x.flatten(1, 2)
         num_routes, rows, inner = self.x_proj_weight.shape
         projected = F.linear(x, self.x_proj_weight.flatten(0, 1))
         projected = projected.unflatten(-1, (num_routes, rows))
-        index = routes(self.route_names, height, width, x.device).long()
+        index = cached_routes(self.routes, height, width, x.device).long()
 
         def along_routes(values: Tensor) -> Tensor:
             """(B, L, K, C) -> (B, T, K, C)."""
@@ -111,6 +97,6 @@ class SSD2D(BaseModule):
                 self.Ds,
             ).flatten(3)
         # Add every route's result back at its tokens.
-        out = y.new_zeros(len(x), height * width, inner)
-        flat = index.t().flatten()
-        return out.index_add(1, flat, y.flatten(1, 2))
+        total = y.new_zeros(len(x), height * width, inner)
+        total = total.index_add(1, index.t().flatten(), y.flatten(1, 2))
+        return total.unflatten(1, (height, width))

@@ -7,12 +7,18 @@ from torch import Tensor
 
 
 def linear_init(*shape: int) -> Tensor:
-    """``nn.Linear``'s own initial weights: uniform in +-1 / sqrt(fan-in)."""
+    """Initial weights of ``nn.Linear``: uniform in +-1 / sqrt(fan-in).
+
+    The fan-in is the last axis.
+    """
     return torch.empty(shape).uniform_(-1, 1) / math.sqrt(shape[-1])
 
 
 def s4d_log_rates(num_routes: int, channels: int, d_state: int) -> Tensor:
-    """(K * C, N): log(1..N), S4D-Real's decay rates (arXiv 2206.11893)."""
+    """Logarithms of S4D-Real's decay rates 1..N, (K * C, N).
+
+    See section 4 of `S4D <https://arxiv.org/abs/2206.11893>`_.
+    """
     rates = torch.arange(1, d_state + 1, dtype=torch.float32)
     return torch.log(rates).repeat(num_routes * channels, 1)
 
@@ -20,14 +26,17 @@ def s4d_log_rates(num_routes: int, channels: int, d_state: int) -> Tensor:
 def step_bias(
     *shape: int, low: float = 1e-3, high: float = 1e-1, floor: float = 1e-4
 ) -> Tensor:
-    """Biases whose softplus is log-uniform in [low, high] (Mamba, 3.6)."""
+    """Biases whose softplus is log-uniform in [low, high].
+
+    The step sizes of `Mamba <https://arxiv.org/abs/2312.00752>`_, section
+    3.6; none is below ``floor``.
+    """
     span = math.log(high) - math.log(low)
-    steps = torch.exp(torch.rand(shape) * span + math.log(low)).clamp_min(
-        floor
-    )
-    return steps + torch.log(-torch.expm1(-steps))  # inverse softplus
+    delta = torch.exp(torch.rand(shape) * span + math.log(low))
+    delta = delta.clamp_min(floor)
+    return delta + torch.log(-torch.expm1(-delta))  # inverse softplus
 
 
 def step_weight(*shape: int) -> Tensor:
-    """Low-rank step projection: uniform in +-1 / sqrt(rank)."""
+    """Weights (..., C, R) of step projections: uniform in +-1 / sqrt(R)."""
     return torch.empty(shape).uniform_(-1, 1) * shape[-1] ** -0.5

@@ -1,4 +1,4 @@
-"""Image (B, 3, H, W) -> first token map (B, H/4, W/4, C)."""
+"""Stems: an image (B, 3, H, W) becomes a map (B, H', W', C) of tokens."""
 
 import torch.nn.functional as F
 from mmengine.model import BaseModule
@@ -9,7 +9,7 @@ from .map_conv import MapConv2d
 from .slices import by_slices
 
 
-def _check_image(x: Tensor, smallest: int) -> None:
+def _check_images(x: Tensor, smallest: int) -> None:
     if x.dim() != 4:
         raise ValueError(
             f'images must be (B, channels, H, W), got {tuple(x.shape)}; add '
@@ -23,7 +23,9 @@ def _check_image(x: Tensor, smallest: int) -> None:
 
 
 class PatchStem(BaseModule):
-    """4 x 4 patches, norm (VMamba's "v1").
+    """Patches of 4 x 4 pixels, then a norm (VMamba's "v1").
+
+    Rows and columns of pixels that do not fill a patch are dropped.
 
     Args:
         in_channels (int): Image channels.
@@ -41,21 +43,21 @@ class PatchStem(BaseModule):
         Raises:
             ValueError: If the image is smaller than one patch.
         """
-        _check_image(x, 4)
+        _check_images(x, 4)
         return self.norm(self.conv(x.permute(0, 2, 3, 1)))
 
 
 class PatchTokens(BaseModule):
-    """Square patches to tokens, without a norm (as in ViT).
+    """Square patches of any size and distance, without a norm (as in ViT).
 
-    Images are padded with zeros at the bottom and the right until whole
-    patches cover them.
+    Images are padded with zeros at the bottom and the right, so that patches
+    cover every pixel.
 
     Args:
         in_channels (int): Image channels.
         embed_dims (int): Token channels.
         patch_size (int): Side of a patch, in pixels.
-        stride (int): Pixels from patch to patch.
+        stride (int): Pixels from one patch to the next.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class PatchTokens(BaseModule):
         )
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of tokens that an image gets."""
+        """Rows and columns of tokens for an image of H x W pixels."""
         return (
             1 + max(0, -(-(height - self.patch_size) // self.stride)),
             1 + max(0, -(-(width - self.patch_size) // self.stride)),
@@ -78,9 +80,9 @@ class PatchTokens(BaseModule):
         """(B, 3, H, W) -> ``(B, *grid(H, W), C)``.
 
         Raises:
-            ValueError: If it is no batch of images.
+            ValueError: If x is not a batch of images.
         """
-        _check_image(x, 1)
+        _check_images(x, 1)
         bottom, right = (
             (tokens - 1) * self.stride + self.patch_size - side
             for tokens, side in zip(self.grid(*x.shape[-2:]), x.shape[-2:])
@@ -90,7 +92,7 @@ class PatchTokens(BaseModule):
 
 
 class ConvStem(BaseModule):
-    """Two 3 x 3 convolutions of stride 2, each with norm (VMamba's "v2").
+    """Two 3 x 3 convolutions of stride 2, each with a norm (VMamba's "v2").
 
     Args:
         in_channels (int): Image channels.
@@ -112,7 +114,7 @@ class ConvStem(BaseModule):
         Raises:
             ValueError: If the image is smaller than one patch.
         """
-        _check_image(x, 4)
+        _check_images(x, 4)
         x = self.conv1(x.permute(0, 2, 3, 1))
         x = by_slices(
             lambda tokens: self.act(self.norm1(tokens)), x, width=x.shape[-1]
@@ -121,7 +123,7 @@ class ConvStem(BaseModule):
 
 
 class ResidualStem(BaseModule):
-    """Convolutions with batch norm and a residual unit.
+    """Convolutions with batch norm, two of them with a residual connection.
 
     The stem of `MLLA <https://arxiv.org/abs/2405.16605>`_.
 
@@ -148,7 +150,7 @@ class ResidualStem(BaseModule):
         Raises:
             ValueError: If the image is smaller than one patch.
         """
-        _check_image(x, 4)
+        _check_images(x, 4)
         x = self.conv1(x)
         x = self.conv3(x + self.conv2(x))
         return x.permute(0, 2, 3, 1).contiguous()

@@ -1,53 +1,49 @@
-"""The mixer of `GrootV <https://arxiv.org/abs/2406.02395>`_, fixed trees."""
+"""The mixer of GrootV, with a fixed tree."""
 
 import math
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..ops import tree_scan
 from ..scans.tree import cached_tree
+from .map_mixer import MapMixer
 from .slices import by_slices
 from .ssm_init import linear_init, s4d_log_rates, step_bias, step_weight
 
 
-class TreeSSM(BaseModule):
+class TreeSSM(MapMixer):
     """A selective scan over a tree of the map's tokens.
 
-    Projection, depthwise convolution and activation; each token's state is
-    the sum of all tokens' values, each weighted with the transitions on the
-    path between them (:func:`mmssm.ops.tree_scan`); states are normed, read
-    out, normed, gated and projected. GrootV makes a tree of each image's
-    features; here it is the same for all, see
+    The mixer of `GrootV <https://arxiv.org/abs/2406.02395>`_. Each token's
+    state is the sum of all tokens' values, each multiplied by the decays
+    along the path between the two tokens, see :func:`mmssm.ops.tree_scan`.
+    States are normed before they are read out. GrootV builds a tree from the
+    features of each image. Here the tree depends on the map's size alone, see
     :func:`mmssm.scans.tree.tree_parents`.
 
     Args:
         embed_dims (int): Channels in and out.
-        order (str): The route that the tree follows.
-        pathways (float): Share of tokens that leave it for an earlier
-            neighbour.
+        curve (str): The route that the tree follows, without zero tokens.
+        pathways (float): Share of tokens whose parent is their earliest
+            neighbor instead of the token before them, 0 to 1.
         ssm_ratio (float): Inner channels / ``embed_dims``. Defaults to 2.
     """
 
     def __init__(
         self,
         embed_dims: int,
-        order: str,
+        curve: str,
         pathways: float,
         ssm_ratio: float = 2.0,
     ) -> None:
-        super().__init__()
         inner = int(ssm_ratio * embed_dims)
-        self.order, self.pathways = order, pathways
+        super().__init__(embed_dims, inner, gate=True)
+        self.curve, self.pathways = curve, pathways
         self.dt_rank = math.ceil(embed_dims / 16)
-        self.in_proj = nn.Linear(embed_dims, 2 * inner, bias=False)
-        self.conv2d = nn.Conv2d(
-            inner, inner, 3, padding=1, groups=inner, bias=False
-        )
-        self.act = nn.SiLU()
-        # Shapes and names are the original's, whose weight decay goes by them.
+        # Shapes and names are the original's: its weight decay depends on
+        # them.
         self.x_proj_weight = nn.Parameter(
             linear_init(1, self.dt_rank + 2, inner)
         )
@@ -58,40 +54,32 @@ class TreeSSM(BaseModule):
         self.A_logs = nn.Parameter(s4d_log_rates(1, inner, 1))
         self.Ds = nn.Parameter(torch.ones(inner))
         self.h_norm = nn.LayerNorm(inner)
-        self.out_norm = nn.LayerNorm(inner)
-        self.out_proj = nn.Linear(inner, embed_dims, bias=False)
+        self.build_output()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
-        inner = len(self.Ds)
-        # Rebound at each step, so that no map outlives its use.
-        tokens = F.linear(x, self.in_proj.weight[:inner])
-        tokens = self.conv2d(tokens.permute(0, 3, 1, 2))
-        tokens = self.act(tokens).permute(0, 2, 3, 1)
-        states, readout = self.scan(tokens)
+        tokens = self.project_in(x)
+        states, C = self.scan_states(tokens)
         return by_slices(
-            self._read_out, states, readout, tokens, x, width=inner
+            self._read_out, states, C, tokens, x, width=self.inner_dims
         )
 
     def _read_out(
-        self, states: Tensor, readout: Tensor, tokens: Tensor, x: Tensor
+        self, states: Tensor, C: Tensor, tokens: Tensor, x: Tensor
     ) -> Tensor:
-        dtype = self.out_norm.weight.dtype
-        y = readout * self._norm_states(states) + self.Ds * tokens
-        y = self.out_norm(y.to(dtype))
-        gate = F.linear(x, self.in_proj.weight[len(self.Ds) :])
-        return self.out_proj(y * self.act(gate))
+        y = C * self._norm_states(states) + self.Ds * tokens
+        return self.project_out(y, x)
 
     def _norm_states(self, states: Tensor) -> Tensor:
-        # In the states' own dtype, which may hold what 16 bits cannot.
+        # In the states' own dtype: 16 bits may not hold them.
         norm = self.h_norm
         weight, bias = (p.to(states.dtype) for p in (norm.weight, norm.bias))
         return F.layer_norm(
             states, norm.normalized_shape, weight, bias, norm.eps
         )
 
-    def scan(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """States (B, H, W, C) of tokens, and their weights (B, H, W, 1)."""
+    def scan_states(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """States of tokens (B, H, W, C) and their read-out (B, H, W, 1)."""
         height, width = x.shape[1:3]
         projected = F.linear(x, self.x_proj_weight[0])
         dt, B, C = projected.split([self.dt_rank, 1, 1], -1)
@@ -101,7 +89,7 @@ class TreeSSM(BaseModule):
             -torch.exp(self.A_logs.squeeze(1)),
             B.flatten(1),
             parents=cached_tree(
-                self.order, height, width, self.pathways, x.device
+                self.curve, height, width, self.pathways, x.device
             ),
             dt_weight=self.dt_projs_weight[0],
             dt_bias=self.dt_projs_bias[0],

@@ -104,7 +104,7 @@ class ChangeMambaHead(BaseDecodeHead):
                 gate=gate,
                 conv_bias=conv_bias,
                 ssm_init=ssm_init,
-                route_names=routes,
+                routes=routes,
             )
             return VSSBlock(
                 channels, mixer, mlp_ratio, drop_path_rate, with_cp

@@ -148,8 +148,8 @@ def test_fragment_builds_the_model(tmp_path, base, blocks):
     cfg, plain = Config.fromfile(path), Config.fromfile(base)
     with torch.device('meta'):
         model = MODELS.build(cfg.model.backbone)
-    mixers = [m for m in model.modules() if hasattr(m, 'route_names')]
-    assert [m.route_names for m in mixers] == directions
+    mixers = [m for m in model.modules() if hasattr(m, 'routes')]
+    assert [m.routes for m in mixers] == directions
     del cfg.model.backbone['directions']
     assert cfg.to_dict() == plain.to_dict()
 

@@ -47,7 +47,7 @@ def test_blocks_take_the_archs_directions(arch):
     released = json.loads(RELEASED.read_text())[f'local_vmamba_{arch}']
     with torch.device('meta'):
         model = LocalVMamba(arch)
-    names = [' '.join(mixer.route_names) for mixer in mixers(model)]
+    names = [' '.join(mixer.routes) for mixer in mixers(model)]
     assert names == released
 
 
@@ -62,7 +62,7 @@ def test_directions_are_a_choice():
     arch = dict(MINI, directions='search')
     for directions in (ROUTES, [entry.split() for entry in ROUTES]):
         model = LocalVMamba(arch, directions=directions)
-        names = [mixer.route_names for mixer in mixers(model)]
+        names = [mixer.routes for mixer in mixers(model)]
         assert names == [tuple(entry.split()) for entry in ROUTES]
         assert not any(isinstance(m.merge, SearchedSum) for m in mixers(model))
         assert model(torch.randn(1, 3, 32, 32))[0].shape == (1, 128, 1, 1)
@@ -72,7 +72,7 @@ def test_search_has_all_candidates_with_equal_chances():
     torch.manual_seed(0)
     model = LocalVMamba(MINI, directions='search', drop_path_rate=0.0)
     for mixer in mixers(model):
-        assert mixer.route_names == CANDIDATES
+        assert mixer.routes == CANDIDATES
         chances = mixer.merge.probabilities()
         torch.testing.assert_close(
             chances, torch.full((8,), 1 / 8), rtol=0.01, atol=0

@@ -84,7 +84,7 @@ def test_supernet_has_the_originals_parameters():
 @pytest.mark.parametrize('arch', ['tiny', 'tiny-midcls'])
 def test_directions_are_those_of_the_golden_case(golden, arch):
     with torch.device('meta'):
-        names = [m.mixer.route_names for m in LocalVim(arch).layers]
+        names = [m.mixer.routes for m in LocalVim(arch).layers]
     case = golden('local_vim_tiny_cls')
     assert len(names) == 20
     assert names == [
@@ -95,7 +95,7 @@ def test_directions_are_those_of_the_golden_case(golden, arch):
 def test_small_takes_the_papers_directions():
     with torch.device('meta'):
         small, tiny = (
-            [m.mixer.route_names for m in LocalVim(arch).layers]
+            [m.mixer.routes for m in LocalVim(arch).layers]
             for arch in ('small', 'tiny')
         )
     assert small == tiny

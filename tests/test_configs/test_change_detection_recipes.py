@@ -64,11 +64,11 @@ def test_blocks_are_the_backbones(cfg, path):
         assert mixer.d_state == arch.get('d_state', 1)
         if path.parent.name == 'vmamba':
             assert mixer.gate == arch['gate']
-            assert mixer.route_names == tuple(arch['routes'])
+            assert mixer.routes == tuple(arch['routes'])
             assert (mixer.conv2d.bias is not None) == arch['conv_bias']
         if path.parent.name == 'fractal_mamba':
             assert mixer.gate and mixer.conv2d.bias is None
-            assert mixer.route_names == HILBERT
+            assert mixer.routes == HILBERT
 
 
 def test_input_is_a_pair(cfg):

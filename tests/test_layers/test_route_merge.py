@@ -12,8 +12,8 @@ from mmssm.layers.route_merge import (
     RouteMean,
     SearchedSum,
     build_merge,
-    released_order,
-    take_tokens,
+    gather_by_route,
+    released_inverse_index,
 )
 
 SHAPES = [(2, 4, 5, 16), (1, 1, 1, 8), (1, 3, 2, 24)]
@@ -173,12 +173,14 @@ def put_back_as_released(height, width):
     return [grid[i][j] for j in range(width) for i in range(height)]
 
 
-def test_released_order_is_that_of_the_released_code():
+def test_released_inverse_index_is_that_of_the_released_code():
     others = ('h', 'w2', 'h_flip', 'w7_flip')
     names = ('v', *others, 'v_flip')
     for height in range(1, 15):
         for width in range(1, 15):
-            order = released_order(names, height, width, torch.device('cpu'))
+            order = released_inverse_index(
+                names, height, width, torch.device('cpu')
+            )
             tokens = list(range(height * width))
             released = put_back_as_released(height, width)
             want = [released, *[tokens] * len(others), released]
@@ -188,7 +190,7 @@ def test_released_order_is_that_of_the_released_code():
 
 
 @given(st.data())
-def test_take_tokens(device, data):
+def test_gather_by_route(device, data):
     draw = data.draw
     routes, steps, tokens = (draw(st.integers(1, 6)) for _ in range(3))
     order = [
@@ -196,7 +198,7 @@ def test_take_tokens(device, data):
         for _ in range(routes)
     ]
     y = torch.randn(2, routes, steps, 3)
-    got = take_tokens(y.to(device), torch.tensor(order).to(device)).cpu()
+    got = gather_by_route(y.to(device), torch.tensor(order).to(device)).cpu()
     assert got.shape == (2, routes, tokens, 3)
     for k, row in enumerate(order):
         for token, step in enumerate(row):

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from torch import nn
 
-from mmssm.layers import VSSBlock, slices
+from mmssm.layers import slices
 from mmssm.layers.slices import by_slices
 
 
@@ -52,29 +51,3 @@ def test_whole_maps_where_gradients_or_graphs_are_recorded(seen):
             check_trace=False,
         )
     assert set(shapes) == {(2, 3, 5, 4), (2, 1, 3, 4), (0, 3, 5, 4)}
-
-
-@pytest.mark.parametrize('autocast', [False, True])
-def test_block_in_slices(monkeypatch, autocast):
-    torch.manual_seed(0)
-    block = VSSBlock(8, nn.Linear(8, 8), drop_path_rate=0.5).eval()
-    x = torch.randn(2, 5, 7, 8)
-    with torch.no_grad(), torch.autocast('cpu', enabled=autocast):
-        want = block(x)
-        monkeypatch.setattr(slices, 'SLICE_BYTES', 1000)
-        got = block(x)
-    assert got.dtype == want.dtype
-    torch.testing.assert_close(got, want)
-
-
-def test_stochastic_depth_drops_samples_not_slices(monkeypatch):
-    """In training mode without gradients too."""
-    monkeypatch.setattr(slices, 'SLICE_BYTES', 1000)
-    torch.manual_seed(0)
-    block = VSSBlock(8, nn.Identity(), drop_path_rate=0.5).train()
-    nn.init.constant_(block.norm1.weight, 0)  # leaves the FFN's branch
-    x = torch.randn(32, 5, 7, 8)
-    with torch.no_grad():
-        kept = (block(x) != x).flatten(1)
-    assert (kept.any(1) == kept.all(1)).all()
-    assert 0 < kept.any(1).sum() < 32

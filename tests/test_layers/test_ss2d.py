@@ -1,24 +1,30 @@
-"""The mixers against their definition on explicit route copies."""
-
-import json
+"""SS2D against its definition on explicit route copies."""
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.profiler import ProfilerActivity, profile
 
-from mmssm.layers import SS2D, SSD2D, slices
+from mmssm.layers import SS2D
+from mmssm.layers.route_merge import GatedSum
 from mmssm.ops import selective_scan_reference
-from mmssm.scans import CROSS, routes
+from mmssm.scans import routes
+
+ROUTES = 'h v_flip w2'
 
 
-def scan_copies(mixer, x, height, width):
-    """SS2D's scan as VMamba describes it: copy, scan and merge each route."""
+def scan_copies(mixer, x):
+    """What each route gives, as VMamba describes it: (B, K, L, C).
+
+    The map is copied in the route's order, zero tokens included, and
+    scanned; the results are put back.
+    """
+    height, width = x.shape[1:3]
+    x = F.pad(x.flatten(1, 2), (0, 0, 0, 1))  # the last one is a zero token
     num_routes, rows, inner = mixer.x_proj_weight.shape
-    total = torch.zeros_like(x)
     A = -mixer.A_logs.exp().view(num_routes, inner, -1)
     D = mixer.Ds.view(num_routes, inner)
-    for k, route in enumerate(routes(CROSS, height, width).long()):
+    results = []
+    for k, route in enumerate(routes(mixer.routes, height, width).long()):
         tokens = x[:, route]
         dt, B, C = F.linear(tokens, mixer.x_proj_weight[k]).split(
             [mixer.dt_rank, mixer.d_state, mixer.d_state], -1
@@ -33,28 +39,63 @@ def scan_copies(mixer, x, height, width):
             mixer.dt_projs_bias[k],
             delta_softplus=True,
         ).transpose(1, 2)
-        total[:, route] += y
-    return total
+        result = torch.zeros_like(x)
+        result[:, route] = y
+        results.append(result[:, :-1])
+    return torch.stack(results, 1)
 
 
 @pytest.mark.parametrize('d_state', [1, 4])
 @pytest.mark.parametrize('size', [(1, 1), (3, 5), (7, 4)])
-def test_scan_equals_copy_scan_merge(device, d_state, size):
+def test_scan_equals_copy_scan_add(device, d_state, size):
     torch.manual_seed(0)
     mixer = SS2D(32, d_state=d_state, ssm_ratio=2.0).double()
-    x = torch.randn(2, size[0] * size[1], 64, dtype=torch.float64)
+    x = torch.randn(2, *size, 64, dtype=torch.float64)
     with torch.no_grad():
-        want = scan_copies(mixer, x, *size)
-        got = mixer.to(device).scan(x.to(device), *size)
+        want = scan_copies(mixer, x).sum(1).view(x.shape)
+        got = mixer.to(device).scan(x.to(device))
     torch.testing.assert_close(got.cpu(), want)
 
 
-@pytest.mark.parametrize('mixer', [SS2D, SSD2D])
-def test_transposed_map_and_routes_give_the_transposed_result(device, mixer):
+@pytest.mark.parametrize('merge', ['mean', 'gated', 'searched'])
+def test_merge_gets_every_routes_result(device, merge):
+    torch.manual_seed(0)
+    mixer = SS2D(32, routes=ROUTES, merge=merge).double()
+    x = torch.randn(2, 3, 5, 32, dtype=torch.float64)
+    with torch.no_grad():
+        want = mixer.merge(scan_copies(mixer, x)).view(x.shape)
+        got = mixer.to(device).scan(x.to(device))
+    torch.testing.assert_close(got.cpu(), want)
+
+
+@pytest.mark.parametrize('size', [(3, 5), (4, 4)])
+def test_released_inverse_mixes_up_columns(device, size):
+    """As LocalMamba's code does: it transposes a height x width grid."""
+
+    def transposed(y):
+        return y.unflatten(1, size).transpose(1, 2).flatten(1, 2)
+
+    torch.manual_seed(0)
+    options = dict(routes='h v v_flip', merge='mean')
+    right = SS2D(32, **options).double()
+    released = SS2D(32, released_inverse=True, **options).double()
+    released.load_state_dict(right.state_dict())
+    x = torch.randn(2, *size, 32, dtype=torch.float64)
+    with torch.no_grad():
+        rows, *columns = scan_copies(right, x).unbind(1)
+        columns = [transposed(transposed(y)) for y in columns]
+        want = ((rows + sum(columns)) / 3).view(x.shape)
+        got = released.to(device).scan(x.to(device)).cpu()
+        plain = right.to(device).scan(x.to(device)).cpu()
+    torch.testing.assert_close(got, want)
+    assert torch.allclose(got, plain) is (size[0] == size[1])
+
+
+def test_transposed_map_and_routes_give_the_transposed_result(device):
     """Swapping h with v undoes a transposition of the map."""
     torch.manual_seed(0)
-    one = mixer(32).double().eval()
-    other = mixer(32, route_names=('v', 'h', 'v_flip', 'h_flip'))
+    one = SS2D(32).double().eval()
+    other = SS2D(32, routes=('v', 'h', 'v_flip', 'h_flip'))
     other.double().eval().load_state_dict(one.state_dict())
     other.conv2d.weight.data = one.conv2d.weight.data.transpose(2, 3)
     one, other = one.to(device), other.to(device)
@@ -62,67 +103,29 @@ def test_transposed_map_and_routes_give_the_transposed_result(device, mixer):
     with torch.no_grad():
         want = one(x).transpose(1, 2)
         got = other(x.transpose(1, 2))
-    # SSD2D computes its scan in float32.
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_uniform_initial_values():
+    torch.manual_seed(0)
+    mixer = SS2D(320, d_state=3, ssm_init='uniform')
+    assert (mixer.A_logs == 0).all() and (mixer.Ds == 1).all()
+    for values in (mixer.dt_projs_weight, mixer.dt_projs_bias):
+        assert 0 <= values.min() and values.max() <= 0.1
+        assert values.mean().item() == pytest.approx(0.05, rel=0.05)
+
+
+def test_routes_share_one_gate():
+    mixer = SS2D(32, routes=ROUTES, merge='gated')
+    assert isinstance(mixer.merge, GatedSum)
+    assert mixer.routes == ('h', 'v_flip', 'w2')
+    assert mixer.x_proj_weight.shape[0] == 3
 
 
 def test_bad_choices_are_named():
     with pytest.raises(ValueError, match="ssm_init must be 's4d'"):
         SS2D(32, ssm_init='v0')
-    with pytest.raises(ValueError, match='do not divide into 3 heads'):
-        SSD2D(40, ssm_ratio=0.5)
     with pytest.raises(ValueError, match="unknown route 'hh'"):
-        SS2D(32, route_names=('hh', 'v'))
-
-
-@pytest.mark.parametrize('mixer', [SS2D, SSD2D])
-def test_float16_sums_stay_finite(device, mixer):
-    """The sum over routes may pass float16's largest number."""
-    layer = mixer(32).to(device)
-    layer.Ds.data.fill_(3e5)
-    x = torch.randn(1, 4, 4, 32).to(device)
-    with torch.autocast(device.type, dtype=torch.float16), torch.no_grad():
-        assert layer(x).isfinite().all()
-
-
-def peak_bytes(function, path):
-    """Most bytes that were allocated at once while ``function`` ran."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as p:
-        function()
-    p.export_chrome_trace(str(path))
-    events = [
-        (event['ts'], event['args']['Bytes'])
-        for event in json.loads(path.read_text())['traceEvents']
-        if event['name'] == '[memory]'
-    ]
-    live = peak = 0
-    for _, change in sorted(events, key=lambda event: event[0]):
-        live += change
-        peak = max(peak, live)
-    return peak
-
-
-@pytest.mark.parametrize(
-    'fields',
-    [
-        dict(),
-        dict(ssm_ratio=2.0),
-        dict(d_state=16, ssm_ratio=2.0, gate=True, conv_bias=True),
-    ],
-)
-def test_memory_of_a_forward(monkeypatch, tmp_path, fields):
-    """Never more than two maps (B, L, inner) beside the projected weights.
-
-    Those hold K * (R + 2 N) numbers per token.
-    """
-    monkeypatch.setattr(slices, 'SLICE_BYTES', 2**16)
-    mixer = SS2D(96, **fields).eval()
-    x = torch.randn(2, 48, 40, 96)
-    num_routes, rows, inner = mixer.x_proj_weight.shape
-    map_bytes = 4 * 2 * 48 * 40 * inner
-    projected_bytes = 4 * 2 * 48 * 40 * num_routes * rows
-    with torch.inference_mode():
-        mixer(x)  # caches the routes
-        peak = peak_bytes(lambda: mixer(x), tmp_path / 'trace.json')
-    assert 2 * map_bytes <= peak
-    assert peak <= 2.1 * map_bytes + projected_bytes
+        SS2D(32, routes=('hh', 'v'))
+    with pytest.raises(ValueError, match="'mean', 'gated' or 'searched'"):
+        SS2D(32, merge='sum')

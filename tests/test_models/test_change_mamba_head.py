@@ -164,7 +164,7 @@ def test_arguments_reach_every_block():
     assert len(mixers) == 12
     for mixer in mixers:
         assert mixer.d_state == 3 and mixer.gate
-        assert mixer.route_names == ('h', 'v_flip')
+        assert mixer.routes == ('h', 'v_flip')
         assert mixer.conv2d.bias is not None
         assert mixer.Ds.numel() == 2 * 16
     for block in head.modules():

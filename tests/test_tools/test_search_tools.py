@@ -104,7 +104,7 @@ def test_from_the_search_to_the_model(run, supernet, tmp_path):
     assert cfg.model.backbone.arch.embed_dims == 32  # the base's
     model = MODELS.build(cfg.model.backbone)
     blocks = [block for stage in model.stages for block in stage.blocks]
-    routes = [block.mixer.route_names for block in blocks]
+    routes = [block.mixer.routes for block in blocks]
     assert routes == [
         ('h_flip', 'v', 'w2_flip', 'w7') if block == 2 else CHOSEN
         for block in range(7)

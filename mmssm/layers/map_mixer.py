@@ -1,0 +1,108 @@
+"""What the mixers of maps share: everything around their scan."""
+
+import torch.nn.functional as F
+from mmcv.cnn import build_activation_layer
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from .slices import by_slices
+
+
+class MapMixer(BaseModule):
+    """Base of the mixers that scan a map.
+
+    Linear projection, depthwise 3 x 3 convolution and activation; the scan;
+    norm, optionally a gate, and linear projection. This is the frame of
+    VMamba's block, which Spatial-Mamba and GrootV share.
+
+    A subclass calls ``super().__init__(...)``, creates its own parameters,
+    calls :meth:`build_output`, and implements :meth:`scan`:
+
+    .. code-block:: python
+
+        class RowMeans(MapMixer):
+            def __init__(self, embed_dims: int) -> None:
+                super().__init__(embed_dims, embed_dims, gate=True)
+                self.scale = nn.Parameter(torch.ones(self.inner_dims))
+                self.build_output()
+
+            def scan(self, x: Tensor) -> Tensor:
+                return self.scale * x.mean(2, keepdim=True).expand_as(x)
+
+    Args:
+        embed_dims (int): Channels in and out.
+        inner_dims (int): Channels of the scan.
+        gate (bool): Whether a second branch gates the result. Defaults to
+            False.
+        conv_bias (bool): Whether the convolution has a bias. Defaults to
+            False.
+        act (str): Activation of convolution and gate. Defaults to 'SiLU'.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        inner_dims: int,
+        gate: bool = False,
+        conv_bias: bool = False,
+        act: str = 'SiLU',
+    ) -> None:
+        super().__init__()
+        self.embed_dims, self.inner_dims = embed_dims, inner_dims
+        self.gate = gate
+        self.in_proj = nn.Linear(
+            embed_dims, inner_dims * (2 if gate else 1), bias=False
+        )
+        self.conv2d = nn.Conv2d(
+            inner_dims,
+            inner_dims,
+            3,
+            padding=1,
+            groups=inner_dims,
+            bias=conv_bias,
+        )
+        self.act = build_activation_layer(dict(type=act))
+
+    def build_output(self) -> None:
+        """Create the last norm and projection.
+
+        A subclass calls it after it has created its own parameters. So the
+        order in which initial weights are drawn stays that of the originals,
+        and a seed gives the same model.
+        """
+        self.out_norm = nn.LayerNorm(self.inner_dims)
+        self.out_proj = nn.Linear(self.inner_dims, self.embed_dims, bias=False)
+
+    def scan(self, x: Tensor) -> Tensor:
+        """Mix tokens: (B, H, W, inner) -> (B, H, W, inner)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C)."""
+        y = self.scan(self.project_in(x))
+        return by_slices(self.project_out, y, x, width=self.inner_dims)
+
+    def project_in(self, x: Tensor) -> Tensor:
+        """What is scanned: (B, H, W, C) -> (B, H, W, inner)."""
+        # The same name at each step, so that no map outlives its use.
+        if self.gate:
+            x = F.linear(x, self.in_proj.weight[: self.inner_dims])
+        else:
+            x = self.in_proj(x)
+        x = self.conv2d(x.permute(0, 3, 1, 2))
+        return self.act(x).permute(0, 2, 3, 1)
+
+    def project_out(self, y: Tensor, x: Tensor) -> Tensor:
+        """The result of a scan y and the mixer's input x -> its output.
+
+        Acts on every token alone: (..., inner) and (..., C) -> (..., C). The
+        gate is projected here, after the scan, so that its map does not take
+        memory during the scan.
+        """
+        # A scan may give float32, where sums pass float16's largest number.
+        y = self.out_norm(y.to(self.out_norm.weight.dtype))
+        if self.gate:
+            y = y * self.act(
+                F.linear(x, self.in_proj.weight[self.inner_dims :])
+            )
+        return self.out_proj(y)
