@@ -1,25 +1,27 @@
 """GrootV's checkpoints (https://github.com/EasonXiao-888/MambaTree).
 
-They are not FractalMamba's: its authors released none. Its reconstruction
-takes them, since all but the tree is the same.
+FractalMamba's authors released no checkpoints. Its reconstruction takes
+GrootV's, because everything but the tree is the same.
 """
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from torch import Tensor
 
 from ..backbones import FractalMamba
 from .key_map import (
-    Arch,
+    Converted,
     RenamedWeights,
+    Shapes,
     arch_name,
     expected_shapes,
 )
 
 NAME = 'groot_v'
 NOTE = (
-    'weights of GrootV, which learnt with a tree of each image: for '
-    "FractalMamba's fixed trees a start of training, no finished model"
+    'weights of GrootV, trained with a tree of each image; train them '
+    "further before you use them with FractalMamba's fixed trees"
 )
 
 _BLOCK, _BLOCK_TO = 'levels.#.blocks.#', 'stages.#.blocks.#'
@@ -50,35 +52,24 @@ def matches(keys: Collection[str]) -> bool:
     return any('.TreeSSM.' in key for key in keys)
 
 
-def convert(
-    state_dict: Mapping[str, Tensor],
-) -> tuple[dict[str, Tensor], dict[str, Tensor], Arch]:
-    """Rename an original GrootV's tensors and recognise its arch.
+def convert(state_dict: Mapping[str, Tensor]) -> Converted:
+    """Rename an original GrootV's tensors and find its arch.
 
-    Args:
-        state_dict (Mapping[str, Tensor]): A classifier's weights under the
-            original names.
-
-    Returns:
-        tuple[dict, dict, str or dict]: The backbone's and the head's weights
-        under mmssm's names, and the ``arch`` for ``mmssm.FractalMamba``.
-
-    Raises:
-        CheckpointError: A key is unknown, missing or given twice, or a shape
-            does not belong to the arch.
+    Takes, returns and raises what every family's function does, see
+    :mod:`mmssm.checkpoint.upstream`.
     """
     weights = RenamedWeights(state_dict, _RULES)
-    fields = _recognise(weights)
+    fields = _arch_fields(weights)
     arch = arch_name(FractalMamba, fields) or fields
     shapes = expected_shapes(FractalMamba, arch, weights)
     if weights.has_head():
         shapes.update(_conv_head_shapes(weights, shapes))
     weights.check(shapes)
-    return *weights.parts(), arch
+    return *weights.split_head(), arch
 
 
-def _conv_head_shapes(weights: RenamedWeights, shapes: dict) -> dict:
-    """Those of the head, whose linear layer follows a convolution."""
+def _conv_head_shapes(weights: RenamedWeights, shapes: Shapes) -> Shapes:
+    """Shapes of the head: a convolution, a batch norm and a linear layer."""
     classes = shapes['head.fc.bias'][0]
     width = shapes['norm3.weight'][0]
     wide = weights.size('head.conv.weight', 0)
@@ -91,8 +82,8 @@ def _conv_head_shapes(weights: RenamedWeights, shapes: dict) -> dict:
     }
 
 
-def _recognise(weights: RenamedWeights) -> dict:
-    """Read those arch fields off that leave a trace in names or shapes."""
+def _arch_fields(weights: RenamedWeights) -> dict[str, Any]:
+    """The arch fields that names and shapes show."""
     block = 'stages.0.blocks.0'
     dims = weights.size('stem.conv2.weight', 0)
     return dict(

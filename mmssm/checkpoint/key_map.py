@@ -1,13 +1,14 @@
-"""Weights under an original author's names, brought under mmssm's.
+"""Rename an original author's weights to mmssm's names, and check them.
 
-A rule is a pair of templates, the original's and mmssm's. ``#`` stands for a
-number and ``*`` for the rest of a key; both templates hold the same ones in
-the same order. Where several rules fit, the first counts.
+A rule is a pair of templates: an original key and mmssm's. In a template,
+``#`` stands for a number and ``*`` for the rest of a key. Both templates of a
+rule have the same of them, in the same order. Where several rules match a
+key, the first one counts.
 """
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,23 +20,25 @@ from ..backbones.hierarchical import HierarchicalBackbone
 
 Rules = Sequence[tuple[str, str]]
 Shapes = dict[str, tuple[int, ...]]
+# The backbone's and the head's weights by mmssm's names, and the arch.
+Converted = tuple[dict[str, Tensor], dict[str, Tensor], Arch]
 
-_HOLES = {'#': r'(\d+)', '*': r'(.+)'}
+_WILDCARDS = {'#': r'(\d+)', '*': r'(.+)'}
 _HEAD = 'head.'
 
 
 class RenamedWeights(dict[str, Tensor]):
-    """An original's weights by mmssm's names, which knows the original ones.
+    """Weights by mmssm's names, which remember their original names.
 
-    A classifier's last layer is ``head.fc``; the backbone's tensors have no
-    prefix.
+    Tensors of a classifier's last layer start with ``head.``, those of the
+    backbone have no prefix.
 
     Args:
         state_dict (Mapping[str, Tensor]): Weights by the original names.
         rules (Rules): From the original names to mmssm's.
 
     Raises:
-        CheckpointError: No rule fits a key, or two keys mean the same.
+        CheckpointError: No rule matches a key, or two keys get one name.
     """
 
     def __init__(self, state_dict: Mapping[str, Tensor], rules: Rules) -> None:
@@ -44,10 +47,7 @@ class RenamedWeights(dict[str, Tensor]):
         compiled = [(_pattern(old), (old, new)) for old, new in rules]
         used = set()
         for key, value in state_dict.items():
-            matches = ((p.fullmatch(key), rule) for p, rule in compiled)
-            found, rule = next((m for m in matches if m[0]), (None, None))
-            if found is None:
-                raise _unknown(key)
+            rule, found = _first_match(compiled, key)
             used.add(rule)
             name = _fill(rule[1], found.groups())
             if name in self:
@@ -57,12 +57,15 @@ class RenamedWeights(dict[str, Tensor]):
                 )
             self[name] = value
             self._originals[name] = key
-        # A missing key is named in the manner of those that are there.
-        first = [rule for rule in rules if rule in used]
-        self._inverse = [(_pattern(new), old) for old, new in (*first, *rules)]
+        # A missing key is named by a rule that other keys have followed, if
+        # there is one: authors' releases differ in their names.
+        preferred = [rule for rule in rules if rule in used]
+        self._inverse = [
+            (_pattern(new), old) for old, new in (*preferred, *rules)
+        ]
 
     def original(self, name: str) -> str:
-        """What the original calls, or would call, mmssm's ``name``."""
+        """The original name of the tensor ``name``, which may be missing."""
         if name in self._originals:
             return self._originals[name]
         for pattern, old in self._inverse:
@@ -75,7 +78,8 @@ class RenamedWeights(dict[str, Tensor]):
         """A tensor's size along an axis, at least 1.
 
         Raises:
-            CheckpointError: There is no such tensor, axis or element.
+            CheckpointError: The tensor or the axis does not exist, or the
+                size is 0.
         """
         if name not in self:
             raise self._missing(name)
@@ -87,10 +91,10 @@ class RenamedWeights(dict[str, Tensor]):
         return shape[axis]
 
     def depths(self) -> list[int]:
-        """Blocks of the four stages.
+        """Number of blocks of each of the four stages.
 
         Raises:
-            CheckpointError: There are other stages than these four.
+            CheckpointError: The stages are not 0, 1, 2 and 3.
         """
         last: dict[int, int] = {}
         for name in self:
@@ -106,7 +110,7 @@ class RenamedWeights(dict[str, Tensor]):
         return [last[stage] + 1 for stage in range(4)]
 
     def check(self, expected: Shapes) -> None:
-        """Raise unless there are exactly these tensors.
+        """Raise unless the tensors are exactly these.
 
         Raises:
             CheckpointError: A key is missing, of another shape or unknown.
@@ -124,14 +128,16 @@ class RenamedWeights(dict[str, Tensor]):
                 raise _unknown(self.original(name))
 
     def has_head(self) -> bool:
-        """Whether there is a part of a classifier's last layer."""
+        """Whether there is any tensor of a classifier's last layer."""
         return any(name.startswith(_HEAD) for name in self)
 
     def head_shapes(self, width: int) -> Shapes:
-        """Shapes of a classifier's last layer on ``width`` channels, if any.
+        """Shapes of a classifier's last layer on ``width`` channels.
+
+        They are empty if there is no such layer.
 
         Raises:
-            CheckpointError: Its tensors have no elements.
+            CheckpointError: A tensor of the layer is empty.
         """
         if not self.has_head():
             return {}
@@ -139,7 +145,7 @@ class RenamedWeights(dict[str, Tensor]):
         classes = self.size(f'head.fc.{known}', 0)
         return {'head.fc.weight': (classes, width), 'head.fc.bias': (classes,)}
 
-    def parts(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def split_head(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The backbone's weights, and the head's without their prefix."""
         backbone = {k: v for k, v in self.items() if not k.startswith(_HEAD)}
         head = {
@@ -152,83 +158,60 @@ class RenamedWeights(dict[str, Tensor]):
 
 
 class Packing(NamedTuple):
-    """Tensors of mmssm's that hold ``count`` of the original's each.
+    """Tensors that mmssm holds as one and an original as several.
 
-    A part is called ``<name>.<number>``; the parts are stacked, or joined
-    where mmssm's tensor has no axis more.
+    Part i of the tensor ``<name>`` is called ``<name>.<i>``. Parts are stacked
+    along a new first axis, or joined along their first axis if mmssm's tensor
+    has no more axes than a part.
 
     Args:
-        count (int): Parts of a whole.
-        ends (tuple[str, ...]): What the names of the wholes end in.
-        filters (tuple[str, ...]): Ends of wholes whose parts are depthwise
-            filters, (C, 1, ...) in the original.
+        num_parts (int): Parts of each tensor.
+        ends (tuple[str, ...]): How the names of these tensors end.
+        filters (tuple[str, ...]): How the names of tensors end whose parts
+            are depthwise filters, (C, 1, ...) in the original.
     """
 
-    count: int
+    num_parts: int
     ends: tuple[str, ...]
     filters: tuple[str, ...] = ()
 
-    def apart(self, shapes: Shapes) -> Shapes:
-        """The wholes' shapes replaced by those of their parts."""
-        apart = {}
+    def unpack_shapes(self, shapes: Shapes) -> Shapes:
+        """Mmssm's shapes, with each packed tensor replaced by its parts."""
+        unpacked = {}
         for name, shape in shapes.items():
             if not name.endswith((*self.ends, *self.filters)):
-                apart[name] = shape
+                unpacked[name] = shape
                 continue
             part = shape[1:]
-            if shape[0] != self.count:
-                part = (shape[0] // self.count, *part)
+            if shape[0] != self.num_parts:
+                part = (shape[0] // self.num_parts, *part)
             if name.endswith(self.filters):
                 part = (part[0], 1, *part[1:])
-            for i in range(self.count):
-                apart[f'{name}.{i}'] = part
-        return apart
+            for i in range(self.num_parts):
+                unpacked[f'{name}.{i}'] = part
+        return unpacked
 
-    def together(
+    def pack(
         self, weights: Mapping[str, Tensor], shapes: Shapes
     ) -> dict[str, Tensor]:
-        """The parts replaced by the wholes, which have these shapes."""
-        together = {}
-        for name, value in weights.items():
-            whole, _, number = name.rpartition('.')
-            if not whole.endswith((*self.ends, *self.filters)):
-                together[name] = value
+        """The weights, with parts packed to tensors of mmssm's shapes."""
+        packed = {}
+        for key, value in weights.items():
+            name, _, number = key.rpartition('.')
+            if not name.endswith((*self.ends, *self.filters)):
+                packed[key] = value
             elif number == '0':
-                parts = [weights[f'{whole}.{i}'] for i in range(self.count)]
-                together[whole] = torch.stack(parts).view(shapes[whole])
-        return together
+                parts = [weights[f'{name}.{i}'] for i in range(self.num_parts)]
+                packed[name] = torch.stack(parts).view(shapes[name])
+        return packed
 
 
-def check_directions(
-    backbone: type[SSMBackbone], arch: Arch, blocks: int, routes: int
-) -> None:
-    """Raise unless the arch's scan directions can be those of a file.
-
-    Args:
-        backbone (type): A class whose archs have ``directions``.
-        arch (str | dict): Its arch.
-        blocks (int): Blocks of the file.
-        routes (int): Routes of the file's first block.
-
-    Raises:
-        CheckpointError: They are of other blocks or routes.
-    """
-    directions = backbone.parse_arch(arch)[1]['directions']
-    if directions == 'search':
-        return
-    known = len(directions), len(directions[0].split())
-    if known != (blocks, routes):
-        raise CheckpointError(
-            f'it has {blocks} blocks of {routes} routes and does not tell '
-            'which scan directions they are; known are those of '
-            f'{known[0]} blocks of {known[1]}'
-        )
-
-
-def arch_name(backbone: type[SSMBackbone], arch: dict) -> str | None:
+def arch_name(
+    backbone: type[SSMBackbone], fields: Mapping[str, Any]
+) -> str | None:
     """The backbone's first arch with these fields, if there is one."""
     for name, settings in backbone.arch_settings.items():
-        if all(_plain(settings[k]) == _plain(v) for k, v in arch.items()):
+        if all(_listed(settings[k]) == _listed(v) for k, v in fields.items()):
             return name
     return None
 
@@ -236,10 +219,11 @@ def arch_name(backbone: type[SSMBackbone], arch: dict) -> str | None:
 def expected_shapes(
     backbone: type[HierarchicalBackbone], arch: Arch, weights: RenamedWeights
 ) -> Shapes:
-    """What such a file must hold: names and shapes of the model's tensors.
+    """Names and shapes of the tensors that a file of this arch must hold.
 
-    Output norms and a head are expected where the file has a part of them,
-    and a head's input to be normed.
+    The norm of an output is expected if the file has a part of it, and a
+    classifier's head if the file has a part of that; with a head, the norm
+    before it is expected, too.
 
     Args:
         backbone (type): mmssm's class.
@@ -257,7 +241,8 @@ def expected_shapes(
     width = shapes['norm3.weight'][0]
     for i in range(4):
         norm = f'norm{i}.'
-        if not (_any_starts(weights, norm) or (has_head and i == 3)):
+        has_norm = any(name.startswith(norm) for name in weights)
+        if not has_norm and not (has_head and i == 3):
             shapes = {k: v for k, v in shapes.items() if k[:6] != norm}
     return {**shapes, **weights.head_shapes(width)}
 
@@ -269,7 +254,7 @@ def shapes_of(build: Callable[[], nn.Module]) -> Shapes:
         CheckpointError: No such model can be built.
     """
     try:
-        with torch.device('meta'):  # holds no numbers
+        with torch.device('meta'):  # without memory for the numbers
             model = build()
     except (ValueError, RuntimeError) as error:
         raise CheckpointError(
@@ -278,9 +263,22 @@ def shapes_of(build: Callable[[], nn.Module]) -> Shapes:
     return {k: tuple(v.shape) for k, v in model.state_dict().items()}
 
 
-def _pattern(template: str) -> re.Pattern:
+def _first_match(
+    compiled: Sequence[tuple[re.Pattern[str], tuple[str, str]]], key: str
+) -> tuple[tuple[str, str], re.Match[str]]:
+    """The first rule that matches a key, and how it does."""
+    for pattern, rule in compiled:
+        found = pattern.fullmatch(key)
+        if found:
+            return rule, found
+    raise _unknown(key)
+
+
+def _pattern(template: str) -> re.Pattern[str]:
     parts = re.split('([#*])', template)
-    return re.compile(''.join(_HOLES.get(p) or re.escape(p) for p in parts))
+    return re.compile(
+        ''.join(_WILDCARDS.get(p) or re.escape(p) for p in parts)
+    )
 
 
 def _fill(template: str, values: Iterable[str]) -> str:
@@ -288,12 +286,9 @@ def _fill(template: str, values: Iterable[str]) -> str:
     return re.sub('[#*]', lambda _: next(rest), template)
 
 
-def _plain(value):
+def _listed(value: Any) -> Any:
+    """A tuple as a list: files hold lists, arch tables tuples."""
     return list(value) if isinstance(value, tuple) else value
-
-
-def _any_starts(names: Iterable[str], prefix: str) -> bool:
-    return any(name.startswith(prefix) for name in names)
 
 
 def _unknown(key: str) -> CheckpointError:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -9,19 +10,23 @@ from mmssm.utils import CheckpointError
 
 from ..backbones import LocalVim
 from . import plain
-from .key_map import Arch, RenamedWeights, arch_name, check_directions
+from .key_map import Converted, RenamedWeights, arch_name
+from .local_mamba import (
+    check_directions,
+    flatten_search_weights,
+    search_fields,
+)
 
 NAME = 'local_vim'
 
 _MIXER = 'layers.#.mixer'
-_SEARCHED = '.merge.weights'
 
 _RULES = (
     ('rope.freqs_cos', 'rope.cos'),
     ('rope.freqs_sin', 'rope.sin'),
-    # On a CPU the original's A_log_0 to A_log_3 are one memory, since it makes
-    # them of one tensor, and loading leaves the last one's values in all. On
-    # a GPU, where its files come from, each route has and learns its own.
+    # The original makes A_log_0 to A_log_3 from one tensor. On a CPU they
+    # share its memory, so loading a file leaves the last one's values in all.
+    # On a GPU, where the released files come from, each route has its own.
     (f'{_MIXER}.A_log_#', f'{_MIXER}.A_logs.#'),
     (f'{_MIXER}.D_#', f'{_MIXER}.Ds.#'),
     (f'{_MIXER}.conv1d_#.weight', f'{_MIXER}.conv_weight.#'),
@@ -42,53 +47,41 @@ def matches(keys: Collection[str]) -> bool:
     return any(re.search(r'\.mixer\.x_proj_\d+\.weight$', k) for k in keys)
 
 
-def convert(
-    state_dict: Mapping[str, Tensor],
-) -> tuple[dict[str, Tensor], dict[str, Tensor], Arch]:
-    """Rename an original LocalVim's tensors and recognise its arch.
+def convert(state_dict: Mapping[str, Tensor]) -> Converted:
+    """Rename an original LocalVim's tensors and find its arch.
 
-    A file does not tell its scan directions: those of the arch are meant.
-    Positions are those of the file's image size, which a model's ``img_size``
-    must repeat where the file is loaded as it is. Outputs of a backbone are
-    taken to come after layers at equal distances, as the originals' do.
+    A file does not hold its scan directions: those of the arch are taken. Its
+    position tables keep the size of the file's images. A model that loads
+    the converted weights as they are needs that ``img_size``. Outputs of a
+    backbone are taken to follow layers at equal distances, as in the
+    originals.
 
-    Args:
-        state_dict (Mapping[str, Tensor]): A classifier's, a supernet's or a
-            backbone's weights under the original names; norms of either kind.
-
-    Returns:
-        tuple[dict, dict, str or dict]: The backbone's and the head's weights
-        under mmssm's names, and the ``arch`` for ``mmssm.LocalVim``.
-
-    Raises:
-        CheckpointError: A key is unknown, missing or given twice, or a shape
-            does not belong to the arch.
+    Takes, returns and raises what every family's function does, see
+    :mod:`mmssm.checkpoint.upstream`.
     """
     weights = RenamedWeights(state_dict, (*_output_norms(state_dict), *_RULES))
-    fields = _recognise(weights)
+    fields = _arch_fields(weights)
     arch = arch_name(LocalVim, fields) or fields
-    routes = _num_routes(weights)
-    check_directions(LocalVim, arch, fields['depth'], routes)
-    for name, value in weights.items():
-        if name.endswith(_SEARCHED):
-            weights[name] = value.flatten()
+    num_routes = _num_routes(weights)
+    check_directions(LocalVim, arch, fields['depth'], num_routes)
+    flatten_search_weights(weights)
     norm = 'layer' if 'layers.0.norm.bias' in weights else 'rms'
     shapes = plain.expected_shapes(LocalVim, arch, weights, norm=norm)
-    packing = plain.packing(routes)
-    weights.check(packing.apart(shapes))
-    backbone, head = weights.parts()
-    return packing.together(backbone, shapes), head, arch
+    packing = plain.packing(num_routes)
+    weights.check(packing.unpack_shapes(shapes))
+    backbone, head = weights.split_head()
+    return packing.pack(backbone, shapes), head, arch
 
 
 def _output_norms(keys: Collection[str]) -> list[tuple[str, str]]:
-    """The original numbers outputs, mmssm's norms bear the layers' numbers.
+    """Rules for the norms of outputs, whose numbers become their layers'.
 
-    The originals return layers at equal distances, the last one among them.
+    The originals return layers at equal distances, including the last one.
     """
     outputs = {k.split('.')[0] for k in keys if k.startswith('outnorm_')}
     layers = {k.split('.')[1] for k in keys if k.startswith('layers.')}
-    distance, rest = divmod(len(layers), max(1, len(outputs)))
-    if rest and outputs:
+    distance, remainder = divmod(len(layers), max(1, len(outputs)))
+    if remainder and outputs:
         raise CheckpointError(
             f'it has outputs after {len(outputs)} of {len(layers)} layers, '
             'which cannot be at equal distances'
@@ -104,9 +97,10 @@ def _num_routes(weights: RenamedWeights) -> int:
     return sum(name.startswith(mixer) for name in weights)
 
 
-def _recognise(weights: RenamedWeights) -> dict:
+def _arch_fields(weights: RenamedWeights) -> dict[str, Any]:
     fields = plain.common_fields(weights)
-    fields['rope'] = 'rope.cos' in weights
-    if any(name.endswith(_SEARCHED) for name in weights):
-        fields['directions'] = 'search'
-    return fields
+    return {
+        **fields,
+        'rope': 'rope.cos' in weights,
+        **search_fields(weights),
+    }

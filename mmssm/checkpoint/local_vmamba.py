@@ -1,16 +1,21 @@
 """LocalVMamba's checkpoints (https://github.com/hunto/LocalMamba)."""
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from torch import Tensor
 
 from ..backbones import LocalVMamba
 from .key_map import (
-    Arch,
+    Converted,
     RenamedWeights,
     arch_name,
-    check_directions,
     expected_shapes,
+)
+from .local_mamba import (
+    check_directions,
+    flatten_search_weights,
+    search_fields,
 )
 from .vmamba import COMMON_RULES, PATCH_STEM_RULES
 
@@ -18,7 +23,6 @@ NAME = 'local_vmamba'
 
 _MERGE = 'layers.#.blocks.#.op.multi_scan'
 _MERGE_TO = 'stages.#.blocks.#.mixer.merge'
-_SEARCHED = '.merge.weights'
 
 _RULES = (
     (f'{_MERGE}.attn.norm.*', f'{_MERGE_TO}.norm.*'),
@@ -35,27 +39,16 @@ def matches(keys: Collection[str]) -> bool:
     return any('.op.multi_scan.' in key for key in keys)
 
 
-def convert(
-    state_dict: Mapping[str, Tensor],
-) -> tuple[dict[str, Tensor], dict[str, Tensor], Arch]:
-    """Rename an original LocalVMamba's tensors and recognise its arch.
+def convert(state_dict: Mapping[str, Tensor]) -> Converted:
+    """Rename an original LocalVMamba's tensors and find its arch.
 
-    A file does not tell its scan directions: those of the arch are meant.
+    A file does not hold its scan directions: those of the arch are taken.
 
-    Args:
-        state_dict (Mapping[str, Tensor]): A classifier's, a supernet's or a
-            backbone's weights under the original names.
-
-    Returns:
-        tuple[dict, dict, str or dict]: The backbone's and the head's weights
-        under mmssm's names, and the ``arch`` for ``mmssm.LocalVMamba``.
-
-    Raises:
-        CheckpointError: A key is unknown, missing or given twice, or a shape
-            does not belong to the arch.
+    Takes, returns and raises what every family's function does, see
+    :mod:`mmssm.checkpoint.upstream`.
     """
     weights = RenamedWeights(state_dict, _RULES)
-    fields = _recognise(weights)
+    fields = _arch_fields(weights)
     arch = arch_name(LocalVMamba, fields) or fields
     check_directions(
         LocalVMamba,
@@ -63,23 +56,19 @@ def convert(
         sum(fields['depths']),
         weights.size('stages.0.blocks.0.mixer.x_proj_weight', 0),
     )
-    for name, value in weights.items():
-        if name.endswith(_SEARCHED):
-            weights[name] = value.flatten()
+    flatten_search_weights(weights)
     weights.check(expected_shapes(LocalVMamba, arch, weights))
-    return *weights.parts(), arch
+    return *weights.split_head(), arch
 
 
-def _recognise(weights: RenamedWeights) -> dict:
-    """Read those arch fields off that leave a trace in names or shapes."""
+def _arch_fields(weights: RenamedWeights) -> dict[str, Any]:
+    """The arch fields that names and shapes show."""
     mixer = 'stages.0.blocks.0.mixer'
     dims = weights.size('stem.conv.weight', 0)
-    fields = dict(
+    return dict(
         embed_dims=dims,
         depths=weights.depths(),
         d_state=weights.size(f'{mixer}.A_logs', 1),
         ssm_ratio=weights.size(f'{mixer}.x_proj_weight', 2) / dims,
+        **search_fields(weights),
     )
-    if any(name.endswith(_SEARCHED) for name in weights):
-        fields['directions'] = 'search'
-    return fields

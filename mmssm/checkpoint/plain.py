@@ -1,21 +1,15 @@
 """What the checkpoints of plain models, Vim and LocalVim, have in common."""
 
 import re
+from typing import Any
 
 from mmssm.utils import CheckpointError
 
+from ..backbones.base import Arch
 from ..backbones.plain import PlainBackbone
-from .key_map import (
-    Arch,
-    Packing,
-    RenamedWeights,
-    Rules,
-    Shapes,
-    shapes_of,
-)
+from .key_map import Packing, RenamedWeights, Rules, Shapes, shapes_of
 
-# Original name -> mmssm's name. What is given once for each route of a mixer
-# is '<name>.<number of the route>'.
+# Original name -> mmssm's name. A mixer's tensor of route i is '<name>.<i>'.
 COMMON_RULES: Rules = (
     ('pos_embed', 'pos_embed'),
     ('cls_token', 'cls_token'),
@@ -28,8 +22,8 @@ COMMON_RULES: Rules = (
 )
 
 
-def packing(routes: int) -> Packing:
-    """The tensors of a mixer that hold all routes'."""
+def packing(num_routes: int) -> Packing:
+    """The tensors of a mixer that an original holds once per route."""
     ends = (
         'x_proj_weight',
         'dt_projs_weight',
@@ -39,17 +33,17 @@ def packing(routes: int) -> Packing:
         'conv_bias',
     )
     return Packing(
-        routes,
+        num_routes,
         tuple(f'.mixer.{end}' for end in ends),
         filters=('.mixer.conv_weight',),
     )
 
 
-def common_fields(weights: RenamedWeights) -> dict:
-    """Those arch fields of both that leave a trace in names or shapes.
+def common_fields(weights: RenamedWeights) -> dict[str, Any]:
+    """The arch fields of both models that names and shapes show.
 
     Raises:
-        CheckpointError: The file lacks a tensor that shows one.
+        CheckpointError: A tensor that shows one is missing.
     """
     dims = weights.size('stem.conv.weight', 0)
     return dict(
@@ -62,32 +56,33 @@ def common_fields(weights: RenamedWeights) -> dict:
     )
 
 
-def side(weights: RenamedWeights) -> int:
-    """Rows and columns of the map whose positions the file has.
+def grid_side(weights: RenamedWeights) -> int:
+    """Rows (and columns) of the square map whose positions the file has.
 
     Raises:
-        CheckpointError: They do not make a square.
+        CheckpointError: The positions are not those of a square map.
     """
-    tokens = weights.size('pos_embed', 1) - ('cls_token' in weights)
-    rows = round(tokens**0.5)
-    if rows * rows != tokens:
+    length = weights.size('pos_embed', 1) - ('cls_token' in weights)
+    side = round(length**0.5)
+    if side * side != length:
         raise CheckpointError(
-            f'key {weights.original("pos_embed")!r} has positions of {tokens} '
+            f'key {weights.original("pos_embed")!r} has positions of {length} '
             'patches, which make no square map'
         )
-    return rows
+    return side
 
 
 def expected_shapes(
     backbone: type[PlainBackbone],
     arch: Arch,
     weights: RenamedWeights,
-    **options,
+    **options: Any,
 ) -> Shapes:
-    """What such a file must hold: names and shapes of the model's tensors.
+    """Names and shapes of the tensors that a file of this arch must hold.
 
-    A head and the norm before it are expected where the file has a part of
-    either, output norms where it has them.
+    A classifier's head and the norm before it are expected if the file has a
+    part of either. The norms of outputs are expected for the layers for which
+    the file has any.
 
     Args:
         backbone (type): mmssm's class.
@@ -102,12 +97,13 @@ def expected_shapes(
         CheckpointError: No model has this arch.
     """
     fields = backbone.parse_arch(arch)[1]
-    image = (side(weights) - 1) * fields['patch_stride'] + fields['patch_size']
+    gaps = grid_side(weights) - 1
+    img_size = gaps * fields['patch_stride'] + fields['patch_size']
     found = (re.match(r'norm(\d+)\.', name) for name in weights)
     outputs = sorted({int(norm[1]) for norm in found if norm})
     if outputs:
         options.update(out_type='featmap', out_indices=outputs)
-    shapes = shapes_of(lambda: backbone(arch, img_size=image, **options))
+    shapes = shapes_of(lambda: backbone(arch, img_size=img_size, **options))
     classifier = weights.has_head() or 'norm.weight' in weights
     if not outputs and not classifier:
         shapes = {k: v for k, v in shapes.items() if k[:5] != 'norm.'}

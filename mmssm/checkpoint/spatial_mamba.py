@@ -1,16 +1,17 @@
 """Spatial-Mamba's checkpoints (https://github.com/EdwardChasel/Spatial-Mamba).
 
-A classification file holds a whole training state; the weights under
-``model`` are those that its authors evaluate.
+A classifier's file holds a whole training state. The authors evaluate the
+weights under ``model``.
 """
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from torch import Tensor
 
 from ..backbones import SpatialMamba
 from .key_map import (
-    Arch,
+    Converted,
     Packing,
     RenamedWeights,
     arch_name,
@@ -24,7 +25,7 @@ _MIXER, _MIXER_TO = f'{_BLOCK}.self_attention', f'{_BLOCK_TO}.mixer'
 _DOWN, _DOWN_TO = 'layers.#.downsample.conv.#', 'stages.#.downsample.conv.#'
 _FILTERS = Packing(3, (), filters=('.mixer.fusion_weight',))
 
-# Original name -> mmssm's name; one filter of three is '<name>.<number>'.
+# Original name -> mmssm's name. Filter i of the three is '<name>.<i>'.
 _RULES = (
     ('patch_embed.conv1.conv.*', 'stem.conv1.conv.*'),
     ('patch_embed.conv1.norm.*', 'stem.conv1.bn.*'),
@@ -52,34 +53,23 @@ def matches(keys: Collection[str]) -> bool:
     return any('.self_attention.state_fusion.' in key for key in keys)
 
 
-def convert(
-    state_dict: Mapping[str, Tensor],
-) -> tuple[dict[str, Tensor], dict[str, Tensor], Arch]:
-    """Rename an original Spatial-Mamba's tensors and recognise its arch.
+def convert(state_dict: Mapping[str, Tensor]) -> Converted:
+    """Rename an original Spatial-Mamba's tensors and find its arch.
 
-    Args:
-        state_dict (Mapping[str, Tensor]): A classifier's or a backbone's
-            weights under the original names.
-
-    Returns:
-        tuple[dict, dict, str or dict]: The backbone's and the head's weights
-        under mmssm's names, and the ``arch`` for ``mmssm.SpatialMamba``.
-
-    Raises:
-        CheckpointError: A key is unknown, missing or given twice, or a shape
-            does not belong to the arch.
+    Takes, returns and raises what every family's function does, see
+    :mod:`mmssm.checkpoint.upstream`.
     """
     weights = RenamedWeights(state_dict, _RULES)
-    fields = _recognise(weights)
+    fields = _arch_fields(weights)
     arch = arch_name(SpatialMamba, fields) or fields
     shapes = expected_shapes(SpatialMamba, arch, weights)
-    weights.check(_FILTERS.apart(shapes))
-    backbone, head = weights.parts()
-    return _FILTERS.together(backbone, shapes), head, arch
+    weights.check(_FILTERS.unpack_shapes(shapes))
+    backbone, head = weights.split_head()
+    return _FILTERS.pack(backbone, shapes), head, arch
 
 
-def _recognise(weights: RenamedWeights) -> dict:
-    """Read those arch fields off that leave a trace in names or shapes."""
+def _arch_fields(weights: RenamedWeights) -> dict[str, Any]:
+    """The arch fields that names and shapes show."""
     block = 'stages.0.blocks.0'
     dims = weights.size('stem.conv3.1.conv.weight', 0)
     return dict(

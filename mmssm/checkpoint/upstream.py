@@ -1,22 +1,24 @@
-"""Recognising the original authors' checkpoints and converting them.
+"""Find out whose a checkpoint is, and convert an original author's.
 
 A family (VMamba, ...) is a module with these names:
 
 ``NAME`` (str)
-    The family's name, as ``meta['mmssm']['family']`` holds it.
+    The family's name, for ``meta['mmssm']['family']`` and messages.
 ``matches(keys) -> bool``
-    Whether a backbone's or classifier's state-dict keys are this family's
-    original ones.
+    Whether the keys are those of the family's original backbone or
+    classifier.
 ``convert(state_dict) -> (backbone, head, arch)``
-    The same tensors under mmssm's names, without the ``backbone.`` and
-    ``head.`` prefixes, and the ``arch`` that they fit: a name or, for a model
-    that has none, a dict. Raises :class:`CheckpointError` for a key that is
-    unknown or missing and for a wrong shape.
+    Takes the weights of an original classifier or backbone and returns three
+    things: the backbone's weights and the head's, under mmssm's names without
+    ``backbone.`` and ``head.``, and the ``arch`` for mmssm's backbone, a name
+    or, if no name fits, a dict. Raises :class:`CheckpointError` if a key is
+    unknown, missing or given twice, or if a shape does not belong to the
+    arch.
 ``NOTE`` (str, optional)
-    A warning to whoever loads such a file.
+    A warning for users who load such a file.
 
-A new family is one such module, written with :mod:`.key_map`, and its place
-in ``_FAMILIES``.
+To add a family, write such a module with :mod:`.key_map` and add it to
+``_FAMILIES``.
 """
 
 import logging
@@ -36,8 +38,8 @@ from . import (
     vmamba,
 )
 
-# In the order of asking: VMamba's keys are a part of LocalVMamba's, an old
-# VMamba's of Spatial-Mamba's.
+# The first family that matches is taken. VMamba comes last, since it also
+# matches LocalVMamba's keys and Spatial-Mamba's.
 _FAMILIES = (
     groot_v,
     local_vim,
@@ -47,41 +49,41 @@ _FAMILIES = (
     vmamba,
 )
 
-# Where the authors keep the weights, the ones they evaluate with first.
+# Where the authors keep weights; those that they evaluate come first.
 _CONTAINERS = ('state_dict', 'model', 'model_ema')
 
 _BACKBONE = 'backbone.'
 
-# What a detector's or segmentor's file says beside its weights, and needs.
+# Metadata of a detector's or segmentor's file that its user needs.
 _META_KEPT = ('dataset_meta', 'CLASSES', 'PALETTE', 'epoch', 'iter')
 
 
 class _Found(NamedTuple):
-    """An original's weights, out of their wrapping."""
+    """The weights of a checkpoint, and where it keeps them."""
 
     container: str
     backbone: dict[str, Tensor]
     others: dict[str, Tensor]  # necks and heads of a detector or segmentor
 
 
-def convert_upstream(checkpoint: Any, source: str) -> dict | None:
+def convert_upstream(checkpoint: Any, source: str) -> dict[str, Any] | None:
     """Convert an original author's checkpoint to mmssm's names.
 
     Args:
-        checkpoint (Any): What the file holds: the state dict itself or a dict
-            with it under ``state_dict``, ``model`` or ``model_ema``; with or
-            without DistributedDataParallel's ``module.``; a classifier, a
-            backbone or a whole detector or segmentor.
+        checkpoint (Any): What the file holds: a state dict, or a dict with
+            one under ``state_dict``, ``model`` or ``model_ema``. Keys may
+            start with DistributedDataParallel's ``module.``. The model may be
+            a classifier, a backbone, a detector or a segmentor.
         source (str): The file's name, for ``meta`` and messages.
 
     Returns:
         dict, optional: ``{'meta', 'state_dict'}`` with ``backbone.`` and
         ``head.`` keys; a detector keeps its other keys as they are. None if
-        the checkpoint is not an original's.
+        the checkpoint is not that of an original.
 
     Raises:
-        CheckpointError: It is an original's, but with an unknown, missing or
-            wrongly shaped key.
+        CheckpointError: It is that of an original, but a key is unknown,
+            missing or given twice, or has a wrong shape.
     """
     found = _unwrap(checkpoint)
     if found is None:
@@ -115,7 +117,7 @@ def convert_upstream(checkpoint: Any, source: str) -> dict | None:
     )
 
 
-def _kept_meta(checkpoint: dict) -> dict:
+def _kept_meta(checkpoint: dict[str, Any]) -> dict[str, Any]:
     meta = checkpoint.get('meta')
     if not isinstance(meta, dict):
         return {}
@@ -141,7 +143,9 @@ def _unwrap(checkpoint: Any) -> _Found | None:
     return _Found(container, backbone, others)
 
 
-def _open_container(checkpoint: dict) -> tuple[str, dict[str, Tensor]]:
+def _open_container(
+    checkpoint: dict[str, Any],
+) -> tuple[str, dict[str, Tensor]]:
     for name in _CONTAINERS:
         if _is_state_dict(checkpoint.get(name)):
             return name, checkpoint[name]

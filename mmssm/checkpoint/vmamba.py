@@ -2,24 +2,25 @@
 
 import re
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from torch import Tensor
 
 from ..backbones import VMamba
-from .key_map import Arch, RenamedWeights, arch_name, expected_shapes
+from .key_map import Converted, RenamedWeights, arch_name, expected_shapes
 
 NAME = 'vmamba'
 
 _BLOCK, _BLOCK_TO = 'layers.#.blocks.#', 'stages.#.blocks.#'
 _DOWN, _DOWN_TO = 'layers.#.downsample', 'stages.#.downsample'
 
-# Original name -> mmssm's name, but for the stem. LocalVMamba has them, too.
+# Original name -> mmssm's name, without the stem. LocalVMamba uses them, too.
 COMMON_RULES = (
     (f'{_BLOCK}.norm.*', f'{_BLOCK_TO}.norm1.*'),
     (f'{_BLOCK}.norm2.*', f'{_BLOCK_TO}.norm2.*'),
     (f'{_BLOCK}.mlp.fc1.*', f'{_BLOCK_TO}.ffn.layers.0.0.*'),
     (f'{_BLOCK}.mlp.fc2.*', f'{_BLOCK_TO}.ffn.layers.1.*'),
-    # The SSD variant's convolution stands behind a permutation: index 1.
+    # In the SSD variant a permutation comes before the convolution: index 1.
     (f'{_BLOCK}.op.conv2d.1.*', f'{_BLOCK_TO}.mixer.conv2d.*'),
     (f'{_BLOCK}.op.*', f'{_BLOCK_TO}.mixer.*'),
     (f'{_DOWN}.1.*', f'{_DOWN_TO}.conv.*'),
@@ -29,7 +30,7 @@ COMMON_RULES = (
     ('classifier.norm.*', 'norm3.*'),
     ('outnorm#.*', 'norm#.*'),
     ('classifier.head.*', 'head.fc.*'),
-    # Names of earlier releases, which the original's own loader takes too.
+    # Names of earlier releases, which the original's own loader also takes.
     (f'{_BLOCK}.ln_1.*', f'{_BLOCK_TO}.norm1.*'),
     (f'{_BLOCK}.self_attention.*', f'{_BLOCK_TO}.mixer.*'),
     ('norm.*', 'norm3.*'),
@@ -57,27 +58,16 @@ def matches(keys: Collection[str]) -> bool:
     )
 
 
-def convert(
-    state_dict: Mapping[str, Tensor],
-) -> tuple[dict[str, Tensor], dict[str, Tensor], Arch]:
-    """Rename an original VMamba's tensors and recognise its arch.
+def convert(state_dict: Mapping[str, Tensor]) -> Converted:
+    """Rename an original VMamba's tensors and find its arch.
 
-    Args:
-        state_dict (Mapping[str, Tensor]): A classifier's or a backbone's
-            weights under the original names.
-
-    Returns:
-        tuple[dict, dict, str or dict]: The backbone's and the head's weights
-        under mmssm's names, and the ``arch`` for ``mmssm.VMamba``.
-
-    Raises:
-        CheckpointError: A key is unknown, missing or given twice, or a shape
-            does not belong to the arch.
+    Takes, returns and raises what every family's function does, see
+    :mod:`mmssm.checkpoint.upstream`.
     """
     has_conv_stem = 'patch_embed.5.weight' in state_dict
     stem = _CONV_STEM_RULES if has_conv_stem else PATCH_STEM_RULES
     weights = RenamedWeights(state_dict, stem + COMMON_RULES)
-    fields = _recognise(weights)
+    fields = _arch_fields(weights)
     arch = arch_name(VMamba, fields) or fields
     expected = expected_shapes(VMamba, arch, weights)
     for name, value in weights.items():
@@ -85,11 +75,11 @@ def convert(
         if value.shape[2:] == (1, 1) and len(expected.get(name, ())) == 2:
             weights[name] = value.flatten(1)
     weights.check(expected)
-    return *weights.parts(), arch
+    return *weights.split_head(), arch
 
 
-def _recognise(weights: RenamedWeights) -> dict:
-    """Read those arch fields off that leave a trace in names or shapes."""
+def _arch_fields(weights: RenamedWeights) -> dict[str, Any]:
+    """The arch fields that names and shapes show."""
     stem = 'conv' if 'stem.conv2.weight' in weights else 'patch'
     first = 'stem.conv2' if stem == 'conv' else 'stem.conv'
     block = 'stages.0.blocks.0'
@@ -112,7 +102,7 @@ def _recognise(weights: RenamedWeights) -> dict:
         conv_bias=f'{block}.mixer.conv2d.bias' in weights,
         mixer='ssd' if ssd else 'ss2d',
     )
-    if ssd:  # not to be seen in the file; all SSD variants have these
+    if ssd:  # a file does not show these; all SSD variants have them
         fields.update(act='GELU', ssm_init='uniform')
     return fields
 
@@ -121,5 +111,5 @@ def _d_state(weights: RenamedWeights, mixer: str, ssd: bool) -> int:
     states = weights.size(f'{mixer}.A_logs', 1)
     if not ssd:
         return states
-    # Rows of x_proj: one step size per head, then B and C.
+    # Rows of x_proj: one dt per head, then B and C.
     return (weights.size(f'{mixer}.x_proj_weight', 1) - states) // 2

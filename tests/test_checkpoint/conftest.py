@@ -62,10 +62,28 @@ def model_shapes(shapes):
 
 
 @pytest.fixture
-def refusal(original):
-    """What is said about an original with some keys changed.
+def assert_moved():
+    """Check that each key's values arrive under mmssm's name.
 
-    ``None`` for a key takes it away; a tuple gives it that shape.
+    Takes a state dict and ``moves``, the original keys and mmssm's names.
+    """
+
+    def assert_moved(weights, moves):
+        for number, key in enumerate(moves):
+            weights[key] = torch.full(weights[key].shape, float(number + 1))
+        converted = convert_upstream(weights, 'x.pth')['state_dict']
+        for number, name in enumerate(moves.values()):
+            name = name if name.startswith('head.') else f'backbone.{name}'
+            assert (converted[name] == number + 1).all(), name
+
+    return assert_moved
+
+
+@pytest.fixture
+def refusal(original):
+    """The error for an original with some keys changed.
+
+    ``None`` removes a key; a tuple gives it that shape.
     """
 
     def refusal(family, model, changes):

@@ -1,21 +1,18 @@
 """GrootV's files, which FractalMamba takes."""
 
 import pytest
-import torch
-
-from mmssm.checkpoint import convert_upstream
 
 MODEL = 'groot_v_tiny'
 BLOCK = 'levels.0.blocks.0.'
 
 
-def test_values_go_where_they_belong(original):
-    block = 'backbone.stages.0.blocks.0'
+def test_values_go_where_they_belong(original, assert_moved):
+    block = 'stages.0.blocks.0'
     moves = {
-        'patch_embed.conv1.bias': 'backbone.stem.conv1.bias',
-        'patch_embed.norm1.1.bias': 'backbone.stem.norm1.bias',
-        'patch_embed.conv2.bias': 'backbone.stem.conv2.bias',
-        'patch_embed.norm2.1.bias': 'backbone.stem.norm2.bias',
+        'patch_embed.conv1.bias': 'stem.conv1.bias',
+        'patch_embed.norm1.1.bias': 'stem.norm1.bias',
+        'patch_embed.conv2.bias': 'stem.conv2.bias',
+        'patch_embed.norm2.1.bias': 'stem.norm2.bias',
         f'{BLOCK}norm1.0.bias': f'{block}.norm1.bias',
         f'{BLOCK}norm2.0.bias': f'{block}.norm2.bias',
         f'{BLOCK}TreeSSM.Ds': f'{block}.mixer.Ds',
@@ -23,19 +20,12 @@ def test_values_go_where_they_belong(original):
         f'{BLOCK}TreeSSM.out_norm.bias': f'{block}.mixer.out_norm.bias',
         f'{BLOCK}mlp.fc1.bias': f'{block}.ffn.layers.0.0.bias',
         f'{BLOCK}mlp.fc2.bias': f'{block}.ffn.layers.1.bias',
-        'levels.1.norm.0.bias': 'backbone.norm1.bias',
-        'levels.1.downsample.norm.1.bias': (
-            'backbone.stages.1.downsample.norm.bias'
-        ),
+        'levels.1.norm.0.bias': 'norm1.bias',
+        'levels.1.downsample.norm.1.bias': ('stages.1.downsample.norm.bias'),
         'conv_head.1.0.running_mean': 'head.bn.running_mean',
         'head.bias': 'head.fc.bias',
     }
-    weights = original(MODEL)
-    for number, key in enumerate(moves):
-        weights[key] = torch.full(weights[key].shape, float(number + 1))
-    converted = convert_upstream(weights, 'x.pth')['state_dict']
-    for number, target in enumerate(moves.values()):
-        assert converted[target][0] == number + 1
+    assert_moved(original(MODEL), moves)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ MIXER = f'{BLOCK}self_attention.'
 FUSION = f'{MIXER}state_fusion.'
 
 
-def test_values_go_where_they_belong(original):
-    weights = original(MODEL)
+def test_values_go_where_they_belong(original, assert_moved):
     block = 'stages.0.blocks.0'
     moves = {
         'patch_embed.conv2.1.norm.running_var': 'stem.conv2.1.bn.running_var',
@@ -28,11 +27,7 @@ def test_values_go_where_they_belong(original):
         ),
         'norm.bias': 'norm3.bias',
     }
-    for number, key in enumerate(moves):
-        weights[key] = torch.full(weights[key].shape, float(number + 1))
-    converted = convert_upstream(weights, 'x.pth')['state_dict']
-    for number, target in enumerate(moves.values()):
-        assert converted[f'backbone.{target}'][0] == number + 1
+    assert_moved(original(MODEL), moves)
 
 
 def test_filters_stand_in_the_order_of_their_dilations(original):

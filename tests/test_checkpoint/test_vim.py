@@ -30,7 +30,7 @@ def test_forward_stands_before_backward(original):
             assert torch.equal(part, weights[MIXER + old].flatten()), old
 
 
-def test_finer_patches_are_recognised(original, shapes, model_shapes):
+def test_finer_patches_are_recognized(original, shapes, model_shapes):
     """27 x 27 patches: 8 pixels apart in an image of 224 x 224."""
     weights = original(MODEL)
     weights['pos_embed'] = torch.zeros(1, 27 * 27 + 1, 192)
