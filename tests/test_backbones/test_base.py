@@ -1,11 +1,97 @@
-"""Pretrained files load whole or not at all."""
+"""Every family's archs and arguments; files load whole or not at all."""
+
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from mmengine.config import Config
 
-from mmssm.backbones import SpatialMamba, VMamba
+import mmssm
+from mmssm.backbones import (
+    LocalVim,
+    LocalVMamba,
+    SpatialMamba,
+    Vim,
+    VMamba,
+)
 
+ROOT = Path(__file__).parents[2]
 MINI = dict(embed_dims=16, depths=(1, 1, 1, 1))
+FAMILIES = [
+    getattr(mmssm, name) for name in mmssm.__all__ if name[0].isupper()
+]
+ARCHS = [
+    (family, arch) for family in FAMILIES for arch in family.arch_settings
+]
+CLASSIFIERS = {
+    entry['Config']: entry['Metadata']['Parameters']
+    for path in sorted(ROOT.glob('configs/*/metafile.yml'))
+    for entry in yaml.safe_load(path.read_text())['Models']
+    if entry['Config'].endswith('_in1k.py')
+}
+
+
+@pytest.mark.parametrize('family, arch', ARCHS)
+def test_every_arch_can_be_built(family, arch):
+    """Its row has the fields of the first one, which dicts start from."""
+    settings = family.arch_settings[arch]
+    assert set(settings) == set(next(iter(family.arch_settings.values())))
+    with torch.device('meta'):
+        model = family(arch)
+    assert model.arch_name == arch and model.arch == settings
+    assert model.drop_path_rate == settings['drop_path_rate']
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_what_a_dict_leaves_out_is_the_first_archs(family):
+    rows = family.arch_settings
+    first = next(iter(rows.values()))
+    assert family.parse_arch({}) == (None, first)
+    changed = dict(drop_path_rate=0.77)
+    assert family.parse_arch(changed) == (None, {**first, **changed})
+    for name, target in family.arch_aliases.items():
+        assert family.parse_arch(name) == (target, rows[target])
+    family.parse_arch('tiny')[1].clear()  # a copy
+    assert family.parse_arch('tiny')[1]
+
+
+@pytest.mark.parametrize('config', CLASSIFIERS)
+def test_a_classifier_has_the_metafiles_parameters(config):
+    cfg = Config.fromfile(ROOT / config, import_custom_modules=False).model
+    options = dict(cfg.backbone)
+    with torch.device('meta'):
+        model = getattr(mmssm, options.pop('type'))(**options)
+    parameters = sum(p.numel() for p in model.parameters())
+    width = cfg.head.in_channels
+    if 'mid_channels' in cfg.head:  # a convolution and a batch norm
+        parameters += (width + 2) * cfg.head.mid_channels
+        width = cfg.head.mid_channels
+    parameters += (width + 1) * cfg.head.num_classes
+    assert parameters == CLASSIFIERS[config]
+
+
+@pytest.mark.parametrize(
+    'family, arguments, message',
+    [
+        (VMamba, dict(out_indexes=(0,)), "did you mean 'out_indices'"),
+        (Vim, dict(image_size=64), "did you mean 'img_size'"),
+        (LocalVim, dict(image_size=64), "did you mean 'img_size'"),
+        (LocalVMamba, dict(zzz=1), "'zzz'; Arguments: arch, directions, "),
+    ],
+)
+def test_misspelled_argument_is_named(family, arguments, message):
+    with pytest.raises(TypeError, match=message) as caught:
+        family('tiny', **arguments)
+    assert '\n' not in str(caught.value)
+
+
+def test_subclass_may_pass_arguments_on():
+    class Extended(VMamba):
+        def __init__(self, extra=1, **kwargs):
+            super().__init__(**kwargs)
+
+    assert Extended(extra=2, arch=MINI).arch_name is None
 
 
 @pytest.fixture
@@ -143,7 +229,7 @@ def test_files_without_a_backbone(tmp_path, content, cfg, message):
         pretrained(path, **cfg).init_weights()
 
 
-def test_misspelt_init_cfg():
+def test_misspelled_init_cfg():
     cfg = dict(type='Pretrained', checkpont='a.pth')
     with pytest.raises(ValueError, match='takes checkpoint'):
         VMamba(MINI, init_cfg=cfg).init_weights()

@@ -169,7 +169,7 @@ def test_norm_eval_keeps_batch_norms_still():
 
 
 def test_initial_values():
-    """Plain sums of neighbours, one slow state, steps in [1e-3, 1e-1]."""
+    """Plain sums of neighbors, one slow state, steps in [1e-3, 1e-1]."""
     model = SpatialMamba('tiny')
     model.init_weights()
     mixer = model.stages[0].blocks[0].mixer

@@ -23,7 +23,7 @@ from mmssm.checkpoint.local_mamba import check_directions
         ),
     ],
 )
-def test_learnt_weights_of_a_search(original, model, key, block):
+def test_learned_weights_of_a_search(original, model, key, block):
     weights = original(model)
     assert weights[key].shape == (8, 1, 1, 1)
     weights[key] = torch.arange(8.0).view(8, 1, 1, 1)

@@ -142,7 +142,7 @@ def test_rotary_tables_are_those_of_the_released_files(golden):
 
 
 def test_rotary_tables_of_other_sizes_are_resized():
-    """As LocalVim does it; not computed from angles anew."""
+    """As LocalVim does it; not computed again from angles."""
     rope = RotaryPositions(12, (4, 4))
     for got, own in zip(rope.tables(6, 3), (rope.cos, rope.sin)):
         want = resized_by_hand(own, (4, 4), (6, 3))
@@ -151,7 +151,7 @@ def test_rotary_tables_of_other_sizes_are_resized():
     assert not torch.allclose(rope.tables(6, 3)[0], fresh.cos, atol=0.01)
 
 
-def test_tables_are_saved_but_not_learnt():
+def test_tables_are_saved_but_not_learned():
     rope = RotaryPositions(12, (4, 4))
     assert set(rope.state_dict()) == {'cos', 'sin'}
     assert not list(rope.parameters())

@@ -83,7 +83,7 @@ def test_typical_token_is_nearest_on_the_hilbert_curve(curve, height, width):
         assert typical < other, route
 
 
-def test_far_neighbours_outweigh_that_in_the_arithmetic_mean():
+def test_far_neighbors_outweigh_that_in_the_arithmetic_mean():
     for height, width in MAPS[:3]:  # squares
         hilbert = structural_distortion('hilbert', height, width, 'arithmetic')
         rows = structural_distortion('h', height, width, 'arithmetic')
@@ -103,7 +103,7 @@ def test_far_neighbours_outweigh_that_in_the_arithmetic_mean():
 
 
 @pytest.mark.filterwarnings('error')
-def test_single_token_has_no_neighbours_to_be_far_from():
+def test_single_token_has_no_neighbors_to_be_far_from():
     assert structural_distortion('hilbert', 1, 1) == 0
     assert structural_distortion('w5', 1, 1, 'geometric') == 0
 

@@ -35,8 +35,8 @@ def step_of_tokens(name, height, width):
     return step.reshape(height, width)
 
 
-def neighbour_gaps(name, height, width):
-    """Steps between the tokens of every pair of neighbours."""
+def neighbor_gaps(name, height, width):
+    """Steps between the tokens of every pair of neighbors."""
     step = step_of_tokens(name, height, width)
     gaps = [np.abs(np.diff(step, axis=axis)).ravel() for axis in (0, 1)]
     return np.concatenate(gaps)
@@ -47,14 +47,14 @@ def test_every_token_once_and_one_diagonal_step_where_parity_asks():
         route = route_indices('hilbert', height, width)
         assert np.array_equal(np.sort(route), np.arange(height * width))
         rows, columns = np.divmod(route, width)
-        # On a chessboard the corners have one colour, but a path through an
-        # even number of fields begins and ends on different ones.
-        odd = ends_of_one_colour(height, width) and height > 2
+        # On a chessboard, a path of unit steps over an even number of fields
+        # begins and ends on different colors. These corners may have one.
+        odd = ends_of_one_color(height, width) and height > 2
         want = (height * width - 1 - odd, int(odd), 0)
         assert steps_by_kind(rows, columns) == want, (height, width)
 
 
-def ends_of_one_colour(height, width):
+def ends_of_one_color(height, width):
     return width > 1 and width % 2 == 1 and height % 2 == 0
 
 
@@ -63,7 +63,7 @@ def test_ends_at_both_corners_of_the_bottom():
         rows, columns = points('hilbert', height, width)
         assert (rows[0], columns[0]) == (height - 1, 0)
         last = (height - 1, width - 1) if width > 1 else (0, 0)
-        if height == 2 and ends_of_one_colour(height, width):
+        if height == 2 and ends_of_one_color(height, width):
             last = (1, width - 2)  # instead of a diagonal step
         assert (rows[-1], columns[-1]) == last, (height, width)
 
@@ -134,14 +134,14 @@ def test_shifted_curve_breaks_only_at_the_border(name):
 
 @pytest.mark.parametrize('size', [(28, 28), (56, 56), (64, 64), (25, 42)])
 def test_shifted_curve_joins_what_the_curve_parts(size):
-    curve = neighbour_gaps('hilbert', *size)
-    both = np.minimum(curve, neighbour_gaps('hilbert_shift', *size))
+    curve = neighbor_gaps('hilbert', *size)
+    both = np.minimum(curve, neighbor_gaps('hilbert_shift', *size))
     assert both.mean() < 0.25 * curve.mean()
-    # Topmost joints part neighbours by a good share of the whole route.
+    # Topmost joints part neighbors by a large share of the whole route.
     assert curve.max() > 0.4 * size[0] * size[1]
     assert both.max() < 0.06 * size[0] * size[1]
     # Their blocks being the same ones, the transposed curve does less.
-    transposed = neighbour_gaps('hilbert_t', *size)
+    transposed = neighbor_gaps('hilbert_t', *size)
     assert both.mean() < np.minimum(curve, transposed).mean()
 
 

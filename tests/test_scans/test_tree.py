@@ -1,4 +1,4 @@
-"""Trees over a map: every token hangs on an earlier one."""
+"""Trees over a map: every parent comes earlier on the curve."""
 
 import zlib
 
@@ -14,38 +14,38 @@ from mmssm.scans import route_indices
 from mmssm.scans.tree import cached_tree, tree_parents
 
 sizes = st.integers(1, 20)
-ORDERS = ('h', 'v_flip', 'hilbert')
+CURVES = ('h', 'v_flip', 'hilbert')
 
 
-def steps(order, height, width):
-    """When each token is met."""
-    route = route_indices(order, height, width)
+def steps(curve, height, width):
+    """The step at which each token is visited."""
+    route = route_indices(curve, height, width)
     step = np.empty_like(route)
     step[route] = np.arange(len(route))
     return step
 
 
-@pytest.mark.parametrize('order', ORDERS)
+@pytest.mark.parametrize('curve', CURVES)
 @given(height=sizes, width=sizes)
-def test_without_pathways_the_route_is_the_tree(order, height, width):
-    route = route_indices(order, height, width)
-    parents = tree_parents(order, height, width, 0.0)
+def test_without_pathways_the_route_is_the_tree(curve, height, width):
+    route = route_indices(curve, height, width)
+    parents = tree_parents(curve, height, width, 0.0)
     assert parents[route[0]] == -1
     assert np.array_equal(parents[route[1:]], route[:-1])
 
 
-@pytest.mark.parametrize('order', ORDERS)
+@pytest.mark.parametrize('curve', CURVES)
 @given(height=sizes, width=sizes, pathways=st.floats(0, 1))
-def test_parents_come_earlier(order, height, width, pathways):
-    parents = tree_parents(order, height, width, pathways)
-    step = steps(order, height, width)
+def test_parents_come_earlier(curve, height, width, pathways):
+    parents = tree_parents(curve, height, width, pathways)
+    step = steps(curve, height, width)
     root = parents < 0
     assert root.sum() == 1 and step[root] == 0
     assert (step[parents[~root]] < step[~root]).all()
 
 
 @given(height=sizes, width=sizes, pathways=st.floats(0, 1))
-def test_pathways_lead_to_the_earliest_neighbour(height, width, pathways):
+def test_pathways_lead_to_the_earliest_neighbor(height, width, pathways):
     parents = tree_parents('hilbert', height, width, pathways)
     step = steps('hilbert', height, width)
     gaps, taken = [], []
@@ -68,14 +68,14 @@ def test_pathways_lead_to_the_earliest_neighbour(height, width, pathways):
             assert parents[token] == first
             taken.append(gap)
     share = round(pathways * height * width)
-    # Those that lead farthest back.
+    # Those with the most steps between.
     farthest = sorted((g for g in gaps if g > 1), reverse=True)[:share]
     assert sorted(taken, reverse=True) == farthest
 
 
 @pytest.mark.parametrize('height, width', [(14, 14), (25, 42)])
 def test_pathways_between_rows_are_spread_over_the_map(height, width):
-    """All lie equally far back there."""
+    """There all tokens come equally many steps after the one above."""
     parents = tree_parents('h', height, width, 0.1)
     plain = tree_parents('h', height, width, 0.0)
     taken = np.flatnonzero(parents != plain)
@@ -110,7 +110,7 @@ def test_share_holds_at_every_size():
         assert (parents != path).sum() == round(0.1 * side * side)
 
 
-def test_cached_tree_are_shared_and_work_everywhere():
+def test_cached_trees_are_shared_and_work_everywhere():
     device = torch.device('cpu')
     with torch.inference_mode():
         first = cached_tree('h', 5, 11, 0.25, device)
