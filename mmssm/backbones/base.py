@@ -24,20 +24,9 @@ class SSMBackbone(BaseModule):
     (:meth:`_count_stages`); the layers of a plain model are its stages. Norms
     at its outputs are called ``norm``, or ``norm{i}`` for stage i.
 
-    Args:
-        arch (str | dict): A row of :attr:`arch_settings`, or a dict of its
-            fields; fields left out are those of the first row.
-        drop_path_rate (float, optional): Stochastic depth of the last block;
-            it grows linearly from 0. None takes the arch's own.
-        out_indices (Sequence[int]): Stages whose maps are returned.
-        frozen_stages (int): The stem and the stages up to this one do not
-            learn; -1 freezes nothing.
-        norm_eval (bool): Whether batch norms stay in eval mode while
-            training.
-        with_cp (bool): Whether backward recomputes blocks to save memory.
-        init_cfg (dict | list[dict], optional): OpenMMLab's initialization.
-            ``dict(type='Pretrained', checkpoint=...)`` takes mmssm's files
-            and those of the original authors.
+    The arguments are described at the two assemblies:
+    :class:`mmssm.backbones.HierarchicalBackbone` and
+    :class:`mmssm.backbones.PlainBackbone`.
 
     Raises:
         TypeError: On an argument that does not exist.

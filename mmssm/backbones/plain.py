@@ -176,7 +176,7 @@ class PlainBackbone(SSMBackbone):
         raise NotImplementedError
 
     def _mixer_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width that mixers are told for an H x W map."""
+        """Height and width of the map as mixers see it."""
         return height, width
 
     def _frozen_parts(self) -> list[nn.Module | nn.Parameter]:

@@ -5,6 +5,10 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
+# Angles count rows and columns of a 14 x 14 map, which an image of 224 x 224
+# pixels has. Other maps are scaled to it.
+_GRID_SIDE = 14
+
 
 def resize_table(
     table: Tensor, grid: tuple[int, int], to: tuple[int, int]
@@ -81,19 +85,12 @@ class RotaryPositions(BaseModule):
     Args:
         embed_dims (int): Channels, a multiple of 4.
         grid (tuple[int, int]): Rows and columns of the tables.
-        pretrained_side (int): Rows and columns of the map for which one row
-            or column is one unit of the angles. Defaults to 14.
 
     Raises:
         ValueError: If ``embed_dims`` is no multiple of 4.
     """
 
-    def __init__(
-        self,
-        embed_dims: int,
-        grid: tuple[int, int],
-        pretrained_side: int = 14,
-    ) -> None:
+    def __init__(self, embed_dims: int, grid: tuple[int, int]) -> None:
         super().__init__()
         if embed_dims % 4:
             raise ValueError(
@@ -103,7 +100,7 @@ class RotaryPositions(BaseModule):
         half = embed_dims // 2
         rates = 10000.0 ** (-torch.arange(0, half, 2) / half)
         rows, columns = (
-            torch.arange(side) / side * pretrained_side for side in grid
+            torch.arange(side) / side * _GRID_SIDE for side in grid
         )
         angles = torch.cat(
             torch.broadcast_tensors(

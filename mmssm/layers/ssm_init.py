@@ -23,17 +23,14 @@ def s4d_log_rates(num_routes: int, channels: int, d_state: int) -> Tensor:
     return torch.log(rates).repeat(num_routes * channels, 1)
 
 
-def step_bias(
-    *shape: int, low: float = 1e-3, high: float = 1e-1, floor: float = 1e-4
-) -> Tensor:
-    """Biases whose softplus is log-uniform in [low, high].
+def step_bias(*shape: int) -> Tensor:
+    """Biases whose softplus is log-uniform in [0.001, 0.1].
 
-    The step sizes of `Mamba <https://arxiv.org/abs/2312.00752>`_, section
-    3.6; none is below ``floor``.
+    These are the step sizes of `Mamba <https://arxiv.org/abs/2312.00752>`_,
+    section 3.6.
     """
-    span = math.log(high) - math.log(low)
-    delta = torch.exp(torch.rand(shape) * span + math.log(low))
-    delta = delta.clamp_min(floor)
+    low, high = math.log(1e-3), math.log(1e-1)
+    delta = torch.exp(torch.rand(shape) * (high - low) + low)
     return delta + torch.log(-torch.expm1(-delta))  # inverse softplus
 
 

@@ -73,7 +73,7 @@ def run(tmp_path_factory):
 
 
 def test_route_passes_the_tests_of_routes(run):
-    tests = ROOT / 'tests' / 'test_scans' / 'test_routes.py'
+    tests = ROOT / 'tests' / 'test_scans' / 'test_route.py'
     cache = ('-p', 'no:cacheprovider')
     out = run('-m', 'pytest', '-v', *cache, tests)
     passed = re.findall(r'\[(diagonal.*)\] PASSED', out)
