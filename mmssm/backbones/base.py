@@ -1,7 +1,5 @@
 """What every backbone of the package shares: arguments, freezing, loading."""
 
-import difflib
-import inspect
 import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -12,6 +10,8 @@ from mmengine.model import BaseModule, PretrainedInit
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmssm.utils import CheckpointError, UserError
 
 Arch = str | dict[str, Any]
 InitCfg = dict[str, Any] | list[dict[str, Any]]
@@ -29,28 +29,11 @@ class SSMBackbone(BaseModule):
     :class:`mmssm.backbones.PlainBackbone`.
 
     Raises:
-        TypeError: On an argument that does not exist.
-        ValueError: On an unknown arch or field, or an index out of range.
+        UserError: On an unknown arch or field, or an index out of range.
     """
 
     arch_settings: dict[str, dict[str, Any]] = {}
     arch_aliases: dict[str, str] = {}
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> 'SSMBackbone':
-        """Check argument names first, to suggest the one that was meant."""
-        known = inspect.signature(cls.__init__).parameters
-        if any(p.kind is p.VAR_KEYWORD for p in known.values()):
-            return super().__new__(cls)  # a subclass that passes them on
-        for name in kwargs:
-            if name not in known:
-                close = difflib.get_close_matches(name, known, 1)
-                hint = f"did you mean '{close[0]}'? " if close else ''
-                names = ', '.join(n for n in known if n != 'self')
-                raise TypeError(
-                    f"{cls.__name__} has no argument '{name}'; {hint}"
-                    f'Arguments: {names}'
-                )
-        return super().__new__(cls)
 
     def __init__(
         self,
@@ -70,7 +53,7 @@ class SSMBackbone(BaseModule):
         self.out_indices = self._parse_out_indices(out_indices)
         last = self._count_stages() - 1
         if not -1 <= frozen_stages <= last:
-            raise ValueError(
+            raise UserError(
                 f'{type(self).__name__}: frozen_stages must be -1 (none) to '
                 f'{last}, got {frozen_stages}'
             )
@@ -90,7 +73,7 @@ class SSMBackbone(BaseModule):
             or not set(indices) <= set(range(num_stages))
             or len(set(indices)) != len(indices)
         ):
-            raise ValueError(
+            raise UserError(
                 f'{type(self).__name__}: out_indices must name stages 0 to '
                 f'{num_stages - 1}, each at most once, got {indices}'
             )
@@ -107,25 +90,25 @@ class SSMBackbone(BaseModule):
         Fields that a dict leaves out are those of the first row.
 
         Raises:
-            ValueError: On an unknown name or field; lists the known ones.
+            UserError: On an unknown name or field; lists the known ones.
         """
         if isinstance(arch, str):
             name = cls.arch_aliases.get(arch, arch)
             if name not in cls.arch_settings:
                 known = ', '.join([*cls.arch_settings, *cls.arch_aliases])
-                raise ValueError(
+                raise UserError(
                     f"{cls.__name__} has no arch '{arch}'; known: {known}, or "
                     'a dict of the same fields'
                 )
             return name, dict(cls.arch_settings[name])
         if not isinstance(arch, dict):
-            raise ValueError(
+            raise UserError(
                 f'{cls.__name__}: arch must be a name or a dict, got {arch!r}'
             )
         defaults = next(iter(cls.arch_settings.values()))
         unknown = sorted(set(arch) - set(defaults))
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f'{cls.__name__}: unknown arch field {unknown[0]!r}; known: '
                 f'{", ".join(defaults)}'
             )
@@ -164,7 +147,7 @@ class SSMBackbone(BaseModule):
         """Initialize, or load a pretrained file strictly.
 
         Raises:
-            RuntimeError: If the file's tensors are not this model's.
+            CheckpointError: If the file's tensors are not this model's.
         """
         given = self.init_cfg
         cfgs = [given] if isinstance(given, dict) else list(given or [])
@@ -178,7 +161,7 @@ class SSMBackbone(BaseModule):
         for cfg in files:
             cfg = {k: v for k, v in cfg.items() if k != 'type'}
             if not {'checkpoint'} <= set(cfg) <= {'checkpoint', 'prefix'}:
-                raise ValueError(
+                raise UserError(
                     "init_cfg of type 'Pretrained' takes checkpoint and, if "
                     f'need be, prefix; got {", ".join(cfg) or "neither"}'
                 )
@@ -197,7 +180,7 @@ class SSMBackbone(BaseModule):
                 Defaults to 'backbone.' where there are such keys.
 
         Raises:
-            RuntimeError: On keys that are missing, unknown or of another
+            CheckpointError: On keys that are missing, unknown or of another
                 shape; names the first.
         """
         checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
@@ -247,7 +230,7 @@ class SSMBackbone(BaseModule):
         if not isinstance(weights, dict) or not all(
             isinstance(v, Tensor) for v in weights.values()
         ):
-            raise RuntimeError(
+            raise CheckpointError(
                 f'{path} holds no weights by name: a state dict, or a dict '
                 "with one under 'state_dict', is expected"
             )
@@ -262,7 +245,7 @@ class SSMBackbone(BaseModule):
             if k.startswith(prefix)
         }
         if not under:
-            raise RuntimeError(
+            raise CheckpointError(
                 f'{path} has no keys that start with {prefix!r}; its first is '
                 f'{next(iter(weights), None)!r}: set prefix in init_cfg to '
                 'what stands before the backbone, or leave it out'
@@ -289,7 +272,7 @@ class SSMBackbone(BaseModule):
             if keys
         ]
         holds = f'holds arch {found!r} and ' if found else ''
-        raise RuntimeError(
+        raise CheckpointError(
             f'{path} {holds}does not fit {type(self).__name__} arch '
             f'{self.arch_name or "given as a dict"!r}: {"; ".join(problems)}. '
             'Set arch, and what else the model is built with, to what the '

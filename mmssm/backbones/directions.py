@@ -6,6 +6,8 @@ search and released them.
 
 from collections.abc import Sequence
 
+from mmssm.utils import UserError
+
 from ..scans import parse_routes
 
 Directions = str | Sequence[str | Sequence[str]]
@@ -106,23 +108,23 @@ def parse_directions(
         tuple[tuple[str, ...], ...]: ``depth`` entries.
 
     Raises:
-        ValueError: If the number of entries is not ``depth``, or if an entry
+        UserError: If the number of entries is not ``depth``, or if an entry
             names no route, an unknown route or one route twice.
     """
     if isinstance(directions, str):
         if directions != SEARCH:
-            raise ValueError(
+            raise UserError(
                 "directions must be 'search' or a list with one entry per "
                 f'block, got {directions!r}'
             )
         return (CANDIDATES,) * depth
     if not isinstance(directions, Sequence):
-        raise ValueError(
+        raise UserError(
             "directions must be 'search' or a list with one entry per block, "
             f'got {directions!r}'
         )
     if len(directions) != depth:
-        raise ValueError(
+        raise UserError(
             f'directions must name the routes of {depth} blocks, got '
             f'{len(directions)} entries'
         )
@@ -131,11 +133,9 @@ def parse_directions(
         try:
             names = parse_routes(entry)
         except ValueError as error:
-            raise ValueError(
-                f'directions of block {block}: {error}'
-            ) from error
+            raise UserError(f'directions of block {block}: {error}') from error
         if len(set(names)) < len(names):
-            raise ValueError(
+            raise UserError(
                 f'directions of block {block} name a route twice: '
                 f'{" ".join(names)}'
             )

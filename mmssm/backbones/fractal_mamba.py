@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from mmengine.registry import MODELS
 from torch import nn
 
+from mmssm.utils import UserError
+
 from ..layers import SS2D, ConvDownsample, ConvStem, TreeSSM
 from ..scans import CROSS, HILBERT, HILBERT_SHIFT
 from .base import Arch, InitCfg
@@ -92,23 +94,23 @@ class FractalMamba(HierarchicalBackbone):
         init_cfg: InitCfg | None = None,
     ) -> None:
         if scan not in ('tree', 'routes'):
-            raise ValueError(
+            raise UserError(
                 f"FractalMamba: scan must be 'tree' or 'routes', got {scan!r}"
             )
         if order not in _ROUTES:
-            raise ValueError(
+            raise UserError(
                 "FractalMamba: order must be 'hilbert' or 'raster', got "
                 f'{order!r}'
             )
         if scan == 'routes' and pathways is not None:
-            raise ValueError(
+            raise UserError(
                 "FractalMamba: pathways are a tree's, but scan is 'routes'; "
                 'leave one of them out'
             )
         if pathways is None:
             pathways = 0.1
         if not isinstance(pathways, (int, float)) or not 0 <= pathways <= 1:
-            raise ValueError(
+            raise UserError(
                 'FractalMamba: pathways must be a share of tokens, 0 to 1, '
                 f'got {pathways!r}'
             )

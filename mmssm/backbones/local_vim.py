@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from mmengine.registry import MODELS
 from torch import nn
 
+from mmssm.utils import UserError
+
 from ..layers import MambaMixer
 from .base import Arch, InitCfg
 from .directions import (
@@ -107,7 +109,7 @@ class LocalVim(PlainBackbone):
         init_cfg: InitCfg | None = None,
     ) -> None:
         if norm not in _NORMS:
-            raise ValueError(
+            raise UserError(
                 f"LocalVim: norm must be 'rms' or 'layer', got {norm!r}"
             )
         name, settings = self.parse_arch(arch)

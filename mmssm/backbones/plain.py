@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mmssm.utils import UserError
+
 from ..layers import MambaBlock, MambaMixer, PatchTokens, RotaryPositions
 from ..layers.positions import (
     insert_in_middle,
@@ -118,18 +120,18 @@ class PlainBackbone(SSMBackbone):
             out_type = 'cls_token' if self.has_class_token else 'avg_featmap'
         name = type(self).__name__
         if out_type not in OUT_TYPES:
-            raise ValueError(
+            raise UserError(
                 f'{name}: out_type must be one of {", ".join(OUT_TYPES)}, got '
                 f'{out_type!r}'
             )
         if out_type == 'cls_token' and not self.has_class_token:
-            raise ValueError(
+            raise UserError(
                 f"{name}: out_type='cls_token' needs an arch with a class "
                 "token; this one's features are 'avg_featmap' or 'featmap'"
             )
         last = self.arch['depth'] - 1
         if out_type != 'featmap' and self.out_indices != (last,):
-            raise ValueError(
+            raise UserError(
                 f'{name}: out_type={out_type!r} is made of the last layer '
                 f'({last}), got out_indices={self.out_indices}; for the '
                 "maps of layers, set out_type='featmap'"
@@ -149,7 +151,7 @@ class PlainBackbone(SSMBackbone):
         self.rope = None
         if self.arch['rope']:
             if self.has_class_token:
-                raise ValueError(
+                raise UserError(
                     f'{type(self).__name__}: rotary positions turn patches '
                     'only; set class_token or rope to False'
                 )
@@ -161,7 +163,7 @@ class PlainBackbone(SSMBackbone):
         size = (img_size,) * 2 if isinstance(img_size, int) else img_size
         fits = isinstance(size, Sequence) and len(size) == 2
         if not fits or not all(isinstance(s, int) and s > 0 for s in size):
-            raise ValueError(
+            raise UserError(
                 f'{type(self).__name__}: img_size must be a number of pixels '
                 f'or a height and a width, got {img_size!r}'
             )
@@ -219,7 +221,7 @@ class PlainBackbone(SSMBackbone):
         layer's mixer, without the class token. Else one vector (B, C).
 
         Raises:
-            ValueError: If x is not a batch of images.
+            UserError: If x is not a batch of images.
         """
         x = self.stem(x)
         height, width = x.shape[1:3]

@@ -8,6 +8,8 @@ from typing import Any
 from mmengine.registry import MODELS
 from torch import nn
 
+from mmssm.utils import UserError
+
 from ..layers import (
     SS2D,
     SSD2D,
@@ -150,7 +152,7 @@ class VMamba(HierarchicalBackbone):
                 **common,
             )
         if arch['gate'] or arch['ssm_init'] != 'uniform':
-            raise ValueError(
+            raise UserError(
                 "VMamba: mixer='ssd' has no gate and starts with "
                 "ssm_init='uniform'; set gate=False, ssm_init='uniform'"
             )
@@ -159,7 +161,7 @@ class VMamba(HierarchicalBackbone):
     def _choose(self, field: str, **choices: type) -> Any:
         """The class that a field of the arch names."""
         if self.arch[field] not in choices:
-            raise ValueError(
+            raise UserError(
                 f'VMamba: arch field {field!r} must be one of '
                 f'{", ".join(choices)}, got {self.arch[field]!r}'
             )

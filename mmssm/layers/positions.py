@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from mmssm.utils import UserError
+
 # Angles count rows and columns of a 14 x 14 map, which an image of 224 x 224
 # pixels has. Other maps are scaled to it.
 _GRID_SIDE = 14
@@ -87,13 +89,13 @@ class RotaryPositions(BaseModule):
         grid (tuple[int, int]): Rows and columns of the tables.
 
     Raises:
-        ValueError: If ``embed_dims`` is no multiple of 4.
+        UserError: If ``embed_dims`` is no multiple of 4.
     """
 
     def __init__(self, embed_dims: int, grid: tuple[int, int]) -> None:
         super().__init__()
         if embed_dims % 4:
-            raise ValueError(
+            raise UserError(
                 'rotary positions turn pairs of channels in two directions: '
                 f'embed_dims must be a multiple of 4, got {embed_dims}'
             )

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmssm.utils import UserError
+
 
 class RouteMean(nn.Module):
     """The mean over routes, of `Vim <https://arxiv.org/abs/2401.09417>`_."""
@@ -94,7 +96,7 @@ def build_merge(kind: str, channels: int, num_routes: int) -> nn.Module:
         num_routes (int): Routes, K.
 
     Raises:
-        ValueError: If there is no such merge.
+        UserError: If there is no such merge.
     """
     if kind == 'mean':
         return RouteMean()
@@ -102,7 +104,7 @@ def build_merge(kind: str, channels: int, num_routes: int) -> nn.Module:
         return GatedSum(channels)
     if kind == 'searched':
         return SearchedSum(channels, num_routes)
-    raise ValueError(
+    raise UserError(
         f"merge must be 'mean', 'gated' or 'searched', got {kind!r}"
     )
 

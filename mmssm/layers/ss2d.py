@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmssm.utils import UserError
+
 from ..ops import routed_selective_scan
 from ..scans import CROSS, cached_routes, parse_routes
 from .map_mixer import MapMixer
@@ -42,7 +44,7 @@ class SS2D(MapMixer):
             to False.
 
     Raises:
-        ValueError: If a route, ``merge`` or ``ssm_init`` is unknown.
+        UserError: If a route, ``merge`` or ``ssm_init`` is unknown.
     """
 
     def __init__(
@@ -88,7 +90,7 @@ class SS2D(MapMixer):
             bias = 0.1 * torch.rand(shape)
             log_rates = torch.zeros(math.prod(shape), self.d_state)
         else:
-            raise ValueError(
+            raise UserError(
                 f"ssm_init must be 's4d' or 'uniform', got {kind!r}"
             )
         self.dt_projs_weight = nn.Parameter(weight)

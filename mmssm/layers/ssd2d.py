@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmssm.utils import UserError
+
 from ..ops import chunked_ssd
 from ..scans import CROSS, cached_routes, parse_routes
 from .map_mixer import MapMixer
@@ -31,7 +33,7 @@ class SSD2D(MapMixer):
             VMamba's cross-scan.
 
     Raises:
-        ValueError: If a route is unknown, or if the inner channels do not
+        UserError: If a route is unknown, or if the inner channels do not
             divide into the heads.
     """
 
@@ -47,7 +49,7 @@ class SSD2D(MapMixer):
         inner = int(ssm_ratio * embed_dims)
         num_heads = math.ceil(embed_dims / 16)
         if inner % num_heads:
-            raise ValueError(
+            raise UserError(
                 f'{inner} inner channels do not divide into {num_heads} '
                 'heads; choose embed_dims and ssm_ratio so that they do'
             )

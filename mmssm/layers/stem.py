@@ -4,6 +4,8 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmssm.utils import UserError
+
 from .conv_bn import conv_bn
 from .map_conv import MapConv2d
 from .slices import by_slices
@@ -11,12 +13,12 @@ from .slices import by_slices
 
 def _check_images(x: Tensor, smallest: int) -> None:
     if x.dim() != 4:
-        raise ValueError(
+        raise UserError(
             f'images must be (B, channels, H, W), got {tuple(x.shape)}; add '
             'the batch axis with image[None]'
         )
     if min(x.shape[-2:]) < smallest:
-        raise ValueError(
+        raise UserError(
             f'the image is {x.shape[-2]} x {x.shape[-1]} pixels, smaller than '
             f'one patch; give at least {smallest} x {smallest}'
         )
@@ -41,7 +43,7 @@ class PatchStem(BaseModule):
         """(B, 3, H, W) -> (B, H // 4, W // 4, C).
 
         Raises:
-            ValueError: If the image is smaller than one patch.
+            UserError: If the image is smaller than one patch.
         """
         _check_images(x, 4)
         return self.norm(self.conv(x.permute(0, 2, 3, 1)))
@@ -80,7 +82,7 @@ class PatchTokens(BaseModule):
         """(B, 3, H, W) -> ``(B, *grid(H, W), C)``.
 
         Raises:
-            ValueError: If x is not a batch of images.
+            UserError: If x is not a batch of images.
         """
         _check_images(x, 1)
         bottom, right = (
@@ -112,7 +114,7 @@ class ConvStem(BaseModule):
         """(B, 3, H, W) -> (B, ceil(H / 4), ceil(W / 4), C).
 
         Raises:
-            ValueError: If the image is smaller than one patch.
+            UserError: If the image is smaller than one patch.
         """
         _check_images(x, 4)
         x = self.conv1(x.permute(0, 2, 3, 1))
@@ -148,7 +150,7 @@ class ResidualStem(BaseModule):
         """(B, 3, H, W) -> (B, ceil(H / 4), ceil(W / 4), C).
 
         Raises:
-            ValueError: If the image is smaller than one patch.
+            UserError: If the image is smaller than one patch.
         """
         _check_images(x, 4)
         x = self.conv1(x)

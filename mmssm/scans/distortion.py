@@ -5,6 +5,8 @@ from typing import Literal
 
 import numpy as np
 
+from mmssm.utils import UserError
+
 from .route import check_indices, route_indices
 
 
@@ -28,7 +30,7 @@ def token_distortion(
         np.ndarray: (H, W) integers, in steps.
 
     Raises:
-        ValueError: If the route is unknown or does not visit every token
+        UserError: If the route is unknown or does not visit every token
             once, or if the map is empty.
     """
     if isinstance(route, str):
@@ -76,14 +78,14 @@ def structural_distortion(
         float: In steps; 0 on a map of one token.
 
     Raises:
-        ValueError: If the route is unknown or does not visit every token
+        UserError: If the route is unknown or does not visit every token
             once, if the map is empty, or if there is no such average.
     """
     score = token_distortion(route, height, width)
     if average == 'arithmetic':
         return float(score.mean())
     if average != 'geometric':
-        raise ValueError(
+        raise UserError(
             f"average must be 'arithmetic' or 'geometric', got {average!r}"
         )
     # A single token has no neighbor: its score is 0, without a logarithm.

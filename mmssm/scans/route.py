@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from mmssm.utils import UserError
+
 Route = Callable[[int, int], np.ndarray]
 SizedRoute = Callable[[int, int, int], np.ndarray]
 
@@ -32,7 +34,7 @@ def register_route(name: str) -> Callable[[Route], Route]:
     registered with it.
 
     Raises:
-        ValueError: If the name is taken, ends in ``_flip`` or is not one word.
+        UserError: If the name is taken, ends in ``_flip`` or is not one word.
     """
     _check_name(name)
 
@@ -49,12 +51,12 @@ def register_sized_route(name: str) -> Callable[[SizedRoute], SizedRoute]:
     Sizes start at 1. All else is as in :func:`register_route`.
 
     Raises:
-        ValueError: If the name is taken, ends in ``_flip`` or a digit, or is
+        UserError: If the name is taken, ends in ``_flip`` or a digit, or is
             not one word.
     """
     _check_name(name)
     if name[-1].isdigit():
-        raise ValueError(
+        raise UserError(
             f'route name {name!r} ends in a digit, which its sizes would '
             'follow; choose another'
         )
@@ -69,7 +71,7 @@ def register_sized_route(name: str) -> Callable[[SizedRoute], SizedRoute]:
 def _check_name(name: str) -> None:
     taken = name in _ROUTES or name in _SIZED_ROUTES
     if taken or name.endswith(FLIP) or len(name.split()) != 1:
-        raise ValueError(
+        raise UserError(
             f'route name {name!r} is taken, ends in {FLIP!r} or is not '
             'one word; choose another'
         )
@@ -80,7 +82,7 @@ def route_indices(name: str, height: int, width: int) -> np.ndarray:
     """Token indices (T,) of one route, int32, read-only.
 
     Raises:
-        ValueError: If there is no such route, if the map is empty, or if the
+        UserError: If there is no such route, if the map is empty, or if the
             route's function does not visit every token once.
     """
     function = _find_function(name)
@@ -105,7 +107,7 @@ def _find_function(name: str) -> Route:
         function, size = _SIZED_ROUTES[sized[1]], int(sized[2])
         return lambda height, width: function(height, width, size)
     known = [*sorted(_ROUTES), *(f'{n}<size>' for n in sorted(_SIZED_ROUTES))]
-    raise ValueError(
+    raise UserError(
         f'unknown route {name!r}; known: {", ".join(known)}, each also with '
         f'{FLIP!r}'
     )
@@ -113,7 +115,7 @@ def _find_function(name: str) -> Route:
 
 def _check_map(height: int, width: int) -> None:
     if height < 1 or width < 1:
-        raise ValueError(f'a route needs a map, got {height} x {width} tokens')
+        raise UserError(f'a route needs a map, got {height} x {width} tokens')
 
 
 def check_indices(
@@ -122,7 +124,7 @@ def check_indices(
     """Raise unless the indices visit every token of an H x W map once.
 
     Raises:
-        ValueError: If they do not, or if the map is empty.
+        UserError: If they do not, or if the map is empty.
     """
     _check_map(height, width)
     whole = indices.ndim == 1 and np.issubdtype(indices.dtype, np.integer)
@@ -131,7 +133,7 @@ def check_indices(
         whole = np.array_equal(visited, np.arange(height * width))
         whole = whole and indices.min() >= ZERO_TOKEN
     if not whole:
-        raise ValueError(
+        raise UserError(
             f'route {name!r} must return a 1-D integer array that visits '
             f'each of the {height} x {width} tokens once (-1 is a zero token)'
         )
@@ -141,19 +143,19 @@ def parse_routes(names: str | Sequence[str]) -> tuple[str, ...]:
     """Route names as a tuple, from a sequence or from one spaced string.
 
     Raises:
-        ValueError: If there is no name, or if a route is unknown.
+        UserError: If there is no name, or if a route is unknown.
     """
     if isinstance(names, str):
         names = names.split()
     if not isinstance(names, Sequence) or not all(
         isinstance(name, str) for name in names
     ):
-        raise ValueError(
+        raise UserError(
             'routes are given as names, in a list or in one string with '
             f'spaces, got {names!r}'
         )
     if not names:
-        raise ValueError('no routes given; name at least one')
+        raise UserError('no routes given; name at least one')
     for name in names:
         _find_function(name)
     return tuple(names)
@@ -264,7 +266,7 @@ def routes(
         Routes shorter than the longest end in -1.
 
     Raises:
-        ValueError: If a route is unknown or the map is empty.
+        UserError: If a route is unknown or the map is empty.
     """
     joined = ' '.join(parse_routes(names))
     if is_jit_tracing():

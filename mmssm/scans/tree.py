@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmssm.utils import UserError
+
 from ..ops.tree_scan import find_order
 from .route import is_jit_tracing, is_recorded, route_indices
 
@@ -38,17 +40,17 @@ def tree_parents(
         np.ndarray: (H * W,) int32 token indices, -1 for the root; read-only.
 
     Raises:
-        ValueError: If the route is unknown or has zero tokens, or if
+        UserError: If the route is unknown or has zero tokens, or if
             ``pathways`` is not between 0 and 1.
     """
     route = route_indices(curve, height, width)
     if (route < 0).any():
-        raise ValueError(
+        raise UserError(
             f'a tree needs a route without zero tokens, got {curve!r} on a '
             f'{height} x {width} map'
         )
     if not 0 <= pathways <= 1:
-        raise ValueError(
+        raise UserError(
             f'pathways must be a share of tokens, 0 to 1, got {pathways}'
         )
     length = height * width

@@ -263,7 +263,7 @@ def test_too_small_an_image_is_refused(kind):
     'arguments, error, message',
     [
         (dict(arch=dict(depth=(1,))), ValueError, "arch field 'depth'"),
-        (dict(drop_path=0.1), TypeError, "did you mean 'drop_path_rate'"),
+        (dict(drop_path=0.1), TypeError, "unexpected .* 'drop_path'"),
         (dict(out_indices=(0, 4)), ValueError, 'stages 0 to 3, each'),
         (dict(out_indices=()), ValueError, 'stages 0 to 3, '),
         (dict(out_indices=3), ValueError, 'stages 0 to 3, each at most once'),

@@ -45,7 +45,7 @@ def test_one_line(capsys, monkeypatch, error):
     'kwargs, words',
     [
         (dict(arch='huge'), ('huge', 'tiny-s1l8')),
-        (dict(drop_path=0.1), ('drop_path_rate',)),
+        (dict(drop_path=0.1), ("did you mean 'drop_path_rate'",)),
         (dict(out_indices=(9,)), ('out_indices', '9')),
         (dict(arch=dict(depth=(1, 1))), ('depth', 'depths')),
     ],
@@ -59,6 +59,20 @@ def test_bad_argument_of_a_backbone(capsys, monkeypatch, kwargs, words):
     assert status == 2
     assert text.startswith('train.py: error: ') and text.count('\n') == 1
     assert all(word in text for word in words)
+
+
+@pytest.mark.parametrize(
+    'backbone, words',
+    [
+        (dict(type='VMamba', out_indexes=(0,)), "did you mean 'out_indices'"),
+        (dict(type='Vim', image_size=64), "did you mean 'img_size'"),
+        (dict(type='LocalVim', image_size=64), "did you mean 'img_size'"),
+        (dict(type='LocalVMamba', zzz=1), "'zzz'; it takes arch, directions"),
+    ],
+)
+def test_misspelled_argument_is_named(capsys, monkeypatch, backbone, words):
+    status, text = outcome(capsys, monkeypatch, lambda: MODELS.build(backbone))
+    assert status == 2 and words in text and text.count('\n') == 1
 
 
 def test_what_the_registry_finds(capsys, monkeypatch):
