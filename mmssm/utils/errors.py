@@ -81,7 +81,10 @@ def _hint(text: str) -> str:
 
 
 def _refusing_class(text: str) -> type | None:
-    """The registered class that did not take an argument, if any."""
+    """The class that did not take an argument, if a config can name it.
+
+    It is registered, or a base of a registered one.
+    """
     found = _BAD_ARGUMENT.search(text)
     if found is None:
         return None
@@ -92,10 +95,12 @@ def _refusing_class(text: str) -> type | None:
     ]
     registries += [c for r in registries for c in r.children.values()]
     for registry in registries:
-        for registered in registry.module_dict.values():
-            is_class = inspect.isclass(registered)
-            if is_class and registered.__qualname__ == found['name']:
-                return registered
+        for registered in filter(
+            inspect.isclass, registry.module_dict.values()
+        ):
+            for base in registered.__mro__:
+                if base.__qualname__ == found['name']:
+                    return base
     return None
 
 
