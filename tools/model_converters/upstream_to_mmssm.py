@@ -6,17 +6,10 @@ detector or segmentor for a released detection or segmentation file.
 """
 
 import argparse
-from pathlib import Path
 
-import torch
-
+from mmssm.apis import convert
 from mmssm.apis.cli import add_unsafe_load, run_tool
-from mmssm.checkpoint import (
-    allow_unsafe_loading,
-    convert_upstream,
-    load_file,
-)
-from mmssm.utils import CheckpointError, atomic_write
+from mmssm.checkpoint import allow_unsafe_loading
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,23 +23,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     allow_unsafe_loading(args.unsafe_load)
-    source, target = Path(args.src), Path(args.dst)
-    if target.is_dir():
-        raise CheckpointError(f'{target} is a folder; name a file to write')
-    if target.exists() and source.exists() and target.samefile(source):
-        raise CheckpointError(
-            f'{target} is the original itself; give another name to write'
-        )
-    converted = convert_upstream(load_file(source), source.name)
-    if converted is None:
-        raise CheckpointError(
-            f'{source} is not an original checkpoint of a family that mmssm '
-            'knows; a file of mmssm needs no conversion'
-        )
-    report(converted)
-    with atomic_write(target) as file:
-        torch.save(converted, file)
-    print(f'written: {target}')
+    report(convert(args.src, args.dst))
+    print(f'written: {args.dst}')
 
 
 def report(converted: dict) -> None:
