@@ -1,8 +1,9 @@
-// Every op's schema. A device's kernels are registered in <op>/cpu.cpp and
-// <op>/cuda.cpp; gradients and the shapes that tracing needs (fake kernels) in
-// Python, in mmssm/ops/<op>.py. Autocast needs no kernel of its own: the ops
-// take tokens and parameters of different dtypes as they come, and keep the
-// state and all maths in float32.
+// Every op's schema. Kernels are registered in <op>/cpu.cpp and <op>/cuda.cpp;
+// gradients, and the shapes that tracing needs (fake kernels), in Python, in
+// mmssm/ops/<op>.py. Autocast needs no kernel: the ops take tokens and
+// parameters of different dtypes as they come, and compute in float32.
+//
+// out_dtype is the result's: by default x's, but float32 for a float16 x.
 #include <torch/library.h>
 
 #include "common/instruction_sets.h"
@@ -29,14 +30,14 @@
   "Tensor? dt_bias, Tensor order, bool delta_softplus=True"
 
 TORCH_LIBRARY(MMSSM_LIBRARY, m) {
+  // The result and the state checkpoints, the state before every 64th step:
+  // (B, K, ceil(T / 64), N, C), empty where they are not kept. The gradient
+  // needs them, and has them kept itself (mmssm/ops/gradients.py).
   m.def("routed_selective_scan(" ROUTED_SCAN_INPUTS
-        ", ScalarType? out_dtype=None) -> Tensor");
-  // The same, and the state checkpoints that its gradient needs: the state
-  // before every 64th step, (B, K, ceil(T / 64), N, C).
-  m.def("_routed_selective_scan_forward(" ROUTED_SCAN_INPUTS
-        ", ScalarType? out_dtype=None) -> (Tensor, Tensor)");
-  // Gradients of the eight float inputs in their order; an input that was not
-  // given has an empty one. So do those below.
+        ", ScalarType? out_dtype=None, bool keep_checkpoints=False) -> "
+        "(Tensor, Tensor)");
+  // Gradients of the float inputs in their order; an input that was not given
+  // has an empty one.
   m.def(
       "_routed_selective_scan_backward(Tensor grad, Tensor "
       "checkpoints, " ROUTED_SCAN_INPUTS

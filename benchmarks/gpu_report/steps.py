@@ -13,18 +13,18 @@ from .reading import METRICS
 ROOT = Path(__file__).resolve().parents[2]
 # Where installers put what is often on no path.
 TOOL_FOLDERS = ('/usr/local/cuda/bin', '/opt/nvidia/nsight-compute')
-# Every kernel of csrc/cuda.
+# Every CUDA kernel of csrc.
 KERNELS = (
-    'backward_carry_kernel',
-    'backward_kernel',
+    'bwd_carry_kernel',
+    'bwd_kernel',
     'climb_kernel',
     'combine_kernel',
     'descend_both_kernel',
     'descend_kernel',
-    'forward_kernel',
     'fusion_kernel',
     'fusion_map_kernel',
     'fusion_parameters_kernel',
+    'fwd_kernel',
     'tree_grads_kernel',
     'tree_values_kernel',
 )

@@ -44,4 +44,11 @@ inline void check_out_dtype(const char* op,
               dtype.value_or(at::kFloat));
 }
 
+// A scan's sums can pass 65504, float16's largest number.
+inline at::ScalarType result_dtype(std::optional<at::ScalarType> out_dtype,
+                                   const at::Tensor& x) {
+  const auto type = x.scalar_type();
+  return out_dtype.value_or(type == at::kHalf ? at::kFloat : type);
+}
+
 }  // namespace mmssm

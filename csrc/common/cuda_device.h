@@ -31,7 +31,7 @@ inline void* current_stream() {
   return c10::cuda::getCurrentCUDAStream().stream();
 }
 
-// Calls `run(T(), Token())` for the dtypes of the maths and of tokens.
+// Calls `run(T(), Token())` for the dtypes of the math and of tokens.
 template <typename Run>
 void dispatch(at::ScalarType token, const Run& run) {
   if (token == at::kDouble)

@@ -1,5 +1,6 @@
-// What every kernel of the routed scan is given: sizes, pointers, strides.
-// Plain pointers only, so that a kernel depends on no tensor class.
+// What every kernel of the routed scan is given: sizes, pointers, strides, and
+// one step of the recurrence. Plain pointers only, so that a kernel depends on
+// no tensor class.
 #pragma once
 
 #include "../common/scalar_math.h"
@@ -32,7 +33,7 @@ struct ScanSizes {
   int64_t dt_rank;  // of the step-size projection; 0: dt holds all channels
 };
 
-// Tokens may be of fewer bits than the maths, which is in T.
+// Tokens may be of fewer bits than the math, which is in T.
 template <typename T, typename Token = T>
 struct ScanArgs {
   ScanSizes size;
@@ -69,8 +70,8 @@ MMSSM_INLINE int64_t output_offset(const ScanArgs<T, Token>& p, int64_t b,
 }
 
 // Gradients. Those that channels share have a partial sum for each part P of
-// the channels, so that no two threads meet and every run adds in the same
-// order.
+// the channels, so that no two threads add to one place and every run
+// adds in the same order.
 template <typename T>
 struct ScanGrads {
   const T* out;  // like the output
@@ -81,5 +82,50 @@ struct ScanGrads {
   // front.
   T *a, *d, *dt_weight, *dt_bias;
 };
+
+// One step of the selective recurrence for one channel and one state, forward
+// and backward (Gu & Dao, "Mamba", arXiv 2312.00752, with B discretized as
+// delta * B):
+//
+//   h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t,   y_t = C_t h_t + D u_t
+//
+// V is a number or a vector of them (scalar_math.h).
+template <typename V>
+MMSSM_INLINE V decay(V delta, V a) {
+  return fast_exp(delta * a);
+}
+
+template <typename V>
+MMSSM_INLINE V advance(V decay, V state, V delta, V b, V u) {
+  return decay * state + delta * u * b;
+}
+
+// Gradients through a step's decay; `through` is dLoss/d(decay) decay.
+template <typename V>
+MMSSM_INLINE void decay_bwd(V through, V delta, V a, V& d_a, V& d_delta) {
+  d_a = d_a + through * delta;
+  d_delta = d_delta + through * a;
+}
+
+// Gradients of delta B u, whose own is `grad`. `d_b` is set, the others add up.
+template <typename V>
+MMSSM_INLINE void value_bwd(V grad, V delta, V b, V u, V& d_b, V& d_u,
+                            V& d_delta) {
+  const V grad_b = grad * b;
+  d_b = grad * (delta * u);
+  d_delta = d_delta + grad_b * u;
+  d_u = d_u + grad_b * delta;
+}
+
+// Gradients of one state's step. `grad` is dLoss/dh_t with everything that
+// follows included; it becomes dLoss/dh_{t-1}.
+template <typename V>
+MMSSM_INLINE void step_bwd(V& grad, V decay, V previous, V delta, V a, V b, V u,
+                           V& d_a, V& d_b, V& d_u, V& d_delta) {
+  const V now = grad;
+  grad = now * decay;
+  decay_bwd(grad * previous, delta, a, d_a, d_delta);
+  value_bwd(now, delta, b, u, d_b, d_u, d_delta);
+}
 
 }  // namespace mmssm

@@ -26,20 +26,21 @@ void run_fwd(const ScanArgs<T>& p, Tensor& out, const Split& split) {
 }
 
 std::tuple<Tensor, Tensor> forward(const ScanCall& call,
-                                   bool with_checkpoints) {
+                                   std::optional<at::ScalarType> out_dtype,
+                                   bool keep_checkpoints) {
+  check_out_dtype(call.op, out_dtype);
   const ScanInputs in = prepare(call);
   const Split split(in.size);
   // Only in a sum do several routes add to one place.
   std::vector<int64_t> shape = output_shape(in);
   shape.insert(shape.begin(), in.output == ScanOutput::kSum ? split.maps : 1);
-  Tensor out = at::zeros(shape, in.x.options()), checkpoints;
-  if (with_checkpoints)
-    checkpoints = at::empty(checkpoint_shape(in.size), in.x.options());
+  Tensor out = at::zeros(shape, in.x.options());
+  const Tensor checkpoints = new_checkpoints(in, keep_checkpoints);
   if (in.x.scalar_type() == at::kDouble)
     run_fwd(make_args<double>(in, checkpoints), out, split);
   else
     run_fwd(make_args<float>(in, checkpoints), out, split);
-  return {sum_of_parts(out).to(call.result_dtype()), checkpoints};
+  return {sum_of_parts(out).to(result_dtype(out_dtype, call.x)), checkpoints};
 }
 
 template <typename T>
@@ -74,6 +75,8 @@ ScanGradients backward(const Tensor& grad, const Tensor& checkpoints,
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(mmssm, CPU, m) { register_scan<&forward, &backward>(m); }
+TORCH_LIBRARY_IMPL(mmssm, CPU, m) {
+  register_scan<&forward, &backward>(m, ScanCallTypes());
+}
 
 }  // namespace mmssm

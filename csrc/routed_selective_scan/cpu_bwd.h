@@ -39,8 +39,8 @@ struct Tape {
   T* weight_rows;      // (lanes, padded rank)
   int64_t padded_rank, sums_size;
 
-  static int64_t pad(int64_t rank) {
-    return (rank + Pack<T>::kWidth - 1) / Pack<T>::kWidth * Pack<T>::kWidth;
+  static int64_t pad(int64_t dt_rank) {
+    return (dt_rank + Pack<T>::kWidth - 1) / Pack<T>::kWidth * Pack<T>::kWidth;
   }
   static int64_t size_of_sums(const ScanSizes& s) {
     return (2 * s.d_state + s.dt_rank + 2 + pad(s.dt_rank)) * kLanes;
@@ -260,10 +260,10 @@ MMSSM_INLINE void add_weight_grad(const Chunk<T>& chunk, Tape<T>& tape,
 // All rows from r on: as many at a time as the registers hold, then fewer.
 template <typename T, int kCount>
 static void add_weight_grads(const Chunk<T>& chunk, Tape<T>& tape, int64_t r) {
-  const int64_t rank = chunk.p.size.dt_rank;
-  for (; r + kCount <= rank; r += kCount)
+  const int64_t dt_rank = chunk.p.size.dt_rank;
+  for (; r + kCount <= dt_rank; r += kCount)
     add_weight_grad<T, kCount>(chunk, tape, r);
-  if (kCount > 1 && r < rank)
+  if (kCount > 1 && r < dt_rank)
     add_weight_grads<T, (kCount > 1 ? kCount / 2 : 1)>(chunk, tape, r);
 }
 
@@ -303,14 +303,14 @@ static void multiply_all_rows(Tape<T>& tape, int i, int64_t r) {
 template <typename T>
 static void add_rank_grads(const Chunk<T>& chunk, Tape<T>& tape, T* d_dt,
                            int64_t stride) {
-  const int64_t rank = chunk.p.size.dt_rank;
+  const int64_t dt_rank = chunk.p.size.dt_rank;
   for (int i = 0; i < chunk.count; i += kMaxRows) {
     multiply_all_rows<T, Shape<T>::kSums / kMaxRows>(tape, i, 0);
     for (int j = 0; j < kMaxRows && i + j < chunk.count; ++j) {
       if (chunk.token[i + j] < 0) continue;
       T* __restrict to = d_dt + chunk.token[i + j] * stride;
       const T* from = tape.d_dt + j * tape.padded_rank;
-      for (int64_t r = 0; r < rank; ++r) to[r] += from[r];
+      for (int64_t r = 0; r < dt_rank; ++r) to[r] += from[r];
     }
   }
 }

@@ -1,5 +1,4 @@
 // The routed selective scan on a CUDA device: memory and launches.
-
 #include <ATen/Context.h>
 #include <c10/cuda/CUDAGuard.h>
 
@@ -75,20 +74,21 @@ void run_fwd(const char* op, const ScanArgs<T, Token>& p, const Tensor& out,
 }
 
 std::tuple<Tensor, Tensor> forward(const ScanCall& call,
-                                   bool with_checkpoints) {
+                                   std::optional<at::ScalarType> out_dtype,
+                                   bool keep_checkpoints) {
+  check_out_dtype(call.op, out_dtype);
   const ScanInputs in = prepare(call, /*keep_half=*/true);
   const c10::cuda::CUDAGuard guard(in.x.device());
   const auto options = in.a.options();
-  Tensor out = at::zeros(output_shape(in), options), checkpoints;
-  if (with_checkpoints)
-    checkpoints = at::empty(checkpoint_shape(in.size), options);
+  const Tensor out = at::zeros(output_shape(in), options);
+  const Tensor checkpoints = new_checkpoints(in, keep_checkpoints);
   if (!is_empty(in.size))
     dispatch(in.x.scalar_type(), [&](auto t, auto token) {
       using T = decltype(t);
       using Token = decltype(token);
       run_fwd(call.op, make_args<T, Token>(in, checkpoints), out, options);
     });
-  return {out.to(call.result_dtype()), checkpoints};
+  return {out.to(result_dtype(out_dtype, call.x)), checkpoints};
 }
 
 template <typename T, typename Token>
@@ -134,7 +134,7 @@ ScanGradients backward(const Tensor& grad, const Tensor& checkpoints,
 }  // namespace cuda
 
 TORCH_LIBRARY_IMPL(MMSSM_LIBRARY, MMSSM_CUDA_KEY, m) {
-  register_scan<&cuda::forward, &cuda::backward>(m);
+  register_scan<&cuda::forward, &cuda::backward>(m, ScanCallTypes());
 }
 
 }  // namespace mmssm

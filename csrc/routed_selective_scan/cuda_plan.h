@@ -36,7 +36,7 @@ struct Carry {
   T *state, *steps;
 };
 
-// Set by tests, so that small inputs meet every path; 0 leaves the choice.
+// Set by tests, so that small inputs take every path; 0 leaves the choice.
 struct PlanLimits {
   int64_t threads = 0;   // at most
   int64_t segments = 0;  // as many, if the route is long enough

@@ -13,8 +13,8 @@
 #include <c10/macros/Macros.h>
 #include <cuda_runtime.h>
 
+#include "args.h"
 #include "cuda_plan.h"
-#include "recurrence.h"
 
 namespace mmssm {
 namespace cuda {
@@ -62,8 +62,8 @@ __device__ inline unsigned token_offset(int l, int64_t stride) {
   return unsigned(l) * unsigned(stride);
 }
 
-// The same address, made once: the compiler would else add up its parts anew,
-// in 64 bits, for each value. It goes on knowing it as global memory's.
+// The same address, computed once: the compiler would else add up its parts in
+// 64 bits for each value. It still knows it as one of global memory.
 template <typename P>
 __device__ inline P* in_register(P* address) {
 #if defined(__CUDA_ARCH__)
@@ -86,7 +86,7 @@ struct Place {
 };
 
 __device__ inline Place find_place(const ScanSizes& s, const ScanPlan& plan) {
-  // Neighbouring blocks read the same dt, B and C, then the same x.
+  // Neighboring blocks read the same dt, B and C, then the same x.
   int64_t index = blockIdx.x;
   const auto next = [&](int64_t count) {
     const int64_t digit = index % count;

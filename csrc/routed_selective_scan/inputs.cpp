@@ -119,6 +119,11 @@ Tensor as_indices(const Tensor& routes, int64_t length) {
       .contiguous();
 }
 
+// (B, K, checkpoints, N, C)
+std::vector<int64_t> checkpoint_shape(const ScanSizes& s) {
+  return {s.batch, s.routes, checkpoint_count(s), s.d_state, s.channels};
+}
+
 }  // namespace
 
 std::vector<int64_t> output_shape(const ScanInputs& in) {
@@ -129,8 +134,9 @@ std::vector<int64_t> output_shape(const ScanInputs& in) {
   return {s.batch, s.routes, s.length, s.channels, s.d_state};
 }
 
-std::vector<int64_t> checkpoint_shape(const ScanSizes& s) {
-  return {s.batch, s.routes, checkpoint_count(s), s.d_state, s.channels};
+Tensor new_checkpoints(const ScanInputs& in, bool keep) {
+  return at::empty(keep ? checkpoint_shape(in.size) : std::vector<int64_t>{0},
+                   in.a.options());
 }
 
 void check_backward(const ScanCall& call, const ScanInputs& in,
@@ -150,7 +156,6 @@ ScanInputs prepare(const ScanCall& call, bool keep_half) {
   ScanInputs in;
   in.output = parse_output(call);
   in.delta_softplus = call.delta_softplus;
-  check_out_dtype(call.op, call.out_dtype);
   check_token_dtype(call.op, call.x);
   in.size = read_sizes(call);
   const bool states_only = in.output == ScanOutput::kStates;

@@ -6,32 +6,32 @@
 
 #include <string_view>
 #include <tuple>
-#include <type_traits>
 
 #include "../common/checks.h"
+#include "../common/library.h"
 #include "args.h"
 
 namespace mmssm {
 
-// The arguments that all of the op's schemas have, see ops.cpp.
+// The arguments that both of the op's schemas have, see ops.cpp.
 struct ScanCall {
   at::Tensor x, dt, A, B;
   OptionalTensor C, D, dt_weight, dt_bias;
   at::Tensor routes;
   bool delta_softplus;
   std::string_view output;
-  std::optional<at::ScalarType> out_dtype = std::nullopt;
   const char* op = "routed_selective_scan";  // for messages
-
-  at::ScalarType result_dtype() const {
-    return out_dtype.value_or(x.scalar_type());
-  }
 };
+using ScanCallTypes =
+    Types<const at::Tensor&, const at::Tensor&, const at::Tensor&,
+          const at::Tensor&, const OptionalTensor&, const OptionalTensor&,
+          const OptionalTensor&, const OptionalTensor&, const at::Tensor&, bool,
+          std::string_view>;
 
 // The tensors as a kernel reads them: one dtype (float32, or float64 for
 // float64 tokens), parameters contiguous, B and C with a group axis. Tokens
 // that are all of one 16-bit dtype stay so if `keep_half` asks for it; `a` has
-// the dtype of the maths.
+// the dtype of the math.
 struct ScanInputs {
   ScanSizes size;
   ScanOutput output;
@@ -44,8 +44,8 @@ ScanInputs prepare(const ScanCall& call, bool keep_half = false);
 void check_backward(const ScanCall& call, const ScanInputs& in,
                     const at::Tensor& grad, const at::Tensor& checkpoints);
 
-// (B, K, checkpoints, N, C)
-std::vector<int64_t> checkpoint_shape(const ScanSizes& size);
+// Empty if they are not to be kept.
+at::Tensor new_checkpoints(const ScanInputs& in, bool keep);
 
 // Shape of the result: (B, L, C), (B, K, L, C) or (B, K, L, C, N).
 std::vector<int64_t> output_shape(const ScanInputs& in);
@@ -79,7 +79,7 @@ ScanArgs<T, Token> make_args(const ScanInputs& in,
   p.dt_weight = data(in.dt_weight);
   p.dt_bias = data(in.dt_bias);
   p.route = in.routes.const_data_ptr<int32_t>();
-  p.checkpoints = checkpoints.defined() ? checkpoints.data_ptr<T>() : nullptr;
+  p.checkpoints = checkpoints.numel() ? checkpoints.data_ptr<T>() : nullptr;
   return p;
 }
 
@@ -88,50 +88,25 @@ using ScanGradients =
     std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor,
                at::Tensor, at::Tensor, at::Tensor>;
 
-// What a device has: the result, with the checkpoints if asked for, and the
-// gradients.
-using ScanFwd = std::tuple<at::Tensor, at::Tensor>(const ScanCall& call,
-                                                   bool with_checkpoints);
+// What a device has: the result with the state checkpoints, and the gradients.
+using ScanFwd = std::tuple<at::Tensor, at::Tensor>(
+    const ScanCall& call, std::optional<at::ScalarType> out_dtype,
+    bool keep_checkpoints);
 using ScanBwd = ScanGradients(const at::Tensor& grad,
                               const at::Tensor& checkpoints,
                               const ScanCall& call);
 
-template <ScanFwd* run, bool kCheckpoints>
-auto scan_forward(const at::Tensor& x, const at::Tensor& dt,
-                  const at::Tensor& A, const at::Tensor& B,
-                  const OptionalTensor& C, const OptionalTensor& D,
-                  const OptionalTensor& dt_weight,
-                  const OptionalTensor& dt_bias, const at::Tensor& routes,
-                  bool delta_softplus, std::string_view output,
-                  std::optional<at::ScalarType> out_dtype)
-    -> std::conditional_t<kCheckpoints, std::tuple<at::Tensor, at::Tensor>,
-                          at::Tensor> {
-  auto result = run({x, dt, A, B, C, D, dt_weight, dt_bias, routes,
-                     delta_softplus, output, out_dtype},
-                    kCheckpoints);
-  if constexpr (kCheckpoints)
-    return result;
-  else
-    return std::get<0>(result);
-}
-
-template <ScanBwd* run>
-ScanGradients scan_backward(
-    const at::Tensor& grad, const at::Tensor& checkpoints, const at::Tensor& x,
-    const at::Tensor& dt, const at::Tensor& A, const at::Tensor& B,
-    const OptionalTensor& C, const OptionalTensor& D,
-    const OptionalTensor& dt_weight, const OptionalTensor& dt_bias,
-    const at::Tensor& routes, bool delta_softplus, std::string_view output) {
-  return run(
-      grad, checkpoints,
-      {x, dt, A, B, C, D, dt_weight, dt_bias, routes, delta_softplus, output});
-}
-
-template <ScanFwd* fwd, ScanBwd* bwd>
-void register_scan(torch::Library& m) {
-  m.impl("routed_selective_scan", &scan_forward<fwd, false>);
-  m.impl("_routed_selective_scan_forward", &scan_forward<fwd, true>);
-  m.impl("_routed_selective_scan_backward", &scan_backward<bwd>);
+template <ScanFwd* fwd, ScanBwd* bwd, typename... T>
+void register_scan(torch::Library& m, Types<T...>) {
+  m.impl("routed_selective_scan",
+         [](T... call, std::optional<at::ScalarType> out_dtype,
+            bool keep_checkpoints) {
+           return fwd({call...}, out_dtype, keep_checkpoints);
+         });
+  m.impl("_routed_selective_scan_backward",
+         [](const at::Tensor& grad, const at::Tensor& checkpoints, T... call) {
+           return bwd(grad, checkpoints, {call...});
+         });
 }
 
 }  // namespace mmssm

@@ -39,7 +39,7 @@ MMSSM_INLINE Index clip(Index index, Index size) {
 
 struct FusionSizes {
   int64_t batch, height, width, channels;
-  MMSSM_MEMBER int64_t tokens() const { return height * width; }
+  MMSSM_MEMBER int64_t length() const { return height * width; }
   // Where a token's channels begin in a map (B, H, W, C).
   MMSSM_MEMBER int64_t at(int64_t b, int64_t row, int64_t column) const {
     return ((b * height + row) * width + column) * channels;
@@ -47,7 +47,7 @@ struct FusionSizes {
 };
 
 // y = sum of taps * x, or with a read-out c * that sum + d * u. Maps may be of
-// fewer bits than the maths, which is in T.
+// fewer bits than the math, which is in T.
 template <typename T, typename Token = T>
 struct FusionArgs {
   FusionSizes size;
@@ -60,9 +60,9 @@ struct FusionArgs {
 };
 
 // Gradients; those of the read-out null without it. Maps are like the inputs'
-// maps; all others are of the dtype of the maths, and where threads would meet,
-// each has a partial sum, P in number, so that every run adds in the same
-// order.
+// maps; all others are of the dtype of the math, and where threads would add to
+// one place, each has a partial sum, P in number, so that every run adds in the
+// same order.
 template <typename T, typename Token = T>
 struct FusionGrads {
   const Token* out;  // (B, H, W, C)

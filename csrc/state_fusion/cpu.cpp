@@ -95,7 +95,7 @@ FusionGradients backward(const Tensor& grad, const FusionCall& call) {
 }  // namespace
 
 TORCH_LIBRARY_IMPL(mmssm, CPU, m) {
-  register_state_fusion<&forward, &backward>(m);
+  register_state_fusion<&forward, &backward>(m, FusionCallTypes());
 }
 
 }  // namespace mmssm

@@ -3,7 +3,7 @@
 // A block of channels goes down the map row by row. The eleven rows that the
 // taps of one row reach are copied into a ring of scratch rows, dense and with
 // the columns beyond the border filled in: no tap then asks where it is, and
-// each copied vector meets up to seven taps.
+// each copied vector serves up to seven taps.
 #pragma once
 
 #include "../common/arena.h"

@@ -1,5 +1,4 @@
 // The state fusion on a CUDA device: memory and launches.
-
 #include <c10/cuda/CUDAGuard.h>
 
 #include <algorithm>
@@ -104,7 +103,7 @@ FusionGradients backward(const Tensor& grad, const FusionCall& call) {
 }  // namespace cuda
 
 TORCH_LIBRARY_IMPL(MMSSM_LIBRARY, MMSSM_CUDA_KEY, m) {
-  register_state_fusion<&cuda::forward, &cuda::backward>(m);
+  register_state_fusion<&cuda::forward, &cuda::backward>(m, FusionCallTypes());
 }
 
 }  // namespace mmssm

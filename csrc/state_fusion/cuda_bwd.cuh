@@ -1,6 +1,6 @@
 // The state fusion's backward kernels. The first goes over the map as forward
 // does; x's gradient is a second one's: gathered, not scattered, so that
-// nothing meets.
+// no two threads add to one place.
 #pragma once
 
 #include "../common/cuda_warp_sum.cuh"
@@ -56,7 +56,7 @@ __device__ void read_grads(const FusionArgs<T, Token>& p,
     c = p.c + strip.token();
     to_u = strip.own_row_of(g.u);
     to_fused = strip.own_row_of(fused);
-    skip = p.d[anew(strip.channel)];
+    skip = p.d[opaque(strip.channel)];
   }
 #pragma unroll
   for (int i = 0; i < kStripTokens; ++i) {
@@ -119,7 +119,7 @@ __global__ void __launch_bounds__(kFusionThreads, sizeof(T) == 4 ? 2 : 1)
     });
     if (kReadout)
       write_c_grads(strip, at.active, g.out, sums,
-                    g.c + at.block(plan) * s.batch * s.tokens());
+                    g.c + at.block(plan) * s.batch * s.length());
   }
   write_part(s, plan, at, d_taps, d_skip, g);
 }
@@ -161,10 +161,10 @@ class MapGrad {
   struct FromBeyond {
     T first = T(0), last = T(0);
 
-    __device__ __forceinline__ void meet(const Strip& strip, int j, T value) {
+    __device__ __forceinline__ void take(const Strip& strip, int j, T value) {
       if (!kAtBorder || j < -kDilation || j >= kStripTokens + kDilation) return;
       if (j >= 0 && j < kDilation) first = first + value;
-      if (anew(strip.column) + j >= strip.width - kDilation)
+      if (opaque(strip.column) + j >= strip.width - kDilation)
         last = last + value;
     }
   };
@@ -179,7 +179,7 @@ class MapGrad {
   // Zero beyond the border.
   __device__ __forceinline__ T load(const Grad* row, int j) {
     if (!kAtBorder) return T(strip_.in(row, j));
-    const int column = anew(strip_.column) + j;
+    const int column = opaque(strip_.column) + j;
     const bool outside = column < 0 || column >= strip_.width;
     return outside ? T(0) : T(strip_.in(row, j));
   }
@@ -196,7 +196,7 @@ class MapGrad {
       visit_taps<kDilation>(
           [&](int j) {
             const T value = load(from, j);
-            beyond.meet(strip_, j, value);
+            beyond.take(strip_, j, value);
             return value;
           },
           [&](int tap, int i, T value) {
@@ -228,9 +228,9 @@ class MapGrad {
     visit_middle_taps(
         [&](int j) {
           const T value = load(from, j);
-          one.meet(strip_, j, value);
-          three.meet(strip_, j, value);
-          five.meet(strip_, j, value);
+          one.take(strip_, j, value);
+          three.take(strip_, j, value);
+          five.take(strip_, j, value);
           return value;
         },
         [&](int tap, int i, T value) {

@@ -50,7 +50,7 @@ MMSSM_INSTANCE(float, float)
 MMSSM_INSTANCE(float, c10::Half)
 MMSSM_INSTANCE(float, c10::BFloat16)
 #undef MMSSM_INSTANCE
-// With a read-out, `fused` is of the dtype of the maths.
+// With a read-out, `fused` is of the dtype of the math.
 template int launch_fusion_map(const FusionArgs<float, c10::Half>&,
                                const FusionPlan&, const float*, c10::Half*,
                                void*);

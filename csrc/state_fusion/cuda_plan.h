@@ -24,7 +24,7 @@ struct FusionPlan {
   int64_t grid() const { return channel_blocks * parts(); }
 };
 
-// Set by tests, so that small inputs meet every path: as many ranges; 0 leaves
+// Set by tests, so that small inputs take every path: as many ranges; 0 leaves
 // the choice.
 inline int64_t& fusion_ranges() {
   static int64_t ranges = 0;

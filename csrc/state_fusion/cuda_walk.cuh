@@ -19,10 +19,10 @@
 namespace mmssm {
 namespace cuda {
 
-// The same value, which the compiler takes for another. It would else compute
+// The same value, which the compiler knows nothing of. It would else compute
 // once, and keep, what is the same for all rows, and run out of registers.
 template <typename Integer>
-__device__ __forceinline__ Integer anew(Integer value) {
+__device__ __forceinline__ Integer opaque(Integer value) {
   asm volatile("" : "+r"(value));
   return value;
 }
@@ -47,12 +47,12 @@ struct FusionPlace {
     begin = int(range * rows / plan.ranges);
     end = int((range + 1) * rows / plan.ranges);
   }
-  // Neighbouring blocks read neighboring channels of the same tokens.
+  // Neighboring blocks read neighboring channels of the same tokens.
   __device__ static int block(const FusionPlan& plan) {
-    return int(anew(blockIdx.x) % plan.channel_blocks);
+    return int(opaque(blockIdx.x) % plan.channel_blocks);
   }
   __device__ static int part(const FusionPlan& plan) {
-    return int(anew(blockIdx.x) / plan.channel_blocks);
+    return int(opaque(blockIdx.x) / plan.channel_blocks);
   }
 };
 
@@ -68,7 +68,7 @@ class StripWalk {
   }
   __device__ bool inside() const { return row_ < at_.end; }
   __device__ void next() {
-    const int strips = anew(at_.strips);
+    const int strips = opaque(at_.strips);
     int rows = kFusionWarps / strips;
     strip_ += kFusionWarps % strips;
     if (strip_ >= at_.strips) {
@@ -130,7 +130,8 @@ struct Strip {
   template <typename Value>
   __device__ Value& in(Value* row, int j) const {
     typedef std::conditional_t<std::is_const_v<Value>, const char, char> Byte;
-    const unsigned bytes = anew(columns[j + kReach] * unsigned(sizeof(Value)));
+    const unsigned bytes =
+        opaque(columns[j + kReach] * unsigned(sizeof(Value)));
     return *reinterpret_cast<Value*>(reinterpret_cast<Byte*>(row) + bytes);
   }
 };

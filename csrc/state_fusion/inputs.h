@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "../common/checks.h"
+#include "../common/library.h"
 #include "args.h"
 
 namespace mmssm {
@@ -16,10 +17,13 @@ struct FusionCall {
   at::Tensor x, taps;
   OptionalTensor C, D, u;
 };
+using FusionCallTypes =
+    Types<const at::Tensor&, const at::Tensor&, const OptionalTensor&,
+          const OptionalTensor&, const OptionalTensor&>;
 
 // The tensors as a kernel reads them, contiguous: maps of one dtype (float32,
 // float64 for a float64 map; 16 bits if all are and `keep_half` asks for it),
-// parameters of the dtype of the maths. c, d and u are undefined without a
+// parameters of the dtype of the math. c, d and u are undefined without a
 // read-out.
 struct FusionInputs {
   FusionSizes size;
@@ -51,25 +55,12 @@ using FusionFwd = at::Tensor(const FusionCall& call);
 using FusionBwd = FusionGradients(const at::Tensor& grad,
                                   const FusionCall& call);
 
-template <FusionFwd* run>
-at::Tensor fusion_forward(const at::Tensor& x, const at::Tensor& taps,
-                          const OptionalTensor& C, const OptionalTensor& D,
-                          const OptionalTensor& u) {
-  return run({x, taps, C, D, u});
-}
-
-template <FusionBwd* run>
-FusionGradients fusion_backward(const at::Tensor& grad, const at::Tensor& x,
-                                const at::Tensor& taps, const OptionalTensor& C,
-                                const OptionalTensor& D,
-                                const OptionalTensor& u) {
-  return run(grad, {x, taps, C, D, u});
-}
-
-template <FusionFwd* fwd, FusionBwd* bwd>
-void register_state_fusion(torch::Library& m) {
-  m.impl("state_fusion", &fusion_forward<fwd>);
-  m.impl("_state_fusion_backward", &fusion_backward<bwd>);
+template <FusionFwd* fwd, FusionBwd* bwd, typename... T>
+void register_state_fusion(torch::Library& m, Types<T...>) {
+  m.impl("state_fusion", [](T... call) { return fwd({call...}); });
+  m.impl("_state_fusion_backward", [](const at::Tensor& grad, T... call) {
+    return bwd(grad, {call...});
+  });
 }
 
 }  // namespace mmssm

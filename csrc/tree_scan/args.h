@@ -1,5 +1,5 @@
-// The tree scan's maths at one edge, from a token to its parent, and what its
-// kernels are given (derivations in docs/tree_scan.md):
+// The tree scan's math at one edge, from a token to its parent, and what its
+// kernels are given (derivations in docs/ops/tree_scan.md):
 //
 //   U_i = v_i + sum over children c of w_c U_c          leaves to root
 //   h_i = U_i + w_i (h_parent - w_i U_i)                root to leaves
@@ -9,7 +9,6 @@
 #pragma once
 
 #include "../routed_selective_scan/args.h"
-#include "../routed_selective_scan/recurrence.h"
 
 namespace mmssm {
 
@@ -38,6 +37,8 @@ MMSSM_INLINE V tree_state_bwd(V w, V& below, V parent, V& grad_below,
   grad_below = grad_below + w * grad_beyond;
   return d_w * w;
 }
+
+constexpr const char* kTreeScan = "tree_scan";  // for messages
 
 // A scan of one route, the tree's order, with one state, and for each of its
 // steps that of the token's parent, an earlier one; -1 for the first.

@@ -24,14 +24,15 @@ void run_fwd(const TreeArgs<T>& p, const Tensor& out) {
                });
 }
 
-Tensor forward(const TreeCall& call) {
+Tensor forward(const TreeCall& call, std::optional<at::ScalarType> out_dtype) {
+  check_out_dtype(kTreeScan, out_dtype);
   const TreeInputs in = prepare(call);
   const Tensor out = at::empty(call.x.sizes(), in.scan.x.options());
   if (out.scalar_type() == at::kDouble)
     run_fwd(make_args<double>(in), out);
   else
     run_fwd(make_args<float>(in), out);
-  return out.to(call.out_dtype.value_or(call.x.scalar_type()));
+  return out.to(result_dtype(out_dtype, call.x));
 }
 
 template <typename T>
@@ -61,7 +62,7 @@ TreeGradients backward(const Tensor& grad, const TreeCall& call) {
 }  // namespace
 
 TORCH_LIBRARY_IMPL(mmssm, CPU, m) {
-  register_tree_scan<&forward, &backward>(m);
+  register_tree_scan<&forward, &backward>(m, TreeCallTypes());
 }
 
 }  // namespace mmssm

@@ -24,11 +24,11 @@ static void load_tree_grads(const Chunk<T>& chunk, const T* from, T* rows) {
 // From the sums of subtrees, of values and of gradients, to the gradients of
 // values and, in place of the transitions, those of their exponents.
 template <typename T>
-static void descend_both(const int32_t* parents, int64_t steps, T* w, T* rows,
+static void descend_both(const int32_t* parents, int64_t seq_len, T* w, T* rows,
                          T* grads) {
   typedef Pack<T> V;
   fill_zero(w, kLanes);  // the root has no edge
-  for (int64_t t = 1; t < steps; ++t) {
+  for (int64_t t = 1; t < seq_len; ++t) {
     const int64_t at = t * kLanes, parent = parents[t] * int64_t(kLanes);
     for (int lane = 0; lane < kLanes; lane += V::kWidth) {
       V state = V::load(rows + at + lane), grad = V::load(grads + at + lane);

@@ -6,7 +6,7 @@
 // registers, and memory is only met where branches do.
 #pragma once
 
-#include "../routed_selective_scan/cpu_chunk.h"
+#include "../routed_selective_scan/cpu_fwd.h"
 #include "cpu_kernels.h"
 
 namespace mmssm {
@@ -42,12 +42,12 @@ static void fill_tree(Chunk<T>& chunk, int64_t block, T* w, T* values) {
 
 // From values to the sums of subtrees, in place.
 template <typename T>
-static void climb(const int32_t* parent, int64_t steps, const T* w, T* rows) {
+static void climb(const int32_t* parent, int64_t seq_len, const T* w, T* rows) {
   typedef Pack<T> V;
   constexpr int packs = Shape<T>::kPacks, width = V::kWidth;
   V carry[packs];  // what comes from the step after
   for (int q = 0; q < packs; ++q) carry[q] = V(0);
-  for (int64_t t = steps - 1; t > 0; --t) {
+  for (int64_t t = seq_len - 1; t > 0; --t) {
     const int64_t at = t * kLanes, to = parent[t] * int64_t(kLanes);
     for (int q = 0; q < packs; ++q) {
       const V sum = V::load(rows + at + q * width) + carry[q];

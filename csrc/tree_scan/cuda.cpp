@@ -1,5 +1,4 @@
 // The tree scan on a CUDA device: memory and launches.
-
 #include <c10/cuda/CUDAGuard.h>
 
 #include <algorithm>
@@ -16,14 +15,12 @@ using at::Tensor;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-constexpr const char* kOp = "tree_scan";
-
 bool is_empty(const ScanSizes& s) { return s.batch == 0 || s.channels == 0; }
 
 // For the kernels in which every step is for itself: as many segments as fill
 // the chip.
 ScanPlan make_steps_plan(const ScanSizes& s, MemoryOf memory) {
-  ScanPlan plan = make_plan(kOp, s, memory, /*deterministic=*/true);
+  ScanPlan plan = make_plan(kTreeScan, s, memory, /*deterministic=*/true);
   int64_t segments = ceil_div(blocks_that_fill(plan.threads), plan.grid(s));
   if (plan_limits().segments) segments = plan_limits().segments;
   segments = std::min(segments, checkpoint_count(s));
@@ -42,7 +39,7 @@ template <typename T, typename Token>
 void run_fwd(const TreeInputs& in, const Tensor& out) {
   const auto p = make_args<T, Token>(in);
   const ScanSizes& s = p.scan.size;
-  check_offsets(kOp, s, widest_token(p.scan));
+  check_offsets(kTreeScan, s, widest_token(p.scan));
   const Tensor transitions = new_rows(in), values = new_rows(in);
   T *w = transitions.mutable_data_ptr<T>(),
     *rows = values.mutable_data_ptr<T>();
@@ -60,7 +57,7 @@ void run_bwd(const TreeInputs& in, const ScanPlan& plan, const ScanGrads<T>& g,
              T* grads) {
   const auto p = make_args<T, Token>(in);
   const ScanSizes& s = p.scan.size;
-  check_offsets(kOp, s, widest_token(p.scan));
+  check_offsets(kTreeScan, s, widest_token(p.scan));
   const Tensor transitions = new_rows(in), values = new_rows(in);
   T *w = transitions.mutable_data_ptr<T>(),
     *rows = values.mutable_data_ptr<T>();
@@ -73,7 +70,8 @@ void run_bwd(const TreeInputs& in, const ScanPlan& plan, const ScanGrads<T>& g,
   check(launch_tree_grads<T, Token>(p.scan, plan, g, w, grads, stream));
 }
 
-Tensor forward(const TreeCall& call) {
+Tensor forward(const TreeCall& call, std::optional<at::ScalarType> out_dtype) {
+  check_out_dtype(kTreeScan, out_dtype);
   const TreeInputs in = prepare(call, /*keep_half=*/true);
   const c10::cuda::CUDAGuard guard(call.x.device());
   const Tensor out = at::empty(call.x.sizes(), in.scan.a.options());
@@ -81,7 +79,7 @@ Tensor forward(const TreeCall& call) {
     dispatch(in.scan.x.scalar_type(), [&](auto t, auto token) {
       run_fwd<decltype(t), decltype(token)>(in, out);
     });
-  return out.to(call.out_dtype.value_or(call.x.scalar_type()));
+  return out.to(result_dtype(out_dtype, call.x));
 }
 
 TreeGradients backward(const Tensor& grad, const TreeCall& call) {
@@ -109,7 +107,7 @@ TreeGradients backward(const Tensor& grad, const TreeCall& call) {
 }  // namespace cuda
 
 TORCH_LIBRARY_IMPL(MMSSM_LIBRARY, MMSSM_CUDA_KEY, m) {
-  register_tree_scan<&cuda::forward, &cuda::backward>(m);
+  register_tree_scan<&cuda::forward, &cuda::backward>(m, TreeCallTypes());
 }
 
 }  // namespace mmssm

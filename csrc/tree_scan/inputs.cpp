@@ -5,8 +5,6 @@ namespace {
 
 using at::Tensor;
 
-constexpr const char* kOp = "tree_scan";
-
 // The kernels trust it. On a GPU, they check what they need themselves: a check
 // here would wait for them.
 void check_order(const Tensor& order, int64_t length) {
@@ -15,7 +13,7 @@ void check_order(const Tensor& order, int64_t length) {
       "tree_scan: the order must be (2, L) int32, as tree_order makes "
       "it, got ",
       order.sizes(), " ", order.scalar_type());
-  check_shape(kOp, "parents", order[0], {length}, "(L)");
+  check_shape(kTreeScan, "parents", order[0], {length}, "(L)");
   TORCH_CHECK(length > 0, "tree_scan: a tree needs at least one token");
   if (!order.is_cpu()) return;
   const Tensor whole = order.contiguous();
@@ -38,8 +36,8 @@ void check_shapes(const TreeCall& call) {
   const int64_t batch = x.size(0), length = x.size(1), channels = x.size(2);
   const auto check = [&](const char* name, const OptionalTensor& t,
                          at::IntArrayRef want, const char* axes) {
-    check_shape(kOp, name, t, want, axes);
-    check_device(kOp, name, x, t);
+    check_shape(kTreeScan, name, t, want, axes);
+    check_device(kTreeScan, name, x, t);
   };
   check("A", call.A, {channels}, "(C)");
   check("B", call.B, {batch, length}, "(B, L)");
@@ -70,24 +68,22 @@ ScanCall TreeCall::as_scan() const {
           order.slice(0, 0, 1),
           delta_softplus,
           "states",
-          out_dtype,
-          kOp};
+          kTreeScan};
 }
 
 TreeInputs prepare(const TreeCall& call, bool keep_half) {
   const Tensor& x = call.x;
   TORCH_CHECK(x.dim() == 3, "tree_scan: x must be (B, L, C), got ", x.sizes());
-  check_token_dtype(kOp, x);
-  check_out_dtype(kOp, call.out_dtype);
-  check_device(kOp, "parents", x, call.order);
+  check_token_dtype(kTreeScan, x);
+  check_device(kTreeScan, "parents", x, call.order);
   check_order(call.order, x.size(1));
   check_shapes(call);
   return {prepare(call.as_scan(), keep_half), call.order[1].contiguous()};
 }
 
 void check_grad(const TreeCall& call, const Tensor& grad) {
-  check_shape(kOp, "grad", grad, call.x.sizes(), "(B, L, C)");
-  check_device(kOp, "grad", call.x, grad);
+  check_shape(kTreeScan, "grad", grad, call.x.sizes(), "(B, L, C)");
+  check_device(kTreeScan, "grad", call.x, grad);
 }
 
 TreeGradients add_up(const std::optional<GradTensors>& g,

@@ -13,11 +13,14 @@ struct TreeCall {
   OptionalTensor dt_weight, dt_bias;
   at::Tensor order;
   bool delta_softplus;
-  std::optional<at::ScalarType> out_dtype = std::nullopt;
 
   // As a routed scan over one route, the tree's order, with one state.
   ScanCall as_scan() const;
 };
+using TreeCallTypes =
+    Types<const at::Tensor&, const at::Tensor&, const at::Tensor&,
+          const at::Tensor&, const OptionalTensor&, const OptionalTensor&,
+          const at::Tensor&, bool>;
 
 // The routed scan's, and the steps of the parents (L), int32.
 struct TreeInputs {
@@ -43,34 +46,18 @@ using TreeGradients = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor,
 TreeGradients add_up(const std::optional<GradTensors>& g, const TreeCall& call);
 
 // What a device has.
-using TreeFwd = at::Tensor(const TreeCall& call);
+using TreeFwd = at::Tensor(const TreeCall& call,
+                           std::optional<at::ScalarType> out_dtype);
 using TreeBwd = TreeGradients(const at::Tensor& grad, const TreeCall& call);
 
-template <TreeFwd* run>
-at::Tensor tree_forward(const at::Tensor& x, const at::Tensor& dt,
-                        const at::Tensor& A, const at::Tensor& B,
-                        const OptionalTensor& dt_weight,
-                        const OptionalTensor& dt_bias, const at::Tensor& order,
-                        bool delta_softplus,
-                        std::optional<at::ScalarType> out_dtype) {
-  return run(
-      {x, dt, A, B, dt_weight, dt_bias, order, delta_softplus, out_dtype});
-}
-
-template <TreeBwd* run>
-TreeGradients tree_backward(const at::Tensor& grad, const at::Tensor& x,
-                            const at::Tensor& dt, const at::Tensor& A,
-                            const at::Tensor& B,
-                            const OptionalTensor& dt_weight,
-                            const OptionalTensor& dt_bias,
-                            const at::Tensor& order, bool delta_softplus) {
-  return run(grad, {x, dt, A, B, dt_weight, dt_bias, order, delta_softplus});
-}
-
-template <TreeFwd* fwd, TreeBwd* bwd>
-void register_tree_scan(torch::Library& m) {
-  m.impl("tree_scan", &tree_forward<fwd>);
-  m.impl("_tree_scan_backward", &tree_backward<bwd>);
+template <TreeFwd* fwd, TreeBwd* bwd, typename... T>
+void register_tree_scan(torch::Library& m, Types<T...>) {
+  m.impl("tree_scan", [](T... call, std::optional<at::ScalarType> out_dtype) {
+    return fwd({call...}, out_dtype);
+  });
+  m.impl("_tree_scan_backward", [](const at::Tensor& grad, T... call) {
+    return bwd(grad, {call...});
+  });
 }
 
 }  // namespace mmssm

@@ -192,8 +192,6 @@ class MambaMixer(BaseModule):
             routes=order.view(seq_len, num_routes).t(),
             dt_weight=self.dt_projs_weight,
             dt_bias=self.dt_projs_bias.view(num_routes, -1),
-            # A sum over states can pass float16's largest number.
-            out_dtype=torch.float32 if u.dtype == torch.float16 else None,
         )
         return y.unflatten(1, (seq_len, num_routes))
 

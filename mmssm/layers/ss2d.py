@@ -120,8 +120,6 @@ class SS2D(MapMixer):
             dt_weight=self.dt_projs_weight,
             dt_bias=self.dt_projs_bias,
             output='routes' if self.merge else 'sum',
-            # The sum over routes can pass float16's largest number.
-            out_dtype=torch.float32 if x.dtype == torch.float16 else None,
         )
         if self.merge:
             if self.released_inverse:

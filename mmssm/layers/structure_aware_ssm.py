@@ -55,8 +55,6 @@ class StructureAwareSSM(MapMixer):
             dt_weight=self.dt_projs_weight.unsqueeze(0),
             dt_bias=self.dt_projs_bias.unsqueeze(0),
             output='states',
-            # A sum of 25 states can pass float16's largest number.
-            out_dtype=torch.float32 if x.dtype == torch.float16 else None,
         )
         return state_fusion(
             states.view(x.shape),

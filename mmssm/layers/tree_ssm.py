@@ -93,7 +93,5 @@ class TreeSSM(MapMixer):
             ),
             dt_weight=self.dt_projs_weight[0],
             dt_bias=self.dt_projs_bias[0],
-            # A sum over the map can pass float16's largest number.
-            out_dtype=torch.float32 if x.dtype == torch.float16 else None,
         )
         return states.view(x.shape), C

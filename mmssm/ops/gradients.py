@@ -1,107 +1,172 @@
 """The gradients of the native ops, registered with PyTorch's dispatcher."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
+from torch.jit._trace import is_tracing
+
+_Args = tuple[Any, ...]
 
 # Registrations end with the object that made them.
 _LIBRARY = torch.library.Library('mmssm', 'IMPL')
 
 
-def register_gradient(op: str, with_checkpoints: bool = False) -> None:
-    """Make ``mmssm::_<op>_backward`` the gradient of ``mmssm::<op>``.
+def register_gradient(name: str) -> Callable[..., Any]:
+    """Make ``mmssm::_<name>_backward`` the gradient of ``mmssm::<name>``.
 
     The backward op takes the gradient of the result, the state checkpoints if
-    there are any, and the op's own arguments (without ``out_dtype``). It gives
-    the gradients of the float inputs, which are the first arguments.
+    the op has them as its second result, and the op's own arguments, in
+    order, as far as it needs them. It gives the gradients of the first ones.
+    An op that can keep state checkpoints (its last argument) does so where a
+    gradient is to come, whatever it is asked for.
 
     An op has no second and no forward-mode derivative: asking for one is an
     error, where PyTorch would take it for zero.
 
     Args:
-        op (str): The op's name.
-        with_checkpoints (bool): Whether forward is ``mmssm::_<op>_forward``
-            where a gradient is to come: it also gives the state checkpoints.
+        name (str): The op's name.
+
+    Returns:
+        Callable: Calls the op, with all of its arguments in order. Eagerly it
+        spares the way from the dispatcher back to Python, which takes as long
+        as the scan of a small map.
     """
-    ops = torch.ops.mmssm
-    run = getattr(ops, op).default
-    run_fwd = getattr(
-        ops, f'_{op}_forward' if with_checkpoints else op
-    ).default
-    run_bwd = getattr(ops, f'_{op}_backward').default
-    schema = run_bwd._schema
-    float_inputs = len(schema.returns)
-    own = schema.arguments[1 + with_checkpoints :]
-    tensors = sum('Tensor' in str(argument.type) for argument in own)
-    defaults = [a.default_value for a in run._schema.arguments]
+    op = getattr(torch.ops.mmssm, name).default
+    op_bwd = getattr(torch.ops.mmssm, f'_{name}_backward').default
+    arguments = op._schema.arguments
+    keeps = arguments[-1].name == 'keep_checkpoints'
+    inputs = len(op_bwd._schema.returns)
+    tensors = sum('Tensor' in str(argument.type) for argument in arguments)
+    taken = len(op_bwd._schema.arguments) - 1 - keeps
+    defaults = [argument.default_value for argument in arguments]
 
-    def compute(run: Any, *args: Any) -> Any:
-        with torch._C._AutoDispatchBelowAutograd():
-            return run(*args)
-
-    class NoSecondDerivative(Function):
-        """The backward op where its own gradient may be asked for."""
+    class Backward(_Derivative):
+        """The backward op, where its own gradient may be asked for."""
 
         @staticmethod
-        def forward(ctx: Any, *args: Any) -> Any:
-            return compute(run_bwd, *args)
+        def forward(*args: Any) -> Any:
+            return _below_autograd(op_bwd, args)
 
         @staticmethod
         def backward(ctx: Any, *grads: Any) -> Any:
-            raise RuntimeError(
-                f'{op} has no second derivative; use {op}_reference if you '
-                'need one'
-            )
+            raise _no_derivative(name, 'second')
 
-    class Gradient(Function):
-        """The op where a gradient is to come."""
+        jvp = backward
+
+    class Forward(_Derivative):
+        """The op."""
 
         @staticmethod
-        def forward(ctx: Any, *args: Any) -> Tensor:
-            kept: list[Tensor] = []
-            result = compute(run_fwd, *args)
-            if with_checkpoints:
-                result, checkpoints = result
-                kept.append(checkpoints)
-            ctx.save_for_backward(*kept, *args[:tensors])
-            ctx.options = args[tensors : len(own)]
-            ctx.unused = len(args) - float_inputs
+        def forward(*args: Any) -> Any:
+            return _below_autograd(op, args)
+
+        @staticmethod
+        def setup_context(ctx: Any, args: _Args, result: Any) -> None:
+            ctx.set_materialize_grads(False)
+            if keeps:
+                ctx.mark_non_differentiable(result[1])
+                ctx.save_for_backward(result[1], *args[:tensors])
+            else:
+                ctx.save_for_backward(*args[:tensors])
+            ctx.options = args[tensors:taken]
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor | None) -> Any:
+            unused = [None] * (len(arguments) - inputs)
+            if grads[0] is None:
+                return (*[None] * inputs, *unused)
+            saved = ctx.saved_tensors
+            args = (grads[0], *saved, *ctx.options)
+            if torch.is_grad_enabled():
+                found = Backward.apply(*args)
+            else:
+                found = _below_autograd(op_bwd, args)
+            given = zip(saved[keeps:], found)
+            return (*[None if t is None else g for t, g in given], *unused)
+
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Any) -> Any:
+            raise _no_derivative(name, 'forward-mode')
+
+    class PlainForward(Function):
+        """The op outside of ``torch.func``, at half the cost."""
+
+        @staticmethod
+        def forward(ctx: Any, *args: Any) -> Any:
+            result = _below_autograd(op, args)
+            Forward.setup_context(ctx, args, result)
             return result
 
-        @staticmethod
-        def backward(ctx: Any, grad: Tensor) -> Any:
-            saved = ctx.saved_tensors
-            args = (grad, *saved, *ctx.options)
-            if torch.is_grad_enabled():
-                grads = NoSecondDerivative.apply(*args)
-            else:
-                grads = compute(run_bwd, *args)
-            inputs = saved[with_checkpoints:]
-            grads = [
-                grad if given is not None else None
-                for grad, given in zip(grads, inputs)
-            ]
-            return (*grads, *[None] * ctx.unused)
+        backward = Forward.backward
+        jvp = Forward.jvp
 
     def autograd_kernel(*args: Any) -> Any:
         # The dispatcher leaves out what has its default value.
         args = (*args, *defaults[len(args) :])
-        inputs = [t for t in args[:float_inputs] if t is not None]
-        if forward_ad._current_level >= 0:
-            _refuse_tangents(op, inputs)
-        if torch.is_grad_enabled() and any(t.requires_grad for t in inputs):
-            return Gradient.apply(*args)
-        return compute(run, *args)
+        needed = _requires_grad(args[:inputs])
+        if keeps and needed:
+            args = (*args[:-1], True)
+        # A tangent needs no gradient, but must be refused.
+        if needed or forward_ad._current_level >= 0:
+            inside = torch._C._are_functorch_transforms_active()
+            return (Forward if inside else PlainForward).apply(*args)
+        return _below_autograd(op, args)
+
+    def autograd_kernel_bwd(*args: Any) -> Any:
+        if _requires_grad(args):
+            return Backward.apply(*args)
+        return _below_autograd(op_bwd, args)
+
+    def call(*args: Any) -> Any:
+        # What traces is to see the op itself.
+        if torch.compiler.is_compiling() or is_tracing():
+            return op(*args)
+        return autograd_kernel(*args)
 
     _LIBRARY.impl(op, autograd_kernel, 'Autograd')
+    _LIBRARY.impl(op_bwd, autograd_kernel_bwd, 'Autograd')
+    torch.library.register_fake(op_bwd, _like_inputs(keeps, inputs))
+    return call
 
 
-def _refuse_tangents(op: str, inputs: list[Tensor]) -> None:
-    for tensor in inputs:
-        if forward_ad.unpack_dual(tensor).tangent is not None:
-            raise RuntimeError(
-                f'{op} has no forward-mode derivative; use {op}_reference if '
-                'you need one'
-            )
+class _Derivative(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def setup_context(ctx: Any, args: _Args, result: Any) -> None:
+        """Nothing to keep."""
+
+
+def _below_autograd(op: Any, args: _Args) -> Any:
+    with torch._C._AutoDispatchBelowAutograd():
+        return op(*args)
+
+
+def _requires_grad(args: _Args) -> bool:
+    return torch.is_grad_enabled() and any(
+        [isinstance(a, Tensor) and a.requires_grad for a in args]
+    )
+
+
+def _no_derivative(name: str, kind: str) -> RuntimeError:
+    return RuntimeError(
+        f'{name} has no {kind} derivative; use {name}_reference if you need '
+        'one'
+    )
+
+
+def _like_inputs(keeps: bool, inputs: int) -> Callable[..., Any]:
+    """The backward op's fake kernel: gradients are like what they are of."""
+
+    def fake(grad: Tensor, *args: Any) -> tuple[Tensor, ...]:
+        given = args[keeps : keeps + inputs]
+        given = (*given, *[None] * (inputs - len(given)))
+        return tuple(
+            given[0].new_empty(0) if t is None else t.new_empty(t.shape)
+            for t in given
+        )
+
+    return fake

@@ -8,6 +8,7 @@ import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -71,7 +72,7 @@ def build_info(path: Path | None = None) -> BuildInfo | None:
         return None
 
 
-def _parse(found: dict) -> BuildInfo:
+def _parse(found: dict[str, Any]) -> BuildInfo:
     version = found['cuda']
     return BuildInfo(
         torch=found['torch'],
@@ -115,7 +116,7 @@ def _load_extension() -> str:
     return ''
 
 
-def _built_for() -> frozenset:
+def _built_for() -> frozenset[str]:
     """Device types whose kernels the extension holds."""
     if _PROBLEM:
         return frozenset()

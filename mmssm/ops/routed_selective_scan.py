@@ -1,13 +1,42 @@
 """The routed selective scan: a recurrence along K routes over one map."""
 
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor
 
 from . import native
+from .checks import (
+    compute_dtype,
+    require,
+    require_out_dtype,
+    require_shape,
+    require_token_dtype,
+    result_dtype,
+)
 from .gradients import register_gradient
 
 OUTPUTS = ('sum', 'routes', 'states')
 CHECKPOINT_STEPS = 64  # kCheckpointSteps in csrc
+_OP = 'routed_selective_scan'
+
+
+class _Arguments(NamedTuple):
+    """The native op's, in the order of its schema."""
+
+    x: Tensor
+    dt: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor | None
+    D: Tensor | None
+    dt_weight: Tensor | None
+    dt_bias: Tensor | None
+    routes: Tensor
+    delta_softplus: bool = True
+    output: str = 'sum'
+    out_dtype: torch.dtype | None = None
+    keep_checkpoints: bool = False
 
 
 def routed_selective_scan(
@@ -41,12 +70,12 @@ def routed_selective_scan(
 
     Args:
         x (Tensor): Tokens (B, L, C), float64, float32, bfloat16 or float16.
-            The state and all maths are float32 (float64 for float64 tokens).
+            The state and all math are float32 (float64 for float64 tokens).
         dt (Tensor): Step sizes before the bias: (B, L, K, R) if
             ``dt_weight`` is given, else (B, L, K, C).
         A (Tensor): Decay rates (K, C, N), usually negative.
         B (Tensor): Input weights (B, L, K, N), or (B, L, K, G, N) for G
-            groups of neighbouring channels.
+            groups of neighboring channels.
         C (Tensor, optional): Output weights, shaped like B. Not taken with
             ``output='states'``.
         D (Tensor, optional): Skip weights (K, C). Likewise.
@@ -59,7 +88,8 @@ def routed_selective_scan(
         output (str): 'sum' over routes (B, L, C); per 'routes' (B, K, L, C);
             or the 'states' h (B, K, L, C, N). Defaults to 'sum'.
         out_dtype (torch.dtype, optional): The result's dtype. Defaults to
-            that of x. float32 avoids float16's overflow at 65504.
+            that of x, but to float32 for float16: sums can pass 65504, its
+            largest number.
 
     Returns:
         Tensor: See ``output``.
@@ -67,25 +97,9 @@ def routed_selective_scan(
     Raises:
         RuntimeError: On shapes, dtypes, devices or indices that do not fit,
             and where a second or a forward-mode derivative is asked for:
-            :func:`routed_selective_scan_reference` has those, and works with
-            ``torch.func``.
+            :func:`routed_selective_scan_reference` has those.
     """
-    if not native.use_native(x):
-        return routed_selective_scan_reference(
-            x,
-            dt,
-            A,
-            B,
-            C,
-            D,
-            routes=routes,
-            dt_weight=dt_weight,
-            dt_bias=dt_bias,
-            delta_softplus=delta_softplus,
-            output=output,
-            out_dtype=out_dtype,
-        )
-    return torch.ops.mmssm.routed_selective_scan(
+    args = _Arguments(
         x,
         dt,
         A,
@@ -99,6 +113,10 @@ def routed_selective_scan(
         output,
         out_dtype,
     )
+    if native.use_native(x):
+        result: Tensor = _native_scan(*args)[0]
+        return result
+    return _reference(args)
 
 
 def routed_selective_scan_reference(
@@ -121,62 +139,71 @@ def routed_selective_scan_reference(
     Arguments and result are the same; it is slow, differentiable to any
     order, and what the native op is tested against.
     """
-    _check(x, dt, A, B, C, D, routes, dt_weight, dt_bias, output, out_dtype)
-    out_dtype = out_dtype or x.dtype
-    # The maths must not follow autocast to 16 bits.
-    with torch.autocast(x.device.type, enabled=False):
-        return _scan_step_by_step(
+    return _reference(
+        _Arguments(
             x,
             dt,
             A,
             B,
             C,
             D,
-            routes,
             dt_weight,
             dt_bias,
+            routes,
             delta_softplus,
             output,
-        ).to(out_dtype)
+            out_dtype,
+        )
+    )
 
 
-def _scan_step_by_step(
-    x, dt, A, B, C, D, routes, dt_weight, dt_bias, delta_softplus, output
-) -> Tensor:
-    """The reference's maths, in float32 or float64."""
-    compute = torch.float64 if x.dtype == torch.float64 else torch.float32
-    x, dt, A, B = (t.to(compute) for t in (x, dt, A, B))
-    batch, tokens, channels = x.shape
-    num_routes, steps = routes.shape
+def _reference(args: _Arguments) -> Tensor:
+    _check(args)
+    # The math must not follow autocast to 16 bits.
+    with torch.autocast(args.x.device.type, enabled=False):
+        y = _scan_step_by_step(args)
+        return y.to(result_dtype(args.x, args.out_dtype))
+
+
+def _scan_step_by_step(args: _Arguments) -> Tensor:
+    """The reference's math, in float32 or float64."""
+    dtype = compute_dtype(args.x)
+    x, dt, A, B = (t.to(dtype) for t in args[:4])
+    C, D, dt_weight, dt_bias = (
+        None if t is None else t.to(dtype) for t in args[4:8]
+    )
+    routes = args.routes
+    batch, length, channels = x.shape
+    count, seq_len = routes.shape
     groups = B.shape[3] if B.dim() == 5 else 1
+    index = torch.where(routes < 0, length, routes)
     if dt_weight is not None:
-        dt = torch.einsum('blkr,kcr->blkc', dt, dt_weight.to(compute))
+        dt = torch.einsum('blkr,kcr->blkc', dt, dt_weight)
 
     def along_routes(values: Tensor) -> Tensor:
         """(B, L, K, ...) -> (T, B, K, ...), zeros where an index is -1."""
         zero = values.new_zeros(batch, 1, *values.shape[2:])
         padded = torch.cat([values, zero], 1)
-        index = torch.where(routes < 0, tokens, routes)
-        if not num_routes:
-            return padded.new_zeros(steps, *padded[:, 0].shape)
-        picked = [padded[:, index[k], k] for k in range(num_routes)]
+        if not count:
+            return padded.new_zeros(seq_len, *padded[:, 0].shape)
+        picked = [padded[:, index[k], k] for k in range(count)]
         return torch.stack(picked, 2).transpose(0, 1)
 
     def per_channel(weights: Tensor) -> Tensor:
         """(B, L, K, [G,] N) -> (T, B, K, C, N)."""
         grouped = weights if weights.dim() == 5 else weights.unsqueeze(3)
         spread = grouped.repeat_interleave(channels // groups, dim=3)
-        return along_routes(spread.to(compute))
+        return along_routes(spread)
 
-    u = along_routes(x.unsqueeze(2).expand(-1, -1, num_routes, -1))
+    u = along_routes(x.unsqueeze(2).expand(-1, -1, count, -1))
     delta = along_routes(dt)
     if dt_bias is not None:
-        delta = delta + dt_bias.to(compute)
-    if delta_softplus:
+        delta = delta + dt_bias
+    if args.delta_softplus:
         # Written out: F.softplus is linear above 20, which is not smooth.
         delta = torch.logaddexp(delta, torch.zeros_like(delta))
     Bs = per_channel(B)
-    state = x.new_zeros(batch, num_routes, channels, A.shape[-1])
+    state = x.new_zeros(batch, count, channels, A.shape[-1])
     states = []
     # Unbound, not indexed: the backward of an index fills a whole tensor.
     for delta_t, u_t, B_t in zip(delta.unbind(), u.unbind(), Bs.unbind()):
@@ -187,143 +214,105 @@ def _scan_step_by_step(
         results = state.new_zeros(0, *state.shape)
     else:
         results = torch.stack(states)
-    if output != 'states':
+    if C is not None:
         results = (results * per_channel(C)).sum(-1)
         if D is not None:
-            results = results + D.to(compute) * u
+            results = results + D * u
     # (T, B, K, ...) -> back to (B, K, L, ...), the padding cut off.
     results = results.movedim(0, 2)
-    index = torch.where(routes < 0, tokens, routes).long()
-    index = index.view(1, num_routes, steps, *[1] * (results.dim() - 3))
+    to = index.long().view(1, count, seq_len, *[1] * (results.dim() - 3))
     out = results.new_zeros(
-        batch, num_routes, tokens + 1, *results.shape[3:]
-    ).scatter_add(2, index.expand_as(results), results)[:, :, :tokens]
-    return out.sum(1) if output == 'sum' else out
+        batch, count, length + 1, *results.shape[3:]
+    ).scatter_add(2, to.expand_as(results), results)[:, :, :length]
+    return out.sum(1) if args.output == 'sum' else out
 
 
-def _check(
-    x, dt, A, B, C, D, routes, dt_weight, dt_bias, output, out_dtype
-) -> None:
+def _check(args: _Arguments) -> None:
     """Reject what the native op rejects and plain PyTorch would not."""
-
-    def require(condition: bool, message: str) -> None:
-        if not condition:
-            raise RuntimeError(f'routed_selective_scan: {message}')
-
-    def has_shape(
-        name: str, tensor: Tensor | None, axes: str, *want: int
-    ) -> None:
-        require(
-            tensor is None or tensor.shape == want,
-            f'{name} must have shape {axes} = {want}, got '
-            f'{None if tensor is None else tuple(tensor.shape)}',
-        )
-
+    x, dt, A, B, C, D, dt_weight, dt_bias, routes = args[:9]
+    _check_output(args)
+    require_out_dtype(_OP, args.out_dtype)
+    require_token_dtype(_OP, x)
+    require(_OP, x.dim() == 3, f'x must be (B, L, C), got {tuple(x.shape)}')
+    require(_OP, A.dim() == 3, f'A must be (K, C, N), got {tuple(A.shape)}')
     require(
-        output in OUTPUTS,
-        f"output must be 'sum', 'routes' or 'states', got {output!r}",
-    )
-    require(
-        (C is None) == (output == 'states'),
-        "output='states' takes no C, every other output needs it",
-    )
-    require(D is None or output != 'states', "output='states' takes no D")
-    require(
-        out_dtype is None or out_dtype.is_floating_point,
-        f'out_dtype must be floating-point, got {out_dtype}',
-    )
-    require(x.dim() == 3, f'x must be (B, L, C), got {tuple(x.shape)}')
-    require(A.dim() == 3, f'A must be (K, C, N), got {tuple(A.shape)}')
-    require(
+        _OP,
         routes.dtype in (torch.int32, torch.int64),
         f'routes must be int32 or int64, got {routes.dtype}',
     )
-    (batch, tokens, channels), count = x.shape, len(routes)
-    states = A.shape[2]
-    groups = B.shape[3:-1]
-    rank = channels if dt_weight is None else dt_weight.shape[-1]
+    (batch, length, channels), count, d_state = x.shape, len(routes), A.size(2)
+    dt_rank = channels if dt_weight is None else dt_weight.shape[-1]
     require(
-        rank > 0 or dt_weight is None,
+        _OP,
+        dt_rank > 0 or dt_weight is None,
         'dt_weight needs at least one column',
     )
-    has_shape('A', A, '(K, C, N)', count, channels, states)
+    require_shape(_OP, 'A', A, '(K, C, N)', count, channels, d_state)
     axes = '(B, L, K, C)' if dt_weight is None else '(B, L, K, R)'
-    has_shape('dt', dt, axes, batch, tokens, count, rank)
-    for name, weights in (('B', B), ('C', C)):
-        axes = '(B, L, K, [G,] N)'
-        has_shape(name, weights, axes, batch, tokens, count, *groups, states)
-    has_shape('D', D, '(K, C)', count, channels)
-    has_shape('dt_weight', dt_weight, '(K, C, R)', count, channels, rank)
-    has_shape('dt_bias', dt_bias, '(K, C)', count, channels)
+    require_shape(_OP, 'dt', dt, axes, batch, length, count, dt_rank)
+    weights = (batch, length, count, *B.shape[3:-1], d_state)
+    require_shape(_OP, 'B', B, '(B, L, K, [G,] N)', *weights)
+    require_shape(_OP, 'C', C, '(B, L, K, [G,] N)', *weights)
+    require_shape(_OP, 'D', D, '(K, C)', count, channels)
+    axes = '(K, C, R)'
+    require_shape(_OP, 'dt_weight', dt_weight, axes, count, channels, dt_rank)
+    require_shape(_OP, 'dt_bias', dt_bias, '(K, C)', count, channels)
     if routes.numel() and not torch.compiler.is_compiling():
         lowest, highest = int(routes.min()), int(routes.max())
         require(
-            lowest >= -1 and highest < tokens,
+            _OP,
+            lowest >= -1 and highest < length,
             'routes must hold token indices from -1 (a zero token) to L - 1 '
-            f'= {tokens - 1}, got {lowest} to {highest}',
+            f'= {length - 1}, got {lowest} to {highest}',
         )
 
 
-def _fake_forward(
-    x,
-    dt,
-    A,
-    B,
-    C,
-    D,
-    dt_weight,
-    dt_bias,
-    routes,
-    delta_softplus=True,
-    output='sum',
-    out_dtype=None,
-):
+def _check_output(args: _Arguments) -> None:
+    require(
+        _OP,
+        args.output in OUTPUTS,
+        f"output must be 'sum', 'routes' or 'states', got {args.output!r}",
+    )
+    states = args.output == 'states'
+    require(
+        _OP,
+        (args.C is None) == states,
+        "output='states' takes no C, every other output needs it",
+    )
+    require(_OP, args.D is None or not states, "output='states' takes no D")
+
+
+def _fake(*given: Any) -> tuple[Tensor, Tensor]:
+    """The shapes that tracing needs."""
+    args = _Arguments(*given)
+    x = args.x
     torch._check(
-        x.dim() == 3,
-        lambda: f'routed_selective_scan: x must be (B, L, C), got {x.shape}',
+        x.dim() == 3, lambda: f'{_OP}: x must be (B, L, C), got {x.shape}'
     )
     torch._check(
-        output in OUTPUTS,
+        args.output in OUTPUTS,
         lambda: (
-            "routed_selective_scan: output must be 'sum', 'routes' or "
-            f"'states', got {output!r}"
+            f"{_OP}: output must be 'sum', 'routes' or 'states', got "
+            f'{args.output!r}'
         ),
     )
-    batch, tokens, channels = x.shape
-    num_routes = routes.shape[0]
+    batch, length, channels = x.shape
+    (count, seq_len), d_state = args.routes.shape, args.A.shape[-1]
     shape = {
-        'sum': (batch, tokens, channels),
-        'routes': (batch, num_routes, tokens, channels),
-        'states': (batch, num_routes, tokens, channels, A.shape[-1]),
-    }[output]
-    return x.new_empty(shape, dtype=out_dtype or x.dtype)
-
-
-def _fake_forward_with_checkpoints(x, dt, A, *inputs):
-    compute = torch.float64 if x.dtype == torch.float64 else torch.float32
-    routes = inputs[5]
-    chunks = -(-routes.shape[1] // CHECKPOINT_STEPS)
-    checkpoints = (len(x), len(routes), chunks, A.shape[2], x.shape[2])
+        'sum': (batch, length, channels),
+        'routes': (batch, count, length, channels),
+        'states': (batch, count, length, channels, d_state),
+    }[args.output]
+    checkpoints: tuple[int, ...] = (0,)
+    if args.keep_checkpoints:
+        chunks = -(-seq_len // CHECKPOINT_STEPS)
+        checkpoints = (batch, count, chunks, d_state, channels)
     return (
-        _fake_forward(x, dt, A, *inputs),
-        x.new_empty(checkpoints, dtype=compute),
-    )
-
-
-def _fake_backward(grad, checkpoints, *inputs):
-    return tuple(
-        inputs[0].new_empty(0) if t is None else t.new_empty(t.shape)
-        for t in inputs[:8]
+        x.new_empty(shape, dtype=result_dtype(x, args.out_dtype)),
+        x.new_empty(checkpoints, dtype=compute_dtype(x)),
     )
 
 
 if native.is_available():
-    torch.library.register_fake('mmssm::routed_selective_scan', _fake_forward)
-    torch.library.register_fake(
-        'mmssm::_routed_selective_scan_forward',
-        _fake_forward_with_checkpoints,
-    )
-    torch.library.register_fake(
-        'mmssm::_routed_selective_scan_backward', _fake_backward
-    )
-    register_gradient('routed_selective_scan', with_checkpoints=True)
+    torch.library.register_fake('mmssm::routed_selective_scan', _fake)
+    _native_scan = register_gradient('routed_selective_scan')

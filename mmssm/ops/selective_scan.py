@@ -5,10 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .checks import require_shape, require_token_dtype
 from .routed_selective_scan import (
     routed_selective_scan,
     routed_selective_scan_reference,
 )
+
+_OP = 'selective_scan'
 
 
 def selective_scan(
@@ -34,7 +37,7 @@ def selective_scan(
         delta (Tensor): Step sizes (B, D, L).
         A (Tensor): Decay rates (D, N).
         B (Tensor): Input weights (B, N, L) or (B, G, N, L), G groups of
-            neighbouring channels.
+            neighboring channels.
         C (Tensor): Output weights, shaped like B.
         D (Tensor, optional): Skip weights (D).
         delta_bias (Tensor, optional): Added to delta (D).
@@ -46,7 +49,9 @@ def selective_scan(
         for a float64 u).
 
     Raises:
-        RuntimeError: On shapes, dtypes or devices that do not fit.
+        RuntimeError: On shapes, dtypes or devices that do not fit, and where
+            a second or a forward-mode derivative is asked for:
+            :func:`selective_scan_reference` has those.
     """
     return _along_one_route(
         routed_selective_scan,
@@ -96,19 +101,15 @@ def _along_one_route(
     delta_bias: Tensor | None,
     delta_softplus: bool,
 ) -> Tensor:
-    """The 1-D scan as a routed scan along 0, 1, 2, ..."""
-    _require(u.dim() == 3, 'u must be (B, D, L)', u)
-    _require(
-        delta.shape == u.shape, f"delta must have u's shape {u.shape}", delta
-    )
-    _require(A.dim() == 2, 'A must be (D, N)', A)
+    """The 1-D scan as a routed scan along the one route 0, 1, 2, ..."""
+    _check(u, delta, A, B, C, D, delta_bias)
     steps = torch.arange(u.shape[2], dtype=torch.int32, device=u.device)
     y = scan(
         u.transpose(1, 2),
         delta.transpose(1, 2).unsqueeze(2),
         A.unsqueeze(0),
-        _token_major('B', B),
-        _token_major('C', C),
+        _token_major(B),
+        _token_major(C),
         None if D is None else D.unsqueeze(0),
         routes=steps.unsqueeze(0),
         dt_bias=None if delta_bias is None else delta_bias.unsqueeze(0),
@@ -118,17 +119,53 @@ def _along_one_route(
     return y.transpose(1, 2)
 
 
-def _token_major(name: str, weights: Tensor) -> Tensor:
+def _token_major(weights: Tensor) -> Tensor:
     """(B, [G,] N, L) -> (B, L, 1, G, N)."""
-    _require(
-        weights.dim() in (3, 4),
-        f'{name} must be (B, N, L) or (B, G, N, L)',
-        weights,
-    )
     grouped = weights if weights.dim() == 4 else weights.unsqueeze(1)
     return grouped.permute(0, 3, 1, 2).unsqueeze(2)
 
 
-def _require(condition: bool, message: str, got: Tensor) -> None:
-    if not condition:
-        raise RuntimeError(f'selective_scan: {message}, got {list(got.shape)}')
+def _check(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+) -> None:
+    """So that an error speaks of these arguments, not of the routed scan's."""
+    if u.dim() != 3:
+        raise RuntimeError(f'{_OP}: u must be (B, D, L), got {tuple(u.shape)}')
+    if A.dim() != 2 or not A.shape[1]:
+        raise RuntimeError(
+            f'{_OP}: A must be (D, N), with at least one state, got '
+            f'{tuple(A.shape)}'
+        )
+    require_token_dtype(_OP, u, 'u')
+    (batch, channels, length), d_state = u.shape, A.shape[1]
+    require_shape(_OP, 'delta', delta, "(B, D, L), u's", *u.shape)
+    require_shape(_OP, 'A', A, '(D, N)', channels, d_state)
+    for name, weights in (('B', B), ('C', C)):
+        if weights.dim() not in (3, 4):
+            raise RuntimeError(
+                f'{_OP}: {name} must be (B, N, L) or (B, G, N, L), got '
+                f'{tuple(weights.shape)}'
+            )
+    sizes = (batch, *B.shape[1:-2], d_state, length)
+    require_shape(_OP, 'B', B, '(B, [G,] N, L)', *sizes)
+    require_shape(_OP, 'C', C, '(B, [G,] N, L)', *sizes)
+    groups = B.shape[1] if B.dim() == 4 else 1
+    if not groups or channels % groups:
+        raise RuntimeError(
+            f'{_OP}: {channels} channels do not divide into {groups} groups'
+        )
+    require_shape(_OP, 'D', D, '(D)', channels)
+    require_shape(_OP, 'delta_bias', delta_bias, '(D)', channels)
+    others = dict(delta=delta, A=A, B=B, C=C, D=D, delta_bias=delta_bias)
+    for name, tensor in others.items():
+        if tensor is not None and tensor.device != u.device:
+            raise RuntimeError(
+                f'{_OP}: {name} is on {tensor.device} but u is on {u.device}; '
+                'move them to one device'
+            )

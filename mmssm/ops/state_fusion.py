@@ -1,12 +1,14 @@
-"""Spatial-Mamba's fusion of neighbouring states on a map."""
+"""Spatial-Mamba's fusion of neighboring states on a map."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from . import native
+from .checks import compute_dtype, require, require_shape
 from .gradients import register_gradient
 
+_OP = 'state_fusion'
 DILATIONS = (1, 3, 5)
 
 
@@ -30,12 +32,12 @@ def state_fusion(
     also read out in the same pass, :math:`y_p = C_p F_p + D u_p`.
 
     The filters share their middle, so they are 25 different weights, applied
-    in one pass over the map. These are computed anew in each call: there is
+    in one pass over the map. These are computed in each call: there is
     nothing that could go stale.
 
     Args:
         x (Tensor): Map (B, H, W, C), float64, float32, bfloat16 or float16.
-            All maths are float32 (float64 for a float64 map).
+            All math are float32 (float64 for a float64 map).
         weight (Tensor): Filters (3, C, 3, 3), the one of dilation 1 first.
         alpha (Tensor): Their weights (3,).
         C (Tensor, optional): Output weights (B, H, W), one per token.
@@ -53,8 +55,9 @@ def state_fusion(
     if not native.use_native(x):
         return state_fusion_reference(x, weight, alpha, C, D, u)
     _check_filters(x, weight, alpha)
-    taps = merge_taps(weight, alpha, _compute_dtype(x))
-    return torch.ops.mmssm.state_fusion(x, taps, C, D, u)
+    taps = merge_taps(weight, alpha, compute_dtype(x))
+    result: Tensor = _native_fusion(x, taps, C, D, u)
+    return result
 
 
 def state_fusion_reference(
@@ -72,10 +75,10 @@ def state_fusion_reference(
     """
     _check_filters(x, weight, alpha)
     _check_readout(x, C, D, u)
-    dtype = _compute_dtype(x)
+    dtype = compute_dtype(x)
     maps = x.to(dtype).permute(0, 3, 1, 2)
     fused = torch.zeros_like(maps)
-    # The maths must not follow autocast to 16 bits.
+    # The math must not follow autocast to 16 bits.
     with torch.autocast(x.device.type, enabled=False):
         for dilation, filters, share in zip(
             DILATIONS, weight.to(dtype), alpha.to(dtype)
@@ -88,7 +91,7 @@ def state_fusion_reference(
             )
             fused = fused + share * convolved
         fused = fused.permute(0, 2, 3, 1)
-        if C is not None:
+        if C is not None and D is not None and u is not None:
             fused = C.to(dtype).unsqueeze(-1) * fused + D.to(dtype) * u
     return fused.to(x.dtype)
 
@@ -102,7 +105,7 @@ def merge_taps(weight: Tensor, alpha: Tensor, dtype: torch.dtype) -> Tensor:
         dtype (torch.dtype): Of the result.
 
     Returns:
-        Tensor: (25, C), in the order of ``csrc/common/fusion_args.h``.
+        Tensor: (25, C), in the order of ``csrc/state_fusion/args.h``.
     """
     scaled = weight.to(dtype) * alpha.to(dtype).view(3, 1, 1, 1)
     # By row of the filters: (dilation, column, C).
@@ -118,10 +121,6 @@ def merge_taps(weight: Tensor, alpha: Tensor, dtype: torch.dtype) -> Tensor:
     )
 
 
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
 def _replicate(maps: Tensor, width: int) -> Tensor:
     """Pad (B, C, H, W) by copies of its border, of any size."""
     for axis in (2, 3):
@@ -134,64 +133,43 @@ def _replicate(maps: Tensor, width: int) -> Tensor:
 def _check_filters(x: Tensor, weight: Tensor, alpha: Tensor) -> None:
     if x.dim() != 4 or 0 in x.shape[1:3]:
         raise RuntimeError(
-            'state_fusion: x must be a map (B, H, W, C) with at least one '
-            f'token, got {tuple(x.shape)}'
+            f'{_OP}: x must be a map (B, H, W, C) with at least one token, '
+            f'got {tuple(x.shape)}'
         )
     if not x.is_floating_point():
-        raise RuntimeError(
-            f'state_fusion: x must be floating-point, got {x.dtype}'
-        )
+        raise RuntimeError(f'{_OP}: x must be floating-point, got {x.dtype}')
     for name, tensor in (('weight', weight), ('alpha', alpha)):
         if tensor.device != x.device or not tensor.is_floating_point():
             raise RuntimeError(
-                f'state_fusion: {name} must be floating-point and on '
-                f'{x.device}, like x, got {tensor.dtype} on {tensor.device}'
+                f'{_OP}: {name} must be floating-point and on {x.device}, '
+                f'like x, got {tensor.dtype} on {tensor.device}'
             )
-    _check_shape('weight', weight, '(3, C, 3, 3)', 3, x.shape[3], 3, 3)
-    _check_shape('alpha', alpha, '(3)', 3)
+    require_shape(_OP, 'weight', weight, '(3, C, 3, 3)', 3, x.shape[3], 3, 3)
+    require_shape(_OP, 'alpha', alpha, '(3)', 3)
 
 
 def _check_readout(
     x: Tensor, C: Tensor | None, D: Tensor | None, u: Tensor | None
 ) -> None:
     """Reject what the native op rejects and plain PyTorch would not."""
-    if C is None and D is None and u is None:
-        return
-    if C is None or D is None or u is None:
-        raise RuntimeError(
-            'state_fusion: a read-out takes C, D and u; give all three or none'
-        )
-    _check_shape('C', C, '(B, H, W)', *x.shape[:3])
-    _check_shape('D', D, '(C)', x.shape[3])
-    _check_shape('u', u, '(B, H, W, C)', *x.shape)
+    require(
+        _OP,
+        (C is None) == (D is None) == (u is None),
+        'a read-out takes C, D and u; give all three or none',
+    )
+    require_shape(_OP, 'C', C, '(B, H, W)', *x.shape[:3])
+    require_shape(_OP, 'D', D, '(C)', x.shape[3])
+    require_shape(_OP, 'u', u, '(B, H, W, C)', *x.shape)
 
 
-def _check_shape(name: str, tensor: Tensor, axes: str, *want: int) -> None:
-    if tensor.shape != want:
-        raise RuntimeError(
-            f'state_fusion: {name} must have shape {axes} = {want}, got '
-            f'{tuple(tensor.shape)}'
-        )
-
-
-def _fake_forward(x, taps, C=None, D=None, u=None):
+def _fake(x: Tensor, taps: Tensor, *readout: Tensor | None) -> Tensor:
+    """The shapes that tracing needs."""
     torch._check(
-        x.dim() == 4,
-        lambda: f'state_fusion: x must be (B, H, W, C), got {x.shape}',
+        x.dim() == 4, lambda: f'{_OP}: x must be (B, H, W, C), got {x.shape}'
     )
     return x.new_empty(x.shape)
 
 
-def _fake_backward(grad, *inputs):
-    return tuple(
-        inputs[0].new_empty(0) if t is None else t.new_empty(t.shape)
-        for t in inputs
-    )
-
-
 if native.is_available():
-    torch.library.register_fake('mmssm::state_fusion', _fake_forward)
-    torch.library.register_fake(
-        'mmssm::_state_fusion_backward', _fake_backward
-    )
-    register_gradient('state_fusion')
+    torch.library.register_fake('mmssm::state_fusion', _fake)
+    _native_fusion = register_gradient('state_fusion')

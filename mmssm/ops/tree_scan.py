@@ -1,18 +1,40 @@
 """The tree scan: a selective recurrence over a rooted tree, there and back."""
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.jit._trace import is_tracing
 from torch.utils._python_dispatch import _get_current_dispatch_mode
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from . import native
+from .checks import (
+    compute_dtype,
+    require,
+    require_out_dtype,
+    require_shape,
+    require_token_dtype,
+    result_dtype,
+)
 from .gradients import register_gradient
 
-_TOKEN_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_OP = 'tree_scan'
+
+
+class _Arguments(NamedTuple):
+    """The native op's, in the order of its schema."""
+
+    x: Tensor
+    dt: Tensor
+    A: Tensor
+    B: Tensor
+    dt_weight: Tensor | None
+    dt_bias: Tensor | None
+    order: Tensor
+    delta_softplus: bool = True
+    out_dtype: torch.dtype | None = None
 
 
 def tree_scan(
@@ -27,7 +49,7 @@ def tree_scan(
     delta_softplus: bool = True,
     out_dtype: torch.dtype | None = None,
 ) -> Tensor:
-    r"""States of a scan over a tree of tokens, of all tokens at each.
+    r"""A scan over a tree of tokens: the state of each sums all tokens.
 
     .. math::
         \Delta_i &= \mathrm{softplus}(W\, dt_i + bias) \\
@@ -45,20 +67,22 @@ def tree_scan(
 
     Args:
         x (Tensor): Tokens (B, L, C), float64, float32, bfloat16 or float16.
-            All maths are float32 (float64 for float64 tokens).
+            All math are float32 (float64 for float64 tokens).
         dt (Tensor): Step sizes before the bias: (B, L, R) if ``dt_weight`` is
             given, else (B, L, C).
         A (Tensor): Decay rates (C,), usually negative.
         B (Tensor): Input weights (B, L).
         parents (Tensor): Index of each token's parent (L,), int32 or int64,
-            -1 for the root; or what :func:`tree_order` makes of it, (2, L),
-            which spares a compiled model to do so in each call.
+            -1 for the root; or what :func:`tree_order` makes of it, (2, L).
+            With the parents, each call looks the order up on the CPU, and so
+            waits for a GPU.
         dt_weight (Tensor, optional): Low-rank step projection (C, R).
         dt_bias (Tensor, optional): Step bias (C,).
         delta_softplus (bool): Whether step sizes pass softplus. Defaults to
             True.
         out_dtype (torch.dtype, optional): The result's dtype. Defaults to
-            that of x. float32 avoids float16's overflow at 65504.
+            that of x, but to float32 for float16: sums can pass 65504, its
+            largest number.
 
     Returns:
         Tensor: The states (B, L, C).
@@ -68,29 +92,21 @@ def tree_scan(
             that are no rooted tree, and where a second or a forward-mode
             derivative is asked for: :func:`tree_scan_reference` has those.
     """
-    if not native.use_native(x):
-        return tree_scan_reference(
-            x,
-            dt,
-            A,
-            B,
-            parents=parents,
-            dt_weight=dt_weight,
-            dt_bias=dt_bias,
-            delta_softplus=delta_softplus,
-            out_dtype=out_dtype,
-        )
-    return torch.ops.mmssm.tree_scan(
+    args = _Arguments(
         x,
         dt,
         A,
         B,
         dt_weight,
         dt_bias,
-        _as_order(parents),
+        parents if parents.dim() == 2 else tree_order(parents),
         delta_softplus,
         out_dtype,
     )
+    if native.use_native(x):
+        states: Tensor = _native_scan(*args)
+        return states
+    return _reference(args)
 
 
 def tree_scan_reference(
@@ -110,35 +126,50 @@ def tree_scan_reference(
     Arguments and result are the same; it is slow, differentiable to any
     order, and what the native op is tested against.
     """
-    order = _as_order(parents)
-    _check(x, dt, A, B, order, dt_weight, dt_bias, out_dtype)
-    compute = torch.float64 if x.dtype == torch.float64 else torch.float32
-    # The maths must not follow autocast to 16 bits.
+    args = _Arguments(
+        x,
+        dt,
+        A,
+        B,
+        dt_weight,
+        dt_bias,
+        parents if parents.dim() == 2 else tree_order(parents),
+        delta_softplus,
+        out_dtype,
+    )
+    return _reference(args)
+
+
+def _reference(args: _Arguments) -> Tensor:
+    _check(args)
+    x, dtype = args.x, compute_dtype(args.x)
+    # The math must not follow autocast to 16 bits.
     with torch.autocast(x.device.type, enabled=False):
-        delta = dt.to(compute)
-        if dt_weight is not None:
-            delta = delta @ dt_weight.to(compute).T
-        if dt_bias is not None:
-            delta = delta + dt_bias.to(compute)
-        if delta_softplus:
+        delta = args.dt.to(dtype)
+        if args.dt_weight is not None:
+            delta = delta @ args.dt_weight.to(dtype).T
+        if args.dt_bias is not None:
+            delta = delta + args.dt_bias.to(dtype)
+        if args.delta_softplus:
             # Written out: F.softplus is linear above 20, which is not smooth.
             delta = torch.logaddexp(delta, torch.zeros_like(delta))
-        w = torch.exp(delta * A.to(compute))
-        v = delta * B.to(compute).unsqueeze(-1) * x.to(compute)
-        return _pass_twice(v, w, order).to(out_dtype or x.dtype)
+        w = torch.exp(delta * args.A.to(dtype))
+        v = delta * args.B.to(dtype).unsqueeze(-1) * x.to(dtype)
+        h = _pass_twice(v, w, args.order)
+        return h.to(result_dtype(x, args.out_dtype))
 
 
 def _pass_twice(v: Tensor, w: Tensor, order: Tensor) -> Tensor:
     """From values and transitions (B, L, C) to states (B, L, C)."""
     tokens, parents = order.tolist()
-    U, w = list(v[:, tokens].unbind(1)), w[:, tokens].unbind(1)
+    U, edge = list(v[:, tokens].unbind(1)), w[:, tokens].unbind(1)
     for step in range(len(tokens) - 1, 0, -1):
         parent = parents[step]
-        U[parent] = U[parent] + w[step] * U[step]
+        U[parent] = U[parent] + edge[step] * U[step]
     h = U[:1]
     for step in range(1, len(tokens)):
-        own = (1 - w[step] ** 2) * U[step]
-        h.append(own + w[step] * h[parents[step]])
+        own = (1 - edge[step] ** 2) * U[step]
+        h.append(own + edge[step] * h[parents[step]])
     back = order[0].long().argsort()
     return torch.stack(h, 1)[:, back]
 
@@ -146,19 +177,17 @@ def _pass_twice(v: Tensor, w: Tensor, order: Tensor) -> Tensor:
 def tree_order(parents: Tensor) -> Tensor:
     """The order in which a tree is passed: depth first, parents before.
 
-    It is computed once for each tensor, on the CPU, and kept as long as the
-    tensor is and stays the same. A chain of tokens without branches stays
-    together, so that a pass along it need not leave the processor's registers.
+    A chain of tokens without branches stays together, so that a pass along it
+    need not leave the processor's registers. The orders of the last 64 trees
+    are kept, by their content.
 
     Args:
         parents (Tensor): Index of each token's parent (L,), int32 or int64,
-            -1 for the root. On a GPU it may be changed in place, but not
-            through ``.data`` or another library that shares its memory: that
-            is not seen.
+            -1 for the root.
 
     Returns:
-        Tensor: (2, L) int32 on the same device, not to be changed: the token
-        of each step, and the step of its parent, -1 for the root.
+        Tensor: (2, L) int32 on the same device: the token of each step, and
+        the step of its parent, -1 for the root.
 
     Raises:
         RuntimeError: If it is no tree: no root or several, an index that is
@@ -166,39 +195,13 @@ def tree_order(parents: Tensor) -> Tensor:
     """
     if (
         torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
+        or is_tracing()
         or parents.is_meta
         or _get_current_dispatch_mode()
     ):
-        return torch.ops.mmssm.tree_order(parents)
-    if parents.is_inference():  # does not tell whether it was changed
-        return _find_order(parents)
-    known = _KNOWN_ORDERS.get(parents)
-    if known is None or not known.is_of(parents):
-        known = _KNOWN_ORDERS[parents] = _KnownOrder.find(parents)
-    return known.order
-
-
-class _KnownOrder(NamedTuple):
-    """An order and the state of the parents that it was found for."""
-
-    order: Tensor
-    version: int
-    content: Tensor | None
-
-    @classmethod
-    def find(cls, parents: Tensor) -> '_KnownOrder':
-        # Reading a GPU's memory again would cost more than it is worth.
-        content = parents.clone() if parents.is_cpu else None
-        return cls(_find_order(parents), parents._version, content)
-
-    def is_of(self, parents: Tensor) -> bool:
-        if self.content is None:
-            return self.version == parents._version
-        return torch.equal(self.content, parents)
-
-
-_KNOWN_ORDERS = WeakTensorKeyDictionary()
+        order: Tensor = torch.ops.mmssm.tree_order(parents)
+        return order
+    return _find_order(parents)
 
 
 def _find_order(parents: Tensor) -> Tensor:
@@ -220,7 +223,7 @@ def _order_op(parents: Tensor) -> Tensor:
 
 
 @_order_op.register_fake
-def _(parents):
+def _(parents: Tensor) -> Tensor:
     return parents.new_empty((2, *parents.shape), dtype=torch.int32)
 
 
@@ -268,74 +271,36 @@ def _depth_first(indices: bytes) -> np.ndarray:
     return np.stack([order, step[parents[order]]]).astype(np.int32)
 
 
-def _as_order(parents: Tensor) -> Tensor:
-    return parents if parents.dim() == 2 else tree_order(parents)
-
-
-def _check(x, dt, A, B, order, dt_weight, dt_bias, out_dtype) -> None:
+def _check(args: _Arguments) -> None:
     """Reject what the native op rejects and plain PyTorch would not."""
-
-    def has_shape(
-        name: str, tensor: Tensor | None, axes: str, *want: int
-    ) -> None:
-        if tensor is not None and tensor.shape != want:
-            raise RuntimeError(
-                f'tree_scan: {name} must have shape {axes} = {want}, got '
-                f'{tuple(tensor.shape)}'
-            )
-
-    if x.dim() != 3:
-        raise RuntimeError(
-            f'tree_scan: x must be (B, L, C), got {tuple(x.shape)}'
-        )
-    if x.dtype not in _TOKEN_DTYPES:
-        raise RuntimeError(
-            'tree_scan: x must be float64, float32, float16 or bfloat16, got '
-            f'{x.dtype}'
-        )
-    if out_dtype is not None and not out_dtype.is_floating_point:
-        raise RuntimeError(
-            f'tree_scan: out_dtype must be floating-point, got {out_dtype}'
-        )
-    batch, tokens, channels = x.shape
-    has_shape('parents', order[0], '(L)', tokens)
-    has_shape('A', A, '(C)', channels)
-    has_shape('B', B, '(B, L)', batch, tokens)
+    x, dt_weight = args.x, args.dt_weight
+    require(_OP, x.dim() == 3, f'x must be (B, L, C), got {tuple(x.shape)}')
+    require_token_dtype(_OP, x)
+    require_out_dtype(_OP, args.out_dtype)
+    batch, length, channels = x.shape
+    require_shape(_OP, 'parents', args.order[0], '(L)', length)
+    require_shape(_OP, 'A', args.A, '(C)', channels)
+    require_shape(_OP, 'B', args.B, '(B, L)', batch, length)
     if dt_weight is None:
-        has_shape('dt', dt, '(B, L, C)', batch, tokens, channels)
+        axes = '(B, L, C)'
+        require_shape(_OP, 'dt', args.dt, axes, batch, length, channels)
     else:
-        rank = dt_weight.shape[-1]
-        has_shape('dt', dt, '(B, L, R)', batch, tokens, rank)
-        has_shape('dt_weight', dt_weight, '(C, R)', channels, rank)
-    has_shape('dt_bias', dt_bias, '(C)', channels)
+        dt_rank, axes = dt_weight.shape[-1], '(B, L, R)'
+        require_shape(_OP, 'dt', args.dt, axes, batch, length, dt_rank)
+        require_shape(_OP, 'dt_weight', dt_weight, '(C, R)', channels, dt_rank)
+    require_shape(_OP, 'dt_bias', args.dt_bias, '(C)', channels)
 
 
-def _fake_forward(
-    x,
-    dt,
-    A,
-    B,
-    dt_weight,
-    dt_bias,
-    order,
-    delta_softplus=True,
-    out_dtype=None,
-):
+def _fake(*given: Any) -> Tensor:
+    """The shapes that tracing needs."""
+    args = _Arguments(*given)
+    x = args.x
     torch._check(
-        x.dim() == 3,
-        lambda: f'tree_scan: x must be (B, L, C), got {x.shape}',
+        x.dim() == 3, lambda: f'{_OP}: x must be (B, L, C), got {x.shape}'
     )
-    return x.new_empty(x.shape, dtype=out_dtype or x.dtype)
-
-
-def _fake_backward(grad, *inputs):
-    return tuple(
-        inputs[0].new_empty(0) if t is None else t.new_empty(t.shape)
-        for t in inputs[:6]
-    )
+    return x.new_empty(x.shape, dtype=result_dtype(x, args.out_dtype))
 
 
 if native.is_available():
-    torch.library.register_fake('mmssm::tree_scan', _fake_forward)
-    torch.library.register_fake('mmssm::_tree_scan_backward', _fake_backward)
-    register_gradient('tree_scan')
+    torch.library.register_fake('mmssm::tree_scan', _fake)
+    _native_scan = register_gradient('tree_scan')

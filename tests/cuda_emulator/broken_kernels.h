@@ -4,7 +4,7 @@
 #include <ATen/ATen.h>
 #include <cuda_runtime.h>
 
-#include "../../csrc/cuda/launch.h"
+#include "../../csrc/common/cuda_launch.h"
 
 // Each thread gets its mirror image's number through shared memory.
 inline __global__ void broken_kernel(float* out, int fault) {

@@ -12,7 +12,7 @@ from gpu_report.steps import KERNELS, ROOT, TESTS, find_tool, plan
 
 
 def test_every_kernel_is_profiled():
-    sources = [*ROOT.glob('csrc/cuda/*.cu*')]
+    sources = [*ROOT.glob('csrc/**/*.cu*')]
     text = '\n'.join(source.read_text() for source in sources)
     found = re.findall(r'__global__[^;{]*?(\w+_kernel)\(', text)
     assert len(found) > 10

@@ -13,7 +13,6 @@ import torch
 ROOT = Path(__file__).parents[2]
 OPS = [
     'mmssm::routed_selective_scan',
-    'mmssm::_routed_selective_scan_forward',
     'mmssm::_routed_selective_scan_backward',
     'mmssm::state_fusion',
     'mmssm::_state_fusion_backward',
@@ -231,11 +230,16 @@ def ops_and_inputs() -> list:
     ]
 
 
+def first_of(results: torch.Tensor | tuple) -> torch.Tensor:
+    """The result without what else an op gives."""
+    return results if torch.is_tensor(results) else results[0]
+
+
 def results() -> list:
     found = []
     for op, inputs in ops_and_inputs():
         leaves = [t.requires_grad_() for t in inputs if t.is_floating_point()]
-        y = op(*inputs)
+        y = first_of(op(*inputs))
         found += [y.detach(), *torch.autograd.grad(y.square().sum(), leaves)]
     return found
 
@@ -248,7 +252,7 @@ def print_shapes(device: str) -> None:
         for output in ('sum', 'routes', 'states'):
             inputs = make_inputs('cpu', output != 'states')
             moved = [t if t is None else t.to(device) for t in inputs]
-            y = scan(*moved, True, output)
+            y, _ = scan(*moved, True, output)
             assert y.device.type == device
             print(tuple(y.shape), end=' ')
         for op, inputs in ops_and_inputs()[1:]:

@@ -6,10 +6,13 @@ import sys
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from on_device import move
 from scan_inputs import differentiable, for_output, make_inputs
+from torch._dynamo.backends.common import aot_autograd
+from torch.utils.checkpoint import checkpoint
 
 from mmssm.ops import (
     native,
@@ -17,6 +20,7 @@ from mmssm.ops import (
     routed_selective_scan_reference,
 )
 
+OPS = torch.ops.mmssm
 SCANS = [routed_selective_scan, routed_selective_scan_reference]
 TOKEN_INPUTS = ('x', 'dt', 'B', 'C')
 
@@ -101,7 +105,7 @@ def test_sweep_against_reference(
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_16_bit_tokens(device, dtype):
-    """Tokens are read as they are; maths and state are float32."""
+    """Tokens are read as they are; math and state are float32."""
     inputs = make_inputs(dtype=dtype, tokens=50, channels=40)
     compare(inputs, 1e-2, 2e-2, device)
 
@@ -195,7 +199,7 @@ def test_autocast_keeps_maths_in_float32(device):
         got = routed_selective_scan(**move(inputs, device))
     assert got.dtype == torch.bfloat16
     torch.testing.assert_close(reference, want, rtol=0, atol=0)
-    # The same maths in float32, rounded once.
+    # The same math in float32, rounded once.
     wide = {
         k: v.float() if k in TOKEN_INPUTS else v for k, v in inputs.items()
     }
@@ -203,13 +207,109 @@ def test_autocast_keeps_maths_in_float32(device):
     torch.testing.assert_close(got.cpu(), exact, rtol=1e-2, atol=1e-6)
 
 
-def test_out_dtype_keeps_large_sums_finite(device):
+@pytest.mark.parametrize('scan', SCANS)
+def test_large_sums_of_float16_stay_finite(device, scan):
+    """Without being asked, the result is float32."""
     inputs = make_inputs(dtype=torch.float16, tokens=40)
     inputs['D'] = torch.full_like(inputs['D'], 6e4)
     inputs = move(inputs, device)
-    assert not routed_selective_scan(**inputs).isfinite().all()
-    wide = routed_selective_scan(**inputs, out_dtype=torch.float32)
-    assert wide.dtype == torch.float32 and wide.isfinite().all()
+    narrow = scan(**inputs, out_dtype=torch.float16)
+    assert narrow.dtype == torch.float16 and not narrow.isfinite().all()
+    for out_dtype in (None, torch.float32):
+        wide = scan(**inputs, out_dtype=out_dtype)
+        assert wide.dtype == torch.float32 and wide.isfinite().all()
+
+
+# vmap runs the op once for each map, and says that this takes long.
+@pytest.mark.filterwarnings('ignore:There is a performance drop')
+@pytest.mark.parametrize('transform', ['grad', 'vmap of grad'])
+def test_torch_func(device, transform):
+    inputs = move(make_inputs(tokens=6), device)
+    inputs = {k: v.detach() for k, v in inputs.items()}
+
+    def loss(x, scan):
+        return scan(**{**inputs, 'x': x}).square().sum()
+
+    def gradient(x, scan=routed_selective_scan):
+        return torch.func.grad(loss)(x, scan)
+
+    x = inputs['x']
+    if transform == 'grad':
+        got, want = gradient(x), gradient(x, routed_selective_scan_reference)
+    else:
+        maps = torch.stack([x, 2 * x, x + 1])
+        got = torch.func.vmap(gradient)(maps)
+        want = torch.stack([gradient(x) for x in maps])
+    torch.testing.assert_close(got, want)
+
+
+def test_torch_func_refuses_what_is_missing(device):
+    inputs = move(make_inputs(tokens=6), device)
+    x = inputs.pop('x').detach()
+
+    def loss(x):
+        return routed_selective_scan(x, **inputs).square().sum()
+
+    with pytest.raises(RuntimeError, match='routed_selective_scan has no sec'):
+        torch.func.grad(lambda x: torch.func.grad(loss)(x).sum())(x)
+    with pytest.raises(RuntimeError, match='routed_selective_scan has no for'):
+        torch.func.jvp(loss, (x,), (x,))
+
+
+def graphs_of(inputs):
+    """The ops of the forward graph, and of the backward graph if any."""
+    graphs = []
+
+    def record(graph, given):
+        calls = [n for n in graph.graph.nodes if n.op == 'call_function']
+        graphs.append([node.target for node in calls])
+        return make_boxed_func(graph.forward)
+
+    torch.compiler.reset()
+    backend = aot_autograd(fw_compiler=record)
+    y = torch.compile(Scan(), backend=backend, fullgraph=True)(inputs)
+    if y.requires_grad:
+        y.sum().backward()
+    return graphs
+
+
+def test_graphs_hold_one_op_each(device):
+    """And checkpoints only where a gradient is to come."""
+    scan = OPS.routed_selective_scan.default
+    inputs = move(make_inputs(dtype=torch.float32), device)
+    with torch.no_grad():
+        (forward,) = graphs_of(inputs)
+        exported = torch.export.export(Scan(), (inputs,))
+    assert forward.count(scan) == 1
+    (node,) = [n for n in exported.graph.nodes if n.target == scan]
+    assert True not in node.args[12:]  # keep_checkpoints
+    forward, backward = graphs_of(inputs)
+    assert forward.count(scan) == 1
+    assert backward.count(OPS._routed_selective_scan_backward.default) == 1
+
+
+def test_an_exported_program_has_gradients(device):
+    """Though it was exported for inference, and its graph says so."""
+    inputs = move(make_inputs(dtype=torch.float32), device)
+    constant = {k: v.detach() for k, v in inputs.items()}
+    exported = torch.export.export(Scan(), (constant,)).module()
+    weight = torch.randn(inputs['x'].shape)
+    got, want = (
+        gradients(scan(inputs), inputs, weight) for scan in (exported, Scan())
+    )
+    torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize('output', ['sum', 'states'])
+def test_activation_checkpointing(device, output):
+    inputs = move(for_output(make_inputs(), output), device)
+    want = routed_selective_scan(**inputs)
+    got = checkpoint(Scan(), inputs, use_reentrant=False)
+    weight = torch.randn(want.shape)
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(
+        gradients(got, inputs, weight), gradients(want, inputs, weight)
+    )
 
 
 def test_large_steps_stay_finite(device):

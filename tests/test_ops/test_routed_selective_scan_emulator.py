@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mmssm.ops import native, routed_selective_scan_reference
+from mmssm.ops.checks import result_dtype
 
 ORDER = 'x dt A B C D dt_weight dt_bias routes'.split()
 FIBER_ORDERS = dict(forward=0, reverse=1, random=2)
@@ -64,8 +65,8 @@ def make_inputs(
 def emulate(ops, inputs, softplus=True, grad=None, out_dtype=None):
     """[result, checkpoints, and with ``grad`` the eight gradients]."""
     given = [inputs[name] for name in ORDER]
-    y, checkpoints = ops._routed_selective_scan_forward(
-        *given, softplus, inputs['output'], out_dtype
+    y, checkpoints = ops.routed_selective_scan(
+        *given, softplus, inputs['output'], out_dtype, True
     )
     results = [y, checkpoints]
     if grad is not None:
@@ -109,7 +110,7 @@ def output_shape(inputs):
 def draw_grad(inputs, dtype=None):
     generator = torch.Generator().manual_seed(1)
     drawn = torch.randn(output_shape(inputs), generator=generator)
-    return drawn.to(dtype or inputs['x'].dtype)
+    return drawn.to(dtype or result_dtype(inputs['x'], None))
 
 
 def compare(ops, inputs, tolerance, softplus=True):
@@ -253,8 +254,8 @@ def test_checkpoints_are_those_of_the_cpu(ops, segments):
     ops.set_plan(0, segments, 0)
     inputs = make_inputs(tokens=200, channels=35, lowest=-1)
     given = [inputs[name] for name in ORDER]
-    want = torch.ops.mmssm._routed_selective_scan_forward(
-        *given, True, 'sum', None
+    want = torch.ops.mmssm.routed_selective_scan(
+        *given, True, 'sum', None, True
     )
     got = emulate(ops, inputs)
     for a, b in zip(got, want):
@@ -269,7 +270,8 @@ def test_checkpoints_change_no_result(ops, segments):
     ops.set_plan(0, segments, 0)
     inputs = make_inputs(tokens=200, channels=35, repeats=False)
     given = [inputs[name] for name in ORDER]
-    alone = ops.routed_selective_scan(*given, True, 'sum', None)
+    alone, none = ops.routed_selective_scan(*given, True, 'sum', None)
+    assert none.numel() == 0
     assert torch.equal(alone, emulate(ops, inputs)[0])
 
 
@@ -357,3 +359,11 @@ class TestEmulator:
     def test_errors(self, ops, fault, message):
         with pytest.raises(RuntimeError, match=message):
             ops.broken(fault)
+
+
+def test_a_missing_kernel_leaves_no_error_behind(ops):
+    """Or PyTorch's next call would report it again."""
+    ops.check_launch(0)
+    with pytest.raises(RuntimeError, match='no kernels for this GPU'):
+        ops.check_launch(209)  # cudaErrorNoKernelImageForDevice
+    assert ops.last_error() == 0

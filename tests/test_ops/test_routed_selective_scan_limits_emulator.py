@@ -27,16 +27,17 @@ def make_inputs(tokens=4, channels=3, rank=2, states=1, dtype=torch.float32):
 def test_training_fails_in_forward_or_not_at_all(ops, sizes):
     """Of sizes that forward has shared memory for, and backward has not."""
     inputs = [*make_inputs(**sizes).values(), True, 'sum', None]
-    assert ops.routed_selective_scan(*inputs).isfinite().all()
+    y, _ = ops.routed_selective_scan(*inputs)
+    assert y.isfinite().all()
     with pytest.raises(RuntimeError, match='bytes of shared memory'):
-        ops._routed_selective_scan_forward(*inputs)
+        ops.routed_selective_scan(*inputs, True)
 
 
 def test_training_at_the_limit(ops):
     """What forward lets through, backward computes."""
     inputs = make_inputs(rank=530)
-    y, checkpoints = ops._routed_selective_scan_forward(
-        *inputs.values(), True, 'sum', None
+    y, checkpoints = ops.routed_selective_scan(
+        *inputs.values(), True, 'sum', None, True
     )
     grads = ops._routed_selective_scan_backward(
         torch.ones_like(y), checkpoints, *inputs.values(), True, 'sum'
@@ -56,11 +57,11 @@ def test_tokens_too_far_apart(ops, name):
         given = {**inputs, name: view}
         if refused:
             with pytest.raises(RuntimeError, match='must lie within 2.32 val'):
-                ops.routed_selective_scan(*given.values(), True, 'sum', None)
+                ops.routed_selective_scan(*given.values())
         else:
             torch.testing.assert_close(
-                ops.routed_selective_scan(*given.values(), True, 'sum', None),
-                ops.routed_selective_scan(*inputs.values(), True, 'sum', None),
+                ops.routed_selective_scan(*given.values()),
+                ops.routed_selective_scan(*inputs.values()),
                 rtol=0,
                 atol=0,
             )
@@ -70,7 +71,7 @@ def test_tokens_too_far_apart(ops, name):
 def test_blocks_never_have_more_threads_than_their_sums(ops, threads):
     inputs = make_inputs(channels=300)
     given = [*inputs.values(), True, 'sum']
-    y, checkpoints = ops._routed_selective_scan_forward(*given, None)
+    y, checkpoints = ops.routed_selective_scan(*given, None, True)
     want = ops._routed_selective_scan_backward(
         torch.ones_like(y), checkpoints, *given
     )

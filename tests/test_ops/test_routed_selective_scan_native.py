@@ -7,7 +7,6 @@ import pytest
 import torch
 from on_device import move
 from scan_inputs import differentiable, for_output, make_inputs
-from torch.profiler import ProfilerActivity, profile
 
 import mmssm
 from mmssm.ops import (
@@ -36,8 +35,8 @@ def test_checkpoints_are_the_states_before_each_64th_step(device, steps):
     inputs = move(inputs, device)
     arguments = [inputs[name] for name in ORDER]
     with torch.no_grad():
-        y, checkpoints = OPS._routed_selective_scan_forward(
-            *arguments, True, 'sum', None
+        y, checkpoints = OPS.routed_selective_scan(
+            *arguments, True, 'sum', None, True
         )
         states = routed_selective_scan(**for_output(inputs, 'states'))
         torch.testing.assert_close(y, routed_selective_scan(**inputs))
@@ -59,9 +58,9 @@ def test_opcheck_of_the_pair(device, output):
     ]
     settings = (*arguments, True, output)
     torch.library.opcheck(
-        OPS._routed_selective_scan_forward.default, (*settings, None)
+        OPS.routed_selective_scan.default, (*settings, None, True)
     )
-    y, checkpoints = OPS._routed_selective_scan_forward(*settings, None)
+    y, checkpoints = OPS.routed_selective_scan(*settings, None, True)
     torch.library.opcheck(
         OPS._routed_selective_scan_backward.default,
         (torch.ones_like(y), checkpoints, *settings),
@@ -73,7 +72,7 @@ def test_backward_checks_what_it_is_given(device, change):
     inputs = move(make_inputs(), device)
     settings = (*(inputs[name] for name in ORDER), True, 'sum')
     with torch.no_grad():
-        grad, checkpoints = OPS._routed_selective_scan_forward(*settings, None)
+        grad, checkpoints = OPS.routed_selective_scan(*settings, None, True)
         if change == 'grad':
             grad = grad[:, 1:]
         elif change == 'checkpoints':
@@ -84,21 +83,26 @@ def test_backward_checks_what_it_is_given(device, change):
             OPS._routed_selective_scan_backward(grad, checkpoints, *settings)
 
 
-def test_no_checkpoints_where_no_gradient_can_come(device):
-    def called(context, inputs):
-        with profile(activities=[ProfilerActivity.CPU]) as record, context:
-            routed_selective_scan(**inputs)
-        return {event.key for event in record.key_averages()}
+@pytest.mark.parametrize('keep', [False, True])
+def test_checkpoints_are_kept_where_a_gradient_can_come(device, keep):
+    """And else where they are asked for."""
 
-    kept = 'mmssm::_routed_selective_scan_forward'
+    def are_kept(context, inputs):
+        arguments = [inputs[name] for name in ORDER]
+        with context:
+            _, checkpoints = OPS.routed_selective_scan(
+                *arguments, True, 'sum', None, keep
+            )
+        return checkpoints.numel() > 0
+
     inputs = move(make_inputs(), device)
     constant = {
         k: v.detach() if torch.is_tensor(v) else v for k, v in inputs.items()
     }
-    assert kept in called(torch.enable_grad(), inputs)
-    assert kept not in called(torch.no_grad(), inputs)
-    assert kept not in called(torch.inference_mode(), constant)
-    assert kept not in called(torch.enable_grad(), constant)
+    assert are_kept(torch.enable_grad(), inputs)
+    assert are_kept(torch.no_grad(), inputs) == keep
+    assert are_kept(torch.inference_mode(), constant) == keep
+    assert are_kept(torch.enable_grad(), constant) == keep
 
 
 @pytest.mark.parametrize('batch, channels', [(1, 20), (1, 96), (3, 70)])

@@ -9,6 +9,8 @@ from on_device import move
 
 from mmssm.ops import selective_scan, selective_scan_reference
 
+SCANS = [selective_scan, selective_scan_reference]
+
 
 def make_inputs(
     batch=2, dim=6, length=11, states=3, groups=2, dtype=torch.float64
@@ -70,7 +72,7 @@ def by_definition(u, delta, A, B, C, D, delta_bias):
     return y
 
 
-@pytest.mark.parametrize('scan', [selective_scan, selective_scan_reference])
+@pytest.mark.parametrize('scan', SCANS)
 @pytest.mark.parametrize('groups', [1, 2, 3])
 def test_equals_definition(device, scan, groups):
     inputs = make_inputs(groups=groups)
@@ -119,7 +121,7 @@ def test_any_shape(
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_16_bit_inputs(device, dtype):
-    """Read as they are; maths and state are float32."""
+    """Read as they are; math and state are float32."""
     inputs = make_inputs(dim=40, length=50, dtype=dtype)
     compare(inputs, 2e-2, device)
 
@@ -164,13 +166,47 @@ def test_gradcheck(device):
     )
 
 
-def test_opcheck(device):
-    args = (*move(make_inputs(), device).values(), True)
-    torch.library.opcheck(torch.ops.mmssm.selective_scan.default, args)
+@pytest.mark.parametrize('scan', SCANS)
+def test_float16_results_are_float16(device, scan):
+    """As mamba-ssm's are."""
+    assert scan(**move(make_inputs(dtype=torch.float16), device)).dtype == (
+        torch.float16
+    )
 
 
-def test_wrong_delta_is_named(device):
-    inputs = move(make_inputs(), device)
-    inputs['delta'] = inputs['delta'][:, :1]
-    with pytest.raises(RuntimeError, match="delta must have u's shape"):
-        selective_scan(**inputs)
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(u=torch.zeros(2, 6)), r'u must be \(B, D, L\)'),
+        (dict(u=torch.zeros(2, 6, 11).int()), 'u must be float64, float32'),
+        (
+            dict(delta=torch.zeros(2, 1, 11)),
+            r"delta must have shape \(B, D, L\), u's",
+        ),
+        (dict(A=torch.zeros(6)), r'A must be \(D, N\)'),
+        (dict(A=torch.zeros(5, 3)), r'A must have shape \(D, N\)'),
+        (
+            dict(A=torch.zeros(6, 0)),
+            r'A must be \(D, N\), with at least one state',
+        ),
+        (dict(B=torch.zeros(2, 11)), r'B must be \(B, N, L\) or'),
+        (dict(B=torch.zeros(2, 2, 3, 9)), r'B must have shape \(B, \[G,\] N'),
+        (dict(C=torch.zeros(2, 3, 11)), r'C must have shape \(B, \[G,\] N'),
+        (
+            dict(B=torch.zeros(2, 4, 3, 11), C=torch.zeros(2, 4, 3, 11)),
+            '6 channels do not divide into 4 groups',
+        ),
+        (dict(D=torch.zeros(5)), r'D must have shape \(D\)'),
+        (dict(delta_bias=torch.zeros(1)), r'delta_bias must have shape \(D\)'),
+        (dict(A=torch.zeros(6, 3, device='meta')), 'A is on meta but u is on'),
+    ],
+)
+@pytest.mark.parametrize('scan', SCANS)
+def test_wrong_input_is_named(device, change, message, scan):
+    inputs = {**make_inputs(), **change}
+    moved = {
+        k: v if v.is_meta else move({k: v}, device)[k]
+        for k, v in inputs.items()
+    }
+    with pytest.raises(RuntimeError, match=f'^selective_scan: {message}'):
+        scan(**moved)

@@ -66,7 +66,7 @@ def test_large_maps(device, height, width, readout):
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('readout', [False, True])
 def test_16_bit_maps(device, dtype, readout):
-    """Maps are read as they are; maths and sums are float32."""
+    """Maps are read as they are; math and sums are float32."""
     inputs = make_inputs(channels=20, readout=readout, dtype=dtype)
     compare(inputs, 1e-2, 2e-2, device)
 

@@ -99,7 +99,7 @@ def test_a_path_is_two_selective_scans(device):
     order = torch.arange(20, device=device)
     there = states(x, delta, order)
     # b_i = exp(delta_{i+1} A) b_{i+1} + delta_i B_i x_i: the edge is the
-    # child's. The last token's transition meets no state.
+    # child's. The last token's transition is not used.
     child = torch.cat([delta[:, 1:], delta[:, -1:]], 1)
     back = states(x * delta / child, child, order.flip(0))
     want = there + back - delta * B.unsqueeze(-1) * x
@@ -153,7 +153,7 @@ def test_long_trees(device, tree):
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_16_bit_tokens(device, dtype):
-    """Tokens are read as they are; maths and sums are float32."""
+    """Tokens are read as they are; math and sums are float32."""
     inputs = make_inputs(random_tree(70, 4), channels=20, dtype=dtype)
     compare(inputs, 1e-2, 2e-2, device)
     inputs = move(inputs, device)
@@ -163,20 +163,24 @@ def test_16_bit_tokens(device, dtype):
         for name, t in inputs.items()
     }
     assert y.dtype == torch.float32
-    torch.testing.assert_close(y, tree_scan(**wide), rtol=0, atol=0)
+    # On a GPU these are two kernels, which may round differently.
+    limit = 0 if device.type == 'cpu' else 1e-5
+    torch.testing.assert_close(y, tree_scan(**wide), rtol=0, atol=limit)
 
 
 @pytest.mark.parametrize('scan', SCANS)
-def test_a_wide_result_passes_the_largest_float16(device, scan):
-    """Values that do not decay add up."""
+def test_sums_pass_the_largest_float16(device, scan):
+    """Values that do not decay add up; the result is float32."""
     inputs = make_inputs(path(50), dtype=torch.float16)
     inputs['x'] = torch.full_like(inputs['x'], 2e4)
     inputs['B'] = torch.ones_like(inputs['B'])
     inputs['A'] = torch.zeros_like(inputs['A'])
     inputs = move(inputs, device)
-    assert scan(**inputs).isinf().all()
-    wide = scan(**inputs, out_dtype=torch.float32)
-    assert wide.isfinite().all() and wide.min() > 65504
+    assert scan(**inputs, out_dtype=torch.float16).isinf().all()
+    for out_dtype in (None, torch.float32):
+        wide = scan(**inputs, out_dtype=out_dtype)
+        assert wide.dtype == torch.float32
+        assert wide.isfinite().all() and wide.min() > 65504
 
 
 @pytest.mark.parametrize('rank', [0, 2])
@@ -342,7 +346,7 @@ CYCLE = torch.tensor([-1, 0, 1, 2, 6, 4, 5, 0, 7])
 @pytest.mark.parametrize('scan', SCANS)
 def test_wrong_input_says_what_was_expected(device, change, message, scan):
     inputs = move({**make_inputs(random_tree(9)), **change}, device)
-    with pytest.raises(RuntimeError, match=message):
+    with pytest.raises(RuntimeError, match=f'^tree_scan: .*{message}'):
         scan(**inputs)
 
 
@@ -408,10 +412,10 @@ def test_order_has_parents_first_and_chains_together(tree, kind):
     assert sum(p == t - 1 for t, p in enumerate(steps) if t) == inner
 
 
-def test_order_is_kept_with_the_tensor_until_it_changes(device):
+def test_order_follows_a_change(device):
     parents = path(30).to(device)
     order = tree_order(parents)
-    assert tree_order(parents) is order
+    assert torch.equal(tree_order(parents), order)
     parents.copy_(star(30))
     assert tree_order(parents)[1].tolist() == [-1] + [0] * 29
     with torch.inference_mode():

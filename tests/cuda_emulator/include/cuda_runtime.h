@@ -63,6 +63,12 @@ enum {
 };
 enum { cudaFuncAttributeMaxDynamicSharedMemorySize };
 
+// The error that the next call would report; asking for it clears it.
+inline cudaError_t pending_error = cudaSuccess;
+inline cudaError_t cudaGetLastError() {
+  return std::exchange(pending_error, cudaSuccess);
+}
+
 inline cudaError_t cudaGetDevice(int* index) {
   *index = 0;
   return cudaSuccess;
