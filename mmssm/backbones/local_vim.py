@@ -56,7 +56,7 @@ class LocalVim(PlainBackbone):
               side, and from patch to patch.
             - **d_state** (int): States per channel.
             - **ssm_ratio** (float): Inner channels of the mixer / channels.
-            - **class_token** (bool): Whether a class token stands in the
+            - **class_token** (bool): Whether there is a class token in the
               middle of the sequence.
             - **rope** (bool): Whether every layer rotates its tokens by
               their positions.

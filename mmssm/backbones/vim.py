@@ -31,7 +31,7 @@ _TINY = dict(
 class Vim(PlainBackbone):
     """Layers of bidirectional Mamba mixers on patches of 16 x 16 pixels.
 
-    A class token stands in the middle of the sequence. Each layer scans it
+    A class token is in the middle of the sequence. Each layer scans it
     forward and backward, with weights for each direction, and takes the mean.
     All arguments but ``arch`` are those of
     :class:`mmssm.backbones.PlainBackbone`.

@@ -17,12 +17,12 @@ from .ssm_init import linear_init, s4d_log_rates, step_bias, step_weight
 class MambaMixer(BaseModule):
     """Selective scans of a token sequence along several routes.
 
-    Tokens are projected. Each route has its own causal depthwise convolution,
-    activation and scan, with weights of its own, as in `Mamba
-    <https://arxiv.org/abs/2312.00752>`_. All results are gated alike, merged
-    and projected. In :class:`SS2D`, the convolution acts on the map and comes
-    before the routes; here each route convolves and scans the tokens in its
-    own order, which are gathered for it.
+    The tokens are projected and gathered in the order of each route. Each
+    route has a causal depthwise convolution, an activation and a scan, with
+    weights of its own, as in `Mamba <https://arxiv.org/abs/2312.00752>`_. The
+    results of all routes have one gate; they are merged and projected. In
+    :class:`SS2D`, in contrast, the convolution acts on the map, before the
+    routes.
 
     Args:
         embed_dims (int): Channels in and out.
@@ -32,7 +32,7 @@ class MambaMixer(BaseModule):
         d_state (int): States per channel. Defaults to 16.
         ssm_ratio (float): Inner channels / ``embed_dims``. Defaults to 2.
         conv_size (int): Steps that the convolution sees. Defaults to 4.
-        class_token (bool): Whether a class token stands in the middle of the
+        class_token (bool): Whether there is a class token in the middle of the
             map's tokens. Defaults to False.
         released_inverse (bool): Whether results are put back as LocalMamba's
             released code does it, see

@@ -122,7 +122,7 @@ def released_inverse_index(
         routes (tuple[str, ...]): Names of K routes.
         height (int): Rows of the map.
         width (int): Columns of the map.
-        device (torch.device): Where the result lies.
+        device (torch.device): Device of the result.
 
     Returns:
         Tensor: (K, H * W) int64, for :func:`gather_by_route`.

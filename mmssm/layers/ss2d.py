@@ -61,7 +61,9 @@ class SS2D(MapMixer):
         released_inverse: bool = False,
     ) -> None:
         inner = int(ssm_ratio * embed_dims)
-        super().__init__(embed_dims, inner, gate, conv_bias, act)
+        super().__init__(
+            embed_dims, inner, gate=gate, conv_bias=conv_bias, act=act
+        )
         self.d_state = d_state
         self.dt_rank = math.ceil(embed_dims / 16)
         self.routes = parse_routes(routes)

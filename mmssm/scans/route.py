@@ -255,9 +255,9 @@ def routes(
             spaces.
         height (int): Rows of the map.
         width (int): Columns of the map.
-        device (str | torch.device): Where the result lies. Defaults to
+        device (str | torch.device): Device of the result. Defaults to
             'cpu'.
-        class_token (bool): Whether a class token stands in the middle of the
+        class_token (bool): Whether there is a class token in the middle of the
             map's tokens, at index ``H * W // 2``. Every route then visits it
             after ``H * W // 2`` steps. Defaults to False.
 

@@ -90,14 +90,14 @@ def patches_in_order(name, height, width):
 
 
 def read(values, patches, class_token):
-    """The tokens (B, C) that a route meets, the class token in the middle."""
+    """The tokens (B, C) that a route visits, the class token in the middle."""
     zero = torch.zeros_like(values[:, 0])
     if not class_token:
         return [zero if p is None else values[:, p] for p in patches]
     middle = (values.shape[1] - 1) // 2
     rest = torch.cat([values[:, :middle], values[:, middle + 1 :]], 1)
-    met = [zero if p is None else rest[:, p] for p in patches]
-    return [*met[:middle], values[:, middle], *met[middle:]]
+    visited = [zero if p is None else rest[:, p] for p in patches]
+    return [*visited[:middle], values[:, middle], *visited[middle:]]
 
 
 def put_back(results, name, patches, height, width, class_token, released):
@@ -170,8 +170,8 @@ def reference(mixer, x, size, merge='gated', released=False):
     routes = []
     for k, name in enumerate(mixer.routes):
         patches = patches_in_order(name, *size)
-        met = torch.stack(read(values, patches, class_token), 1)
-        results = list(recurrence(mixer, k, met).unbind(1))
+        visited = torch.stack(read(values, patches, class_token), 1)
+        results = list(recurrence(mixer, k, visited).unbind(1))
         y = put_back(results, name, patches, *size, class_token, released)
         routes.append(y * F.silu(gate))
     return mixer.out_proj(merged(mixer.merge, routes, merge))

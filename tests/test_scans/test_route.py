@@ -54,7 +54,7 @@ def test_every_token_once_and_back_on_all_small_maps(name):
 
 
 @given(height=sizes, width=sizes)
-def test_class_token_is_met_in_the_middle(height, width):
+def test_class_token_is_visited_in_the_middle(height, width):
     tokens = height * width
     middle = tokens // 2
     for name in ('h', 'v_flip', 'w3', 'w3_flip'):
