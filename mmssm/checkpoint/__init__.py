@@ -4,7 +4,8 @@ Importing this package makes every checkpoint that mmengine opens go through
 :func:`load_file` and be converted if it is an original author's.
 """
 
-from mmssm.utils import CheckpointError, atomic_write
+# Their old place; they are documented in mmssm.utils.
+from mmssm.utils import CheckpointError, atomic_write  # noqa: F401
 
 from .loaders import register_loaders
 from .safe_load import (
@@ -16,9 +17,7 @@ from .safe_load import (
 from .upstream import convert_upstream
 
 __all__ = [
-    'CheckpointError',
     'allow_unsafe_loading',
-    'atomic_write',
     'convert_upstream',
     'load_file',
     'local_file',

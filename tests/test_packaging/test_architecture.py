@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / 'mmssm'
 MODULES = sorted(PACKAGE.rglob('*.py'))
 # Old names of what has moved upwards; see its docstring.
