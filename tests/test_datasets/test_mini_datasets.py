@@ -103,3 +103,8 @@ def test_command_builds_what_is_named(root):
     done = mini('cityscapes', '--root', str(root))
     assert done.returncode == 2
     assert f'choose from {", ".join(WRITERS)}' in done.stderr
+
+
+def test_nobody_looks_for_their_files_before_they_are_built():
+    sets = MiniCocoDataset, MiniADE20KDataset, MiniImageNetDataset
+    assert all(kind.builds_its_files for kind in (*sets, MiniChangeDataset))
