@@ -6,22 +6,24 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+DOCS = Path(__file__).parents[2] / 'docs'
 
 
 def test_site(tmp_path):
     command = [sys.executable, '-m', 'sphinx', '-q', '-W', '--keep-going']
     done = subprocess.run(
-        [*command, str(ROOT / 'docs'), str(tmp_path)],
+        [*command, str(DOCS), str(tmp_path)],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    for page in (ROOT / 'docs').glob('*.md'):
-        assert (tmp_path / page.name).with_suffix('.html').is_file()
-    listed = (ROOT / 'docs' / 'reference.md').read_text()
+    pages = [page.relative_toDOCS for page in DOCS.rglob('*.md')]
+    assert len(pages) > 4
+    for page in pages:
+        assert (tmp_path / page).with_suffix('.html').is_file()
+    listed = (DOCS / 'reference.md').read_text()
     modules = re.findall(r'automodule:: (\S+)', listed)
     assert len(modules) > 5
     reference = (tmp_path / 'reference.html').read_text()
