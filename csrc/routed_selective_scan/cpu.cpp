@@ -16,13 +16,14 @@ const ScanKernels<T>& kernels() {
 // Adds to `out`, (maps, like the result).
 template <typename T>
 void run_fwd(const ScanArgs<T>& p, Tensor& out, const Split& split) {
+  const auto& fwd = kernels<T>().fwd;
   T* result = out.mutable_data_ptr<T>();
   const int64_t map_size = out.numel() / out.size(0);
-  run_tasks<T>(split, kernels<T>().fwd_scratch(p, split.largest_work()),
-               [&](int64_t task, T* scratch) {
-                 T* map = result + split.map_of(task) % out.size(0) * map_size;
-                 kernels<T>().fwd(p, map, split.work(task), scratch);
-               });
+  const int64_t size = fwd(p, result, split.largest_work(), nullptr);
+  run_tasks<T>(split, size, [&](int64_t task, T* scratch) {
+    T* map = result + split.map_of(task) % out.size(0) * map_size;
+    fwd(p, map, split.work(task), scratch);
+  });
 }
 
 std::tuple<Tensor, Tensor> forward(const ScanCall& call,
@@ -46,16 +47,16 @@ std::tuple<Tensor, Tensor> forward(const ScanCall& call,
 template <typename T>
 void run_bwd(const ScanArgs<T>& p, const Tensor& grad, const GradTensors& g,
              const Split& split) {
+  const auto& bwd = kernels<T>().bwd;
   const ScanGrads<T> grads = g.pointers<T>(grad);
   const int64_t map_size = g.x.numel() / g.x.size(0);
-  run_tasks<T>(split, kernels<T>().bwd_scratch(p, split.largest_work()),
-               [&](int64_t task, T* scratch) {
-                 ScanGrads<T> own = grads;
-                 own.x += split.map_of(task) * map_size;
-                 kernels<T>().bwd(p, own, split.work(task),
-                                  split.batch_part_of(task),
-                                  split.part_of(task), scratch);
-               });
+  const int64_t size = bwd(p, grads, split.largest_work(), 0, 0, nullptr);
+  run_tasks<T>(split, size, [&](int64_t task, T* scratch) {
+    ScanGrads<T> own = grads;
+    own.x += split.map_of(task) * map_size;
+    bwd(p, own, split.work(task), split.batch_part_of(task),
+        split.part_of(task), scratch);
+  });
 }
 
 ScanGradients backward(const Tensor& grad, const Tensor& checkpoints,

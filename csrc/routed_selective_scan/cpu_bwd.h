@@ -355,23 +355,6 @@ static void write_route_sums(const Chunk<T>& chunk, const ScanGrads<T>& g,
   store(g.d, tape.d_skip, 1);
 }
 
-// Scratch memory of one call.
-template <typename T>
-struct BwdMemory {
-  Chunk<T> chunk;
-  Tape<T> tape;
-
-  BwdMemory(const ScanArgs<T>& p, const ScanWork& work, Arena<T>& arena)
-      : chunk(p, work, arena), tape(p.size, work.blocks(), arena) {}
-};
-
-template <typename T>
-static int64_t scan_bwd_scratch(const ScanArgs<T>& p, const ScanWork& work) {
-  Arena<T> arena;
-  const BwdMemory<T> memory(p, work, arena);
-  return arena.size();
-}
-
 template <typename T>
 static void bwd_route(Chunk<T>& chunk, const ScanGrads<T>& g, Tape<T>& tape,
                       int64_t part) {
@@ -389,13 +372,13 @@ static void bwd_route(Chunk<T>& chunk, const ScanGrads<T>& g, Tape<T>& tape,
 }
 
 template <typename T>
-static void scan_bwd(const ScanArgs<T>& p, const ScanGrads<T>& g,
-                     const ScanWork& work, int64_t batch_part, int64_t part,
-                     T* scratch) {
+static int64_t scan_bwd(const ScanArgs<T>& p, const ScanGrads<T>& g,
+                        const ScanWork& work, int64_t batch_part, int64_t part,
+                        T* scratch) {
   Arena<T> arena(scratch);
-  BwdMemory<T> memory(p, work, arena);
-  Chunk<T>& chunk = memory.chunk;
-  Tape<T>& tape = memory.tape;
+  Chunk<T> chunk(p, work, arena);
+  Tape<T> tape(p.size, work.blocks(), arena);
+  if (arena.counts_only()) return arena.size();
   for (int64_t k = work.first_route; k < work.last_route; ++k) {
     chunk.start(k);
     tape.start(chunk);
@@ -413,11 +396,12 @@ static void scan_bwd(const ScanArgs<T>& p, const ScanGrads<T>& g,
       write_route_sums(chunk, g, tape, batch_part);
     }
   }
+  return arena.size();
 }
 
 template <typename T>
 ScanKernels<T> scan_kernels() {
-  return {scan_fwd_scratch<T>, scan_bwd_scratch<T>, scan_fwd<T>, scan_bwd<T>};
+  return {scan_fwd<T>, scan_bwd<T>};
 }
 template ScanKernels<float> scan_kernels<float>();
 template ScanKernels<double> scan_kernels<double>();

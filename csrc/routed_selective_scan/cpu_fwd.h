@@ -335,49 +335,31 @@ static void fwd_chunk(Chunk<T>& chunk, T* out, T* h, T* y) {
   write_sums(chunk, out, y);
 }
 
-// Scratch memory of one call.
 template <typename T>
-struct FwdMemory {
-  Chunk<T> chunk;
-  int64_t row;    // of states: (N, lanes)
-  T *states, *y;  // (blocks, row), (kChunk, lanes)
-
-  FwdMemory(const ScanArgs<T>& p, const ScanWork& work, Arena<T>& arena)
-      : chunk(p, work, arena), row(p.size.d_state * kLanes) {
-    states = arena.take(work.blocks() * row);
-    y = arena.take(kChunk * kLanes);
-  }
-};
-
-template <typename T>
-static int64_t scan_fwd_scratch(const ScanArgs<T>& p, const ScanWork& work) {
-  Arena<T> arena;
-  const FwdMemory<T> memory(p, work, arena);
-  return arena.size();
-}
-
-template <typename T>
-static void scan_fwd(const ScanArgs<T>& p, T* out, const ScanWork& work,
-                     T* scratch) {
+static int64_t scan_fwd(const ScanArgs<T>& p, T* out, const ScanWork& work,
+                        T* scratch) {
+  const int64_t row = p.size.d_state * kLanes;
   Arena<T> arena(scratch);
-  FwdMemory<T> memory(p, work, arena);
-  Chunk<T>& chunk = memory.chunk;
+  Chunk<T> chunk(p, work, arena);
+  T *states = arena.take(work.blocks() * row), *y = arena.take(kChunk * kLanes);
+  if (arena.counts_only()) return arena.size();
   for (int64_t k = work.first_route; k < work.last_route; ++k) {
     chunk.start(k);
     for (chunk.batch = work.first_batch; chunk.batch < work.last_batch;
          ++chunk.batch) {
-      fill_zero(memory.states, work.blocks() * memory.row);
+      fill_zero(states, work.blocks() * row);
       for (int64_t j = 0; j < checkpoint_count(p.size); ++j) {
         chunk.read(j);
         for (int64_t i = work.first_block; i < work.last_block; ++i) {
-          T* h = chunk.of_block(memory.states, memory.row, i);
+          T* h = chunk.of_block(states, row, i);
           chunk.select(i);
           if (p.checkpoints) save_checkpoint(chunk, j, h);
-          fwd_chunk(chunk, out, h, memory.y);
+          fwd_chunk(chunk, out, h, y);
         }
       }
     }
   }
+  return arena.size();
 }
 
 }  // namespace MMSSM_SIMD

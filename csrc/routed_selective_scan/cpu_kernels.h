@@ -31,14 +31,14 @@ struct ScanWork {
 // `fwd` adds to the zeroed output, `bwd` to the zeroed gradients of the tokens;
 // those that channels share are sums over one `part` of the channels. Gradients
 // of parameters are stored, as sums over one part of the batch.
+//
+// Both give the number of elements of scratch memory that the work needs, and
+// do nothing else if `scratch` is null.
 template <typename T>
 struct ScanKernels {
-  // Elements of scratch memory that the work needs.
-  int64_t (*fwd_scratch)(const ScanArgs<T>&, const ScanWork&);
-  int64_t (*bwd_scratch)(const ScanArgs<T>&, const ScanWork&);
-  void (*fwd)(const ScanArgs<T>&, T* out, const ScanWork&, T* scratch);
-  void (*bwd)(const ScanArgs<T>&, const ScanGrads<T>&, const ScanWork&,
-              int64_t batch_part, int64_t part, T* scratch);
+  int64_t (*fwd)(const ScanArgs<T>&, T* out, const ScanWork&, T* scratch);
+  int64_t (*bwd)(const ScanArgs<T>&, const ScanGrads<T>&, const ScanWork&,
+                 int64_t batch_part, int64_t part, T* scratch);
 };
 
 // Of each instruction set, in cpu_bwd.h.

@@ -48,9 +48,9 @@ void run_fwd(const FusionInputs& in, const Tensor& out) {
   const Pieces pieces(in.size, sizeof(T));
   T* y = out.mutable_data_ptr<T>();
   at::parallel_for(0, pieces.count(), 1, [&](int64_t begin, int64_t end) {
-    const Scratch<T> scratch(kernels<T>().scratch(p, pieces[begin]));
-    for (int64_t i = begin; i < end; ++i)
-      kernels<T>().fwd(p, y, pieces[i], scratch.data());
+    const auto& fwd = kernels<T>().fwd;
+    const Scratch<T> scratch(fwd(p, y, pieces[begin], nullptr));
+    for (int64_t i = begin; i < end; ++i) fwd(p, y, pieces[i], scratch.data());
   });
 }
 
@@ -71,12 +71,13 @@ void run_bwd(const FusionInputs& in, const FusionGrads<T>& grads) {
   const FusionArgs<T> p = make_args<T>(in);
   const Pieces pieces(in.size, sizeof(T));
   at::parallel_for(0, pieces.count(), 1, [&](int64_t begin, int64_t end) {
-    const Scratch<T> scratch(kernels<T>().scratch(p, pieces[begin]));
+    const auto& bwd = kernels<T>().bwd;
+    const Scratch<T> scratch(bwd(p, grads, pieces[begin], nullptr));
     FusionGrads<T> own = grads;
     own.taps += at::get_thread_num() * kTaps * in.size.channels;
     if (own.d) own.d += at::get_thread_num() * in.size.channels;
     for (int64_t i = begin; i < end; ++i)
-      kernels<T>().bwd(p, own, pieces[i], scratch.data());
+      bwd(p, own, pieces[i], scratch.data());
   });
 }
 

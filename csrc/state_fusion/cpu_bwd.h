@@ -169,11 +169,12 @@ static void bwd_readout(const FusionArgs<T>& p, const FusionGrads<T>& g,
 }
 
 template <typename T>
-static void fusion_bwd(const FusionArgs<T>& p, const FusionGrads<T>& g,
-                       const FusionWork& work, T* scratch) {
+static int64_t fusion_bwd(const FusionArgs<T>& p, const FusionGrads<T>& g,
+                          const FusionWork& work, T* scratch) {
   const FusionSizes& s = p.size;
   Arena<T> arena(scratch);
   FusionBlock<T> block(p, work, arena);
+  if (arena.counts_only()) return arena.size();
   copy_taps(p.taps + block.first, s.channels, block.lanes, true,
             block.mirrored);
   for (int i = 0; i < kTaps * kL; ++i) block.d_taps[i] = T(0);
@@ -195,11 +196,12 @@ static void fusion_bwd(const FusionArgs<T>& p, const FusionGrads<T>& g,
       g.taps[tap * s.channels + channel] += block.d_taps[tap * kL + v];
     if (p.d) g.d[channel] += block.d_skip[v];
   }
+  return arena.size();
 }
 
 template <typename T>
 FusionKernels<T> fusion_kernels() {
-  return {fusion_scratch<T>, fusion_fwd<T>, fusion_bwd<T>};
+  return {fusion_fwd<T>, fusion_bwd<T>};
 }
 template FusionKernels<float> fusion_kernels<float>();
 template FusionKernels<double> fusion_kernels<double>();

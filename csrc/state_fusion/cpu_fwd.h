@@ -8,12 +8,13 @@ namespace mmssm {
 namespace MMSSM_SIMD {
 
 template <typename T>
-static void fusion_fwd(const FusionArgs<T>& p, T* out, const FusionWork& work,
-                       T* scratch) {
+static int64_t fusion_fwd(const FusionArgs<T>& p, T* out,
+                          const FusionWork& work, T* scratch) {
   typedef Pack<T> V;
   const FusionSizes& s = p.size;
   Arena<T> arena(scratch);
   FusionBlock<T> block(p, work, arena);
+  if (arena.counts_only()) return arena.size();
   Ring<T>& x = block.x;
   for (int64_t row = work.first_row; row < work.last_row; ++row) {
     for (; x.next <= clip(row + kReach, s.height); ++x.next)
@@ -38,6 +39,7 @@ static void fusion_fwd(const FusionArgs<T>& p, T* out, const FusionWork& work,
         }
       }
   }
+  return arena.size();
 }
 
 }  // namespace MMSSM_SIMD

@@ -20,13 +20,14 @@ struct FusionWork {
 };
 
 // `bwd` stores the gradients of maps and adds to those of parameters.
+//
+// Both give the number of elements of scratch memory that the work needs, and
+// do nothing else if `scratch` is null.
 template <typename T>
 struct FusionKernels {
-  // Elements of scratch memory that the work needs.
-  int64_t (*scratch)(const FusionArgs<T>&, const FusionWork&);
-  void (*fwd)(const FusionArgs<T>&, T* out, const FusionWork&, T* scratch);
-  void (*bwd)(const FusionArgs<T>&, const FusionGrads<T>&, const FusionWork&,
-              T* scratch);
+  int64_t (*fwd)(const FusionArgs<T>&, T* out, const FusionWork&, T* scratch);
+  int64_t (*bwd)(const FusionArgs<T>&, const FusionGrads<T>&, const FusionWork&,
+                 T* scratch);
 };
 
 // Of each instruction set, in cpu_bwd.h.

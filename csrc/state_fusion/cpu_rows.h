@@ -246,13 +246,6 @@ struct FusionBlock {
   }
 };
 
-template <typename T>
-static int64_t fusion_scratch(const FusionArgs<T>& p, const FusionWork& work) {
-  Arena<T> arena;
-  const FusionBlock<T> block(p, work, arena);
-  return arena.size();
-}
-
 // A row's tokens, dense.
 template <typename T>
 static void copy_tokens(const T* from, const FusionSizes& s, int lanes, T* to) {

@@ -16,12 +16,13 @@ const TreeKernels<T>& kernels() {
 
 template <typename T>
 void run_fwd(const TreeArgs<T>& p, const Tensor& out) {
+  const auto& fwd = kernels<T>().fwd;
   const Split split(p.scan.size);
   T* result = out.mutable_data_ptr<T>();
-  run_tasks<T>(split, kernels<T>().fwd_scratch(p, split.largest_work()),
-               [&](int64_t task, T* scratch) {
-                 kernels<T>().fwd(p, result, split.work(task), scratch);
-               });
+  const int64_t size = fwd(p, result, split.largest_work(), nullptr);
+  run_tasks<T>(split, size, [&](int64_t task, T* scratch) {
+    fwd(p, result, split.work(task), scratch);
+  });
 }
 
 Tensor forward(const TreeCall& call, std::optional<at::ScalarType> out_dtype) {
@@ -38,12 +39,12 @@ Tensor forward(const TreeCall& call, std::optional<at::ScalarType> out_dtype) {
 template <typename T>
 void run_bwd(const TreeArgs<T>& p, const ScanGrads<T>& grads,
              const Split& split) {
-  run_tasks<T>(split, kernels<T>().bwd_scratch(p, split.largest_work()),
-               [&](int64_t task, T* scratch) {
-                 kernels<T>().bwd(p, grads, split.work(task),
-                                  split.batch_part_of(task),
-                                  split.part_of(task), scratch);
-               });
+  const auto& bwd = kernels<T>().bwd;
+  const int64_t size = bwd(p, grads, split.largest_work(), 0, 0, nullptr);
+  run_tasks<T>(split, size, [&](int64_t task, T* scratch) {
+    bwd(p, grads, split.work(task), split.batch_part_of(task),
+        split.part_of(task), scratch);
+  });
 }
 
 TreeGradients backward(const Tensor& grad, const TreeCall& call) {

@@ -68,36 +68,12 @@ static void chunk_bwd(const Chunk<T>& chunk, Tape<T>& tape, const T* through,
   sum_rows(tape.sums_b, tape.parts_b, chunk.count);
 }
 
-// Scratch memory of one call.
-template <typename T>
-struct TreeBwdMemory {
-  Chunk<T> chunk;
-  Tape<T> tape;
-  T *w, *rows, *grads;  // (T, lanes)
-
-  TreeBwdMemory(const TreeArgs<T>& p, const ScanWork& work, Arena<T>& arena)
-      : chunk(p.scan, work, arena), tape(p.scan.size, work.blocks(), arena) {
-    w = arena.take(p.scan.size.seq_len * kLanes);
-    rows = arena.take(p.scan.size.seq_len * kLanes);
-    grads = arena.take(p.scan.size.seq_len * kLanes);
-  }
-};
-
-template <typename T>
-static int64_t tree_bwd_scratch(const TreeArgs<T>& p, const ScanWork& work) {
-  Arena<T> arena;
-  const TreeBwdMemory<T> memory(p, work, arena);
-  return arena.size();
-}
-
 // One block of channels of one batch item.
 template <typename T>
-static void bwd_block(const TreeArgs<T>& p, const ScanGrads<T>& g,
-                      TreeBwdMemory<T>& memory, int64_t block, int64_t part) {
+static void bwd_block(const TreeArgs<T>& p, Chunk<T>& chunk,
+                      const ScanGrads<T>& g, Tape<T>& tape, int64_t block,
+                      int64_t part, T* w, T* rows, T* grads) {
   const ScanSizes& s = p.scan.size;
-  Chunk<T>& chunk = memory.chunk;
-  Tape<T>& tape = memory.tape;
-  T *w = memory.w, *rows = memory.rows, *grads = memory.grads;
   fill_tree(chunk, block, w, rows);
   load_tree_grads(chunk, g.out + chunk.output_at(0), grads);
   climb(p.parent, s.seq_len, w, rows);
@@ -117,29 +93,32 @@ static void bwd_block(const TreeArgs<T>& p, const ScanGrads<T>& g,
 }
 
 template <typename T>
-static void tree_bwd(const TreeArgs<T>& p, const ScanGrads<T>& g,
-                     const ScanWork& work, int64_t batch_part, int64_t part,
-                     T* scratch) {
+static int64_t tree_bwd(const TreeArgs<T>& p, const ScanGrads<T>& g,
+                        const ScanWork& work, int64_t batch_part, int64_t part,
+                        T* scratch) {
+  const int64_t size = p.scan.size.seq_len * kLanes;
   Arena<T> arena(scratch);
-  TreeBwdMemory<T> memory(p, work, arena);
-  Chunk<T>& chunk = memory.chunk;
-  Tape<T>& tape = memory.tape;
+  Chunk<T> chunk(p.scan, work, arena);
+  Tape<T> tape(p.scan.size, work.blocks(), arena);
+  T *w = arena.take(size), *rows = arena.take(size), *grads = arena.take(size);
+  if (arena.counts_only()) return arena.size();
   chunk.start(0);
   tape.start(chunk);
   for (chunk.batch = work.first_batch; chunk.batch < work.last_batch;
        ++chunk.batch)
     for (int64_t i = work.first_block; i < work.last_block; ++i)
-      bwd_block(p, g, memory, i, part);
+      bwd_block(p, chunk, g, tape, i, part, w, rows, grads);
   for (int64_t i = work.first_block; i < work.last_block; ++i) {
     chunk.point_at(i);
     tape.point_at(chunk, i);
     write_route_sums(chunk, g, tape, batch_part);
   }
+  return arena.size();
 }
 
 template <typename T>
 TreeKernels<T> tree_kernels() {
-  return {tree_fwd_scratch<T>, tree_bwd_scratch<T>, tree_fwd<T>, tree_bwd<T>};
+  return {tree_fwd<T>, tree_bwd<T>};
 }
 template TreeKernels<float> tree_kernels<float>();
 template TreeKernels<double> tree_kernels<double>();

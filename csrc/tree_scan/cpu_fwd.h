@@ -37,33 +37,14 @@ static void descend(const TreeArgs<T>& p, const Block& block, const T* w,
   }
 }
 
-// Scratch memory of one call.
 template <typename T>
-struct TreeFwdMemory {
-  Chunk<T> chunk;
-  T *w, *rows;  // (T, lanes)
-
-  TreeFwdMemory(const TreeArgs<T>& p, const ScanWork& work, Arena<T>& arena)
-      : chunk(p.scan, work, arena) {
-    w = arena.take(p.scan.size.seq_len * kLanes);
-    rows = arena.take(p.scan.size.seq_len * kLanes);
-  }
-};
-
-template <typename T>
-static int64_t tree_fwd_scratch(const TreeArgs<T>& p, const ScanWork& work) {
-  Arena<T> arena;
-  const TreeFwdMemory<T> memory(p, work, arena);
-  return arena.size();
-}
-
-template <typename T>
-static void tree_fwd(const TreeArgs<T>& p, T* out, const ScanWork& work,
-                     T* scratch) {
+static int64_t tree_fwd(const TreeArgs<T>& p, T* out, const ScanWork& work,
+                        T* scratch) {
+  const int64_t size = p.scan.size.seq_len * kLanes;
   Arena<T> arena(scratch);
-  TreeFwdMemory<T> memory(p, work, arena);
-  Chunk<T>& chunk = memory.chunk;
-  T *w = memory.w, *rows = memory.rows;
+  Chunk<T> chunk(p.scan, work, arena);
+  T *w = arena.take(size), *rows = arena.take(size);
+  if (arena.counts_only()) return arena.size();
   chunk.start(0);
   for (chunk.batch = work.first_batch; chunk.batch < work.last_batch;
        ++chunk.batch)
@@ -72,6 +53,7 @@ static void tree_fwd(const TreeArgs<T>& p, T* out, const ScanWork& work,
       climb(p.parent, p.scan.size.seq_len, w, rows);
       descend(p, chunk.block, w, rows, out + chunk.output_at(0));
     }
+  return arena.size();
 }
 
 }  // namespace MMSSM_SIMD

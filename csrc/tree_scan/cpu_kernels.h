@@ -8,15 +8,12 @@
 namespace mmssm {
 
 // `fwd` stores the result. `bwd` does with the gradients what the routed scan's
-// does.
+// does, and `scratch` is used in the same way.
 template <typename T>
 struct TreeKernels {
-  // Elements of scratch memory that the work needs.
-  int64_t (*fwd_scratch)(const TreeArgs<T>&, const ScanWork&);
-  int64_t (*bwd_scratch)(const TreeArgs<T>&, const ScanWork&);
-  void (*fwd)(const TreeArgs<T>&, T* out, const ScanWork&, T* scratch);
-  void (*bwd)(const TreeArgs<T>&, const ScanGrads<T>&, const ScanWork&,
-              int64_t batch_part, int64_t part, T* scratch);
+  int64_t (*fwd)(const TreeArgs<T>&, T* out, const ScanWork&, T* scratch);
+  int64_t (*bwd)(const TreeArgs<T>&, const ScanGrads<T>&, const ScanWork&,
+                 int64_t batch_part, int64_t part, T* scratch);
 };
 
 // Of each instruction set, in cpu_bwd.h.
