@@ -1,11 +1,17 @@
-"""What the mixers of maps share: everything around their scan."""
+"""What the mixers of maps share: parameters, and everything around a scan."""
 
+import math
+
+import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_activation_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmssm.utils import UserError
+
 from .slices import by_slices
+from .ssm_init import linear_init, s4d_log_rates, step_bias, step_weight
 
 
 class MapMixer(BaseModule):
@@ -15,8 +21,9 @@ class MapMixer(BaseModule):
     norm, optionally a gate, and linear projection. This is the frame of
     VMamba's block, which Spatial-Mamba and GrootV share.
 
-    A subclass calls ``super().__init__(...)``, creates its own parameters,
-    calls :meth:`build_output`, and implements :meth:`scan`:
+    A subclass calls ``super().__init__(...)``, creates its own parameters, for
+    example with :meth:`build_recurrence`, and calls :meth:`build_output`. It
+    implements :meth:`scan`:
 
     .. code-block:: python
 
@@ -62,6 +69,48 @@ class MapMixer(BaseModule):
             bias=conv_bias,
         )
         self.act = build_activation_layer(dict(type=act))
+
+    def build_recurrence(
+        self, *num_routes: int, d_state: int, ssm_init: str = 's4d'
+    ) -> None:
+        """Create the parameters of selective scans and ``dt_rank``.
+
+        Their shapes and names are those of the originals, whose checkpoints
+        and weight decay (by number of axes) depend on them.
+
+        Args:
+            *num_routes (int): Routes, each of which has its own parameters.
+                Without it, there is one scan, and its projections have no
+                axis of routes.
+            d_state (int): States per channel.
+            ssm_init (str): 's4d' (S4D's rates, log-uniform steps) or
+                'uniform' (VMamba's "v2": unit rates, 0.1 * U(0, 1) steps).
+                Defaults to 's4d'.
+
+        Raises:
+            UserError: If ``ssm_init`` is unknown.
+        """
+        self.dt_rank = rank = math.ceil(self.embed_dims / 16)
+        inner, total = self.inner_dims, math.prod(num_routes)
+        self.x_proj_weight = nn.Parameter(
+            linear_init(*num_routes, rank + 2 * d_state, inner)
+        )
+        if ssm_init == 's4d':
+            weight = step_weight(*num_routes, inner, rank)
+            bias = step_bias(*num_routes, inner)
+            log_rates = s4d_log_rates(total, inner, d_state)
+        elif ssm_init == 'uniform':
+            weight = 0.1 * torch.rand(*num_routes, inner, rank)
+            bias = 0.1 * torch.rand(*num_routes, inner)
+            log_rates = torch.zeros(total * inner, d_state)
+        else:
+            raise UserError(
+                f"ssm_init must be 's4d' or 'uniform', got {ssm_init!r}"
+            )
+        self.dt_projs_weight = nn.Parameter(weight)
+        self.dt_projs_bias = nn.Parameter(bias)
+        self.A_logs = nn.Parameter(log_rates)
+        self.Ds = nn.Parameter(torch.ones(total * inner))
 
     def build_output(self) -> None:
         """Create the last norm and projection.

@@ -1,19 +1,15 @@
 """SS2D, the mixer of `VMamba <https://arxiv.org/abs/2401.10166>`_."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
-from mmssm.utils import UserError
+from torch import Tensor
 
 from ..ops import routed_selective_scan
 from ..scans import CROSS, cached_routes, parse_routes
 from .map_mixer import MapMixer
 from .route_merge import build_merge, gather_by_route, released_inverse_index
-from .ssm_init import linear_init, s4d_log_rates, step_bias, step_weight
 
 
 class SS2D(MapMixer):
@@ -31,8 +27,8 @@ class SS2D(MapMixer):
         conv_bias (bool): Whether the depthwise convolution has a bias.
             Defaults to False.
         act (str): Activation of convolution and gate. Defaults to 'SiLU'.
-        ssm_init (str): 's4d' (log-uniform steps) or 'uniform' (VMamba's
-            "v2": unit rates, 0.1 * U(0, 1) steps). Defaults to 's4d'.
+        ssm_init (str): 's4d' or 'uniform', see :meth:`build_recurrence`.
+            Defaults to 's4d'.
         routes (Sequence[str]): See :mod:`mmssm.scans`. Defaults to VMamba's
             cross-scan.
         merge (str, optional): How routes become one map: 'mean', 'gated' or
@@ -65,40 +61,12 @@ class SS2D(MapMixer):
             embed_dims, inner, gate=gate, conv_bias=conv_bias, act=act
         )
         self.d_state = d_state
-        self.dt_rank = math.ceil(embed_dims / 16)
         self.routes = parse_routes(routes)
         num_routes = len(self.routes)
-        self.x_proj_weight = nn.Parameter(
-            linear_init(num_routes, self.dt_rank + 2 * d_state, inner)
-        )
-        self._init_recurrence(ssm_init)
+        self.build_recurrence(num_routes, d_state=d_state, ssm_init=ssm_init)
         self.merge = merge and build_merge(merge, inner, num_routes)
         self.released_inverse = released_inverse
         self.build_output()
-
-    def _init_recurrence(self, kind: str) -> None:
-        """Create the recurrence's parameters.
-
-        Shapes and names are the original's, whose checkpoints and weight
-        decay rules (by number of axes) depend on them.
-        """
-        shape = len(self.routes), self.inner_dims
-        if kind == 's4d':
-            weight = step_weight(*shape, self.dt_rank)
-            bias = step_bias(*shape)
-            log_rates = s4d_log_rates(*shape, self.d_state)
-        elif kind == 'uniform':
-            weight = 0.1 * torch.rand(*shape, self.dt_rank)
-            bias = 0.1 * torch.rand(shape)
-            log_rates = torch.zeros(math.prod(shape), self.d_state)
-        else:
-            raise UserError(
-                f"ssm_init must be 's4d' or 'uniform', got {kind!r}"
-            )
-        self.dt_projs_weight = nn.Parameter(weight)
-        self.dt_projs_bias = nn.Parameter(bias)
-        self.A_logs = nn.Parameter(log_rates)
-        self.Ds = nn.Parameter(torch.ones(math.prod(shape)))
 
     def scan(self, x: Tensor) -> Tensor:
         """Scan along all routes and merge: (B, H, W, C) -> (B, H, W, C)."""

@@ -1,7 +1,5 @@
 """The mixer of `Spatial-Mamba <https://arxiv.org/abs/2410.15091>`_."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +7,6 @@ from torch import Tensor, nn
 from ..ops import routed_selective_scan, state_fusion
 from ..scans import cached_routes
 from .map_mixer import MapMixer
-from .ssm_init import linear_init, s4d_log_rates, step_bias, step_weight
 
 _ROUTES = ('h',)
 
@@ -29,14 +26,7 @@ class StructureAwareSSM(MapMixer):
     def __init__(self, embed_dims: int, ssm_ratio: float = 2.0) -> None:
         inner = int(ssm_ratio * embed_dims)
         super().__init__(embed_dims, inner, gate=True, conv_bias=True)
-        self.dt_rank = math.ceil(embed_dims / 16)
-        # Shapes and names are the original's: its weight decay depends on
-        # them.
-        self.x_proj_weight = nn.Parameter(linear_init(self.dt_rank + 2, inner))
-        self.dt_projs_weight = nn.Parameter(step_weight(inner, self.dt_rank))
-        self.dt_projs_bias = nn.Parameter(step_bias(inner))
-        self.A_logs = nn.Parameter(s4d_log_rates(1, inner, 1))
-        self.Ds = nn.Parameter(torch.ones(inner))
+        self.build_recurrence(d_state=1)
         self.fusion_weight = nn.Parameter(torch.ones(3, inner, 3, 3))
         self.fusion_alpha = nn.Parameter(torch.ones(3))
         self.build_output()

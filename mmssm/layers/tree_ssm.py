@@ -1,7 +1,5 @@
 """The mixer of GrootV, with a fixed tree."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,7 +8,6 @@ from ..ops import tree_scan
 from ..scans.tree import cached_tree
 from .map_mixer import MapMixer
 from .slices import by_slices
-from .ssm_init import linear_init, s4d_log_rates, step_bias, step_weight
 
 
 class TreeSSM(MapMixer):
@@ -41,18 +38,7 @@ class TreeSSM(MapMixer):
         inner = int(ssm_ratio * embed_dims)
         super().__init__(embed_dims, inner, gate=True)
         self.curve, self.pathways = curve, pathways
-        self.dt_rank = math.ceil(embed_dims / 16)
-        # Shapes and names are the original's: its weight decay depends on
-        # them.
-        self.x_proj_weight = nn.Parameter(
-            linear_init(1, self.dt_rank + 2, inner)
-        )
-        self.dt_projs_weight = nn.Parameter(
-            step_weight(1, inner, self.dt_rank)
-        )
-        self.dt_projs_bias = nn.Parameter(step_bias(1, inner))
-        self.A_logs = nn.Parameter(s4d_log_rates(1, inner, 1))
-        self.Ds = nn.Parameter(torch.ones(inner))
+        self.build_recurrence(1, d_state=1)
         self.h_norm = nn.LayerNorm(inner)
         self.build_output()
 

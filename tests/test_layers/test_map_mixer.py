@@ -103,6 +103,37 @@ def test_result_of_a_scan_may_be_float32(device):
     torch.testing.assert_close(got.cpu().float(), want, rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize('num_routes', [(), (1,), (4,)])
+@pytest.mark.parametrize('ssm_init', ['s4d', 'uniform'])
+def test_parameters_of_selective_scans(num_routes, ssm_init):
+    torch.manual_seed(0)
+    mixer = MapMixer(320, 400)
+    mixer.build_recurrence(*num_routes, d_state=3, ssm_init=ssm_init)
+    total = sum(num_routes) or 1
+    own = dict(mixer.named_parameters())
+    for name, shape in dict(
+        x_proj_weight=(*num_routes, 20 + 2 * 3, 400),
+        dt_projs_weight=(*num_routes, 400, 20),
+        dt_projs_bias=(*num_routes, 400),
+        A_logs=(total * 400, 3),
+        Ds=(total * 400,),
+    ).items():
+        assert own[name].shape == shape, name
+    assert mixer.dt_rank == 20 and (mixer.Ds == 1).all()
+    assert mixer.x_proj_weight.abs().max() <= 400**-0.5
+    if ssm_init == 's4d':
+        rates = torch.arange(1.0, 4).expand(total * 400, 3)
+        torch.testing.assert_close(mixer.A_logs.exp(), rates)
+        assert mixer.dt_projs_weight.min() < -0.9 * 20**-0.5
+        delta = nn.functional.softplus(mixer.dt_projs_bias)
+        assert 0.99e-3 <= delta.min() and delta.max() <= 0.101
+        return
+    assert (mixer.A_logs == 0).all()
+    for values in (mixer.dt_projs_weight, mixer.dt_projs_bias):
+        assert 0 <= values.min() and values.max() <= 0.1
+        assert values.mean().item() == pytest.approx(0.05, rel=0.1)
+
+
 def test_a_scan_must_be_written():
     mixer = MapMixer(6, 10)
     mixer.build_output()

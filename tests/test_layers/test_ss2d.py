@@ -106,15 +106,6 @@ def test_transposed_map_and_routes_give_the_transposed_result(device):
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
-def test_uniform_initial_values():
-    torch.manual_seed(0)
-    mixer = SS2D(320, d_state=3, ssm_init='uniform')
-    assert (mixer.A_logs == 0).all() and (mixer.Ds == 1).all()
-    for values in (mixer.dt_projs_weight, mixer.dt_projs_bias):
-        assert 0 <= values.min() and values.max() <= 0.1
-        assert values.mean().item() == pytest.approx(0.05, rel=0.05)
-
-
 def test_routes_share_one_gate():
     mixer = SS2D(32, routes=ROUTES, merge='gated')
     assert isinstance(mixer.merge, GatedSum)
