@@ -117,7 +117,7 @@ class HierarchicalBackbone(SSMBackbone):
         """(B, 3, H, W) -> one (B, C_i, H_i, W_i) map per ``out_indices``.
 
         Raises:
-            ValueError: If the image is smaller than one patch.
+            UserError: If the image is smaller than one patch.
         """
         x = self.stem(x)
         outs = []

@@ -47,7 +47,7 @@ class MambaMixer(BaseModule):
             of PyTorch and Mamba.
 
     Raises:
-        ValueError: If a route or ``merge`` is unknown.
+        UserError: If a route or ``merge`` is unknown.
     """
 
     def __init__(
