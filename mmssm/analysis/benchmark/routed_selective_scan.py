@@ -1,6 +1,7 @@
 """The routed scan beside everything else that computes it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,15 +41,10 @@ COMPILED_STEPS = 64
 
 
 def bench_op(
-    batch: int = 1,
-    rounds: int = 5,
-    backward: bool = False,
     compiled: bool = False,
-    device: torch.device | str = 'cpu',
-    dtype: torch.dtype = torch.float32,
-    only: Sequence[str] = (),
     states: int | None = None,
-    graphs: bool = False,
+    device: torch.device | str = 'cpu',
+    **options: Any,
 ) -> Report:
     """Measure the routed scan and its alternatives, size by size.
 
@@ -57,22 +53,14 @@ def bench_op(
     request what ``torch.compile`` makes of them.
 
     Args:
-        batch (int): Images. Defaults to 1.
-        rounds (int): Timed rounds. Defaults to 5.
-        backward (bool): Whether the backward is measured too. Defaults to
-            False.
         compiled (bool): Whether compiled variants join. Defaults to False.
-        device (torch.device | str): Defaults to 'cpu'.
-        dtype (torch.dtype): Of the tokens. Defaults to float32.
-        only (Sequence[str]): Parts of names of :data:`SCAN_SIZES`, of which a
-            size must have one. Defaults to all sizes.
         states (int | None): States per channel, at all sizes. Defaults to
             each size's own.
-        graphs (bool): Whether each is also replayed from a CUDA graph.
-            Defaults to False.
-
-    Returns:
-        Report: See :func:`mmssm.analysis.benchmark_sizes.bench_sizes`.
+        device (torch.device | str): Defaults to 'cpu'.
+        **options: ``batch``, ``rounds``, ``backward``, ``dtype``, ``only``
+            (parts of names of :data:`SCAN_SIZES`) and ``graphs`` of
+            :func:`mmssm.analysis.benchmark.sizes.bench_sizes`, which also says
+            what is returned.
 
     Raises:
         UserError: If there is no image, round, state or such size.
@@ -95,13 +83,8 @@ def bench_op(
         make_inputs,
         make_runs,
         no_scans + no_compositions,
-        batch=batch,
-        rounds=rounds,
-        backward=backward,
         device=device,
-        dtype=dtype,
-        only=only,
-        graphs=graphs,
+        **options,
     )
 
 

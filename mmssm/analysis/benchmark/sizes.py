@@ -38,13 +38,13 @@ def bench_sizes(
     make_runs: Callable[[dict[str, Tensor], bool], list[Run]],
     remarks: Sequence[str],
     *,
-    batch: int,
-    rounds: int,
-    backward: bool,
-    device: torch.device | str,
-    dtype: torch.dtype,
-    only: Sequence[str],
-    graphs: bool,
+    batch: int = 1,
+    rounds: int = 5,
+    backward: bool = False,
+    device: torch.device | str = 'cpu',
+    dtype: torch.dtype = torch.float32,
+    only: Sequence[str] = (),
+    graphs: bool = False,
 ) -> Report:
     """Measure an op and its alternatives at sizes that models have.
 
@@ -57,14 +57,16 @@ def bench_sizes(
             measured; gives the implementations, mmssm's first.
         remarks (Sequence[str]): How to read the tables, beyond what is common
             to all ops.
-        batch (int): Images.
-        rounds (int): Timed rounds.
-        backward (bool): Whether the backward is measured too.
-        device (torch.device | str): Where.
-        dtype (torch.dtype): Of maps.
-        only (Sequence[str]): Parts of names, of which a size must have one;
-            none for all sizes.
+        batch (int): Images. Defaults to 1.
+        rounds (int): Timed rounds. Defaults to 5.
+        backward (bool): Whether the backward is measured too. Defaults to
+            False.
+        device (torch.device | str): Defaults to 'cpu'.
+        dtype (torch.dtype): Of maps. Defaults to float32.
+        only (Sequence[str]): Parts of names, of which a size must have one.
+            Defaults to all sizes.
         graphs (bool): Whether each is also replayed from a CUDA graph.
+            Defaults to False.
 
     Returns:
         Report: Its tables are printed as they come. Phases are 'forward' and,

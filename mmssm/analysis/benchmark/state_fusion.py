@@ -1,6 +1,6 @@
 """The state fusion beside the convolutions that compute it."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,15 +24,7 @@ FUSION_SIZES = {
 }
 
 
-def bench_fusion(
-    batch: int = 1,
-    rounds: int = 5,
-    backward: bool = False,
-    device: torch.device | str = 'cpu',
-    dtype: torch.dtype = torch.float32,
-    only: Sequence[str] = (),
-    graphs: bool = False,
-) -> Report:
+def bench_fusion(**options: Any) -> Report:
     """Measure the state fusion and its alternatives, size by size.
 
     These are what the originals do while training, three dilated convolutions
@@ -41,22 +33,10 @@ def bench_fusion(
     last) and on channels-first ones.
 
     Args:
-        batch (int): Images. Defaults to 1.
-        rounds (int): Timed rounds. Defaults to 5.
-        backward (bool): Whether the backward is measured too. Defaults to
-            False.
-        device (torch.device | str): Defaults to 'cpu'.
-        dtype (torch.dtype): Of maps. Defaults to float32.
-        only (Sequence[str]): Parts of names of :data:`FUSION_SIZES`, of which
-            a size must have one. Defaults to all sizes.
-        graphs (bool): Whether each is also replayed from a CUDA graph.
-            Defaults to False.
-
-    Returns:
-        Report: See :func:`mmssm.analysis.benchmark_sizes.bench_sizes`.
-
-    Raises:
-        ValueError: If there is no image, round or such size.
+        **options: ``batch``, ``rounds``, ``backward``, ``device``, ``dtype``,
+            ``only`` (parts of names of :data:`FUSION_SIZES`) and ``graphs`` of
+            :func:`mmssm.analysis.benchmark.sizes.bench_sizes`, which also says
+            what is returned and raised.
     """
     return bench_sizes(
         'State fusion',
@@ -64,13 +44,7 @@ def bench_fusion(
         fusion_inputs,
         _runs,
         ['NHWC, NCHW: how maps lie in memory. Merging the weights is timed.'],
-        batch=batch,
-        rounds=rounds,
-        backward=backward,
-        device=device,
-        dtype=dtype,
-        only=only,
-        graphs=graphs,
+        **options,
     )
 
 

@@ -4,7 +4,7 @@ GrootV's own op is no alternative to measure: it makes a tree of each image's
 features, and most of its time goes there.
 """
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,34 +43,14 @@ REMARK = (
 )
 
 
-def bench_tree(
-    batch: int = 1,
-    rounds: int = 5,
-    backward: bool = False,
-    device: torch.device | str = 'cpu',
-    dtype: torch.dtype = torch.float32,
-    only: Sequence[str] = (),
-    graphs: bool = False,
-) -> Report:
+def bench_tree(**options: Any) -> Report:
     """Measure the tree scan, its reference and a scan along a chain.
 
     Args:
-        batch (int): Images. Defaults to 1.
-        rounds (int): Timed rounds. Defaults to 5.
-        backward (bool): Whether the backward is measured too. Defaults to
-            False.
-        device (torch.device | str): Defaults to 'cpu'.
-        dtype (torch.dtype): Of maps. Defaults to float32.
-        only (Sequence[str]): Parts of names of :data:`TREE_SIZES`, of which a
-            size must have one. Defaults to all sizes.
-        graphs (bool): Whether each is also replayed from a CUDA graph.
-            Defaults to False.
-
-    Returns:
-        Report: See :func:`mmssm.analysis.benchmark_sizes.bench_sizes`.
-
-    Raises:
-        ValueError: If there is no image, round or such size.
+        **options: ``batch``, ``rounds``, ``backward``, ``device``, ``dtype``,
+            ``only`` (parts of names of :data:`TREE_SIZES`) and ``graphs`` of
+            :func:`mmssm.analysis.benchmark.sizes.bench_sizes`, which also says
+            what is returned and raised.
     """
     return bench_sizes(
         'Tree scan',
@@ -78,13 +58,7 @@ def bench_tree(
         tree_inputs,
         _runs,
         [REMARK],
-        batch=batch,
-        rounds=rounds,
-        backward=backward,
-        device=device,
-        dtype=dtype,
-        only=only,
-        graphs=graphs,
+        **options,
     )
 
 
