@@ -1,4 +1,4 @@
-"""Measurements and pictures of models, ops, routes and results.
+"""Measurements of models, ops and training runs.
 
 Import what you need from its modules: each needs other libraries.
 """

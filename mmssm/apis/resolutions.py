@@ -44,7 +44,7 @@ def evaluate_resolutions(
     Args:
         config (str): Config file of mmpretrain's kind.
         checkpoint (str): A file or address, see
-            :func:`mmssm.engine.evaluate`.
+            :func:`mmssm.apis.evaluate`.
         sizes (Iterable[int]): Heights and widths of the images, pixels; each
             is evaluated once, the smallest first.
         out (str | Path, optional): The picture; its suffix chooses the

@@ -1,7 +1,7 @@
 """A sheet of pictures for each task: the truth and what a model predicts.
 
-The pictures are those of inference; how they are arranged lies in
-:mod:`sheets`.
+The pictures are those of inference; :mod:`mmssm.visualization.sheets` arranges
+them.
 """
 
 from collections.abc import Iterable, Sequence

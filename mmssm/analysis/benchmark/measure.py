@@ -1,8 +1,8 @@
 """Measure several implementations of one computation side by side.
 
-What is compared lies in :mod:`benchmark_op`, :mod:`benchmark_fusion`,
-:mod:`benchmark_tree` and :mod:`benchmark_model`, tables and pictures in
-:mod:`benchmark_report`.
+What is compared is in the modules named after the ops and in ``model.py``,
+tables are in ``report.py``, the picture is in
+:mod:`mmssm.visualization.benchmark`.
 """
 
 import os
@@ -365,7 +365,7 @@ def prepare(name: str | None, threads: int | None) -> torch.device:
     """The device to measure on, by default a GPU if there is one.
 
     On a CPU the process keeps freed memory from here on, as programs that
-    run models on CPUs do (:func:`mmssm.engine.keep_freed_memory`).
+    run models on CPUs do (:func:`mmssm.utils.keep_freed_memory`).
 
     Args:
         name (str | None): 'cpu', 'cuda' or 'cuda:N'.
