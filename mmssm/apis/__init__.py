@@ -1,4 +1,4 @@
-"""What the tools call: train, evaluate, infer, convert and their like."""
+"""The functions behind the command-line tools."""
 
 from .convert import convert
 from .evaluate import evaluate

@@ -18,12 +18,13 @@ _HEADS = ('roi_head.bbox_head', 'bbox_head', 'decode_head', 'head')
 
 
 def find_classes(cfg: Config, checkpoint: dict) -> Classes:
-    """The classes' names and colors, of the first source that has them.
+    """Find the names and colors of the classes.
 
-    Names: the checkpoint's ``meta``, the config's test dataset (``metainfo``
-    or ``classes``), the dataset class. Colors: the config's test dataset,
-    the dataset class where it knows all the names, the checkpoint. Without
-    any, colors are generated, the same ones every time.
+    The first source that has them is used. Sources of names, in this order:
+    the checkpoint's ``meta``, the config's test dataset (``metainfo`` or
+    ``classes``), the dataset class. Sources of colors: the config's test
+    dataset, the dataset class if it knows all the names, the checkpoint. If
+    no source has colors, they are generated, always the same ones.
 
     Args:
         cfg (Config): A config with a ``test_dataloader``.
@@ -59,12 +60,12 @@ def find_palette(
 
     Args:
         cfg (Config): A config with a ``test_dataloader``.
-        names (Sequence[str]): By label.
+        names (Sequence[str]): The names, in the order of the labels.
         saved (dict, optional): A checkpoint's ``palette``, used where the
             config's test dataset has none.
 
     Returns:
-        list[Color]: One for each name, generated if there are none.
+        list[Color]: One for each name, generated if no source has them.
     """
     given, known, *_ = _find_test_set(cfg)
     colors = dict(zip(known.get('classes') or (), known.get('palette') or ()))
@@ -79,7 +80,7 @@ def find_palette(
 
 
 def check_names(cfg: Config, needed: bool) -> None:
-    """Refuse class names that are a text, or missing where they are needed.
+    """Refuse class names that are one string, or needed but missing.
 
     Args:
         cfg (Config): A config with a ``test_dataloader``.
@@ -109,12 +110,12 @@ def check_palette(cfg: Config) -> None:
     palette = given.get('palette')
     if not palette or len(palette) == len(names):
         return
-    # Of a class's own names, some may be left out, and mmseg then leaves
-    # their colors out.
+    # A config may use only some of the dataset class's names; mmseg then
+    # uses only their colors.
     if len(palette) < len(names) or not known.get('classes'):
         raise ConfigError(
             f'{place}.metainfo of {cfg.filename} has {len(palette)} colors '
-            f'for {len(names)} classes; give palette one for each class, or '
+            f'for {len(names)} classes; give palette one color per class, or '
             'leave it out'
         )
 
@@ -125,7 +126,7 @@ def check_count(model: nn.Module, classes: Classes) -> None:
         head: Any = model
         for name in place.split('.'):
             head = getattr(head, name, None)
-        if isinstance(head, nn.ModuleList):  # a cascade ends in the result
+        if isinstance(head, nn.ModuleList):  # the last stage of a cascade
             head = head[-1]
         count = getattr(head, 'num_classes', None)
         if count is not None and count != len(classes.names):
@@ -159,14 +160,14 @@ def _saved_meta(checkpoint: dict) -> dict:
 
 
 class _TestSet(NamedTuple):
-    given: dict  # what the config says of the classes
+    given: dict  # what the config says about the classes
     known: dict  # what the dataset class says
     kind: str
     place: str  # in the config
 
 
 def _find_test_set(cfg: Config) -> _TestSet:
-    """The test set's meta; wrappers take over that of their first part."""
+    """The meta of the test set; for a wrapper, of its first part."""
     root = 'test_dataloader.dataset'
     dataset, place = next(leaf_datasets(cfg.test_dataloader.dataset, root))
     kind = dataset.get('type')
@@ -174,7 +175,7 @@ def _find_test_set(cfg: Config) -> _TestSet:
         with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
             kind = registry.get(kind) or kind
     given = dict(dataset.get('metainfo') or {})
-    if dataset.get('classes') is not None:  # mmpretrain's other place
+    if dataset.get('classes') is not None:  # mmpretrain reads them here too
         given.setdefault('classes', dataset.classes)
     names = given.get('classes')
     if isinstance(names, str) and Path(names).is_file():

@@ -1,4 +1,4 @@
-"""What the command-line tools share: options, and how they end."""
+"""Options and error handling that the command-line tools share."""
 
 import argparse
 import os
@@ -11,7 +11,7 @@ from mmengine.config import DictAction
 
 from mmssm.utils.errors import is_user_error, one_line
 
-# Seconds for gloo's last release, which takes a moment of the interpreter's.
+# Seconds to wait until gloo's threads have released their last tensor.
 _LAST_RELEASE = 0.3
 
 
@@ -20,9 +20,9 @@ def run_tool(main: Callable[[], None]) -> None:
 
     Such an error prints as ``<tool>: error: <message>`` and exits with
     status 2, argparse's own status. Any other exception is a defect of the
-    program and keeps its traceback. What several processes find is printed
-    once. The process group is ended unless the program failed: other
-    processes may not get that far.
+    program and keeps its traceback. An error that several processes find is
+    printed once. After a defect, the process group is not destroyed: other
+    processes may never get that far.
 
     Args:
         main (Callable): The tool's body, without arguments.
@@ -43,9 +43,10 @@ def run_tool(main: Callable[[], None]) -> None:
 
 
 def _is_first_to_report(text: str) -> bool:
-    """Whether no other process has printed the same."""
+    """Whether no other process has printed this text."""
     if not dist.is_initialized():
-        # A config is the same for all; data, which may differ, come later.
+        # All processes read the same config. Data, which may differ, are
+        # read later.
         return os.environ.get('LOCAL_RANK', '0') == '0'
     try:
         store = dist.distributed_c10d._get_default_store()
@@ -55,12 +56,12 @@ def _is_first_to_report(text: str) -> bool:
 
 
 def _end_group() -> None:
-    """End the process group, before the interpreter ends.
+    """Destroy the process group before the interpreter ends.
 
-    A thread of gloo that has yet to release its last tensor needs the
-    interpreter; if that is ending already, the process aborts, and torchrun
-    takes a finished training for a failed one. DistributedDataParallel keeps
-    these threads alive beyond the group (PyTorch 2.11), so it is given time.
+    A gloo thread needs the interpreter to release its last tensor. If the
+    interpreter is already ending, the process aborts, and torchrun reports a
+    finished training as failed. DistributedDataParallel keeps these threads
+    alive after the group is destroyed (PyTorch 2.11), so wait for them.
     """
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -81,7 +82,7 @@ class _ConfigOptions(DictAction):
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that training and testing have in common."""
+    """Add the options that training and testing share."""
     parser.add_argument(
         '--work-dir',
         metavar='DIR',
@@ -95,8 +96,8 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
         default='none',
         help='what started this process (dist_*.sh and slurm_*.sh set it)',
     )
-    # torch.distributed.launch, which mim calls, says it twice: PyTorch and
-    # mmengine read it from the environment.
+    # torch.distributed.launch, which mim calls, passes this option. It is
+    # ignored: PyTorch and mmengine read the rank from the environment.
     parser.add_argument('--local-rank', type=int, help=argparse.SUPPRESS)
     add_unsafe_load(parser)
 

@@ -41,16 +41,16 @@ def evaluate(
     """Evaluate a checkpoint on the config's test set.
 
     Args:
-        config (str): Config file of mmdet, mmseg or mmpretrain's kind.
-        checkpoint (str): A file or address: of mmssm, or as the original
-            authors released it. It must fit the model exactly.
+        config (str): Config file for mmdet, mmseg or mmpretrain.
+        checkpoint (str): A file or address. Written by mmssm or released by
+            the original authors; it must fit the model exactly.
         work_dir (str, optional): Where the log goes. Defaults to the
             config's own, else ``work_dirs/<config's name>``.
         out (str, optional): A ``.pkl`` file for the predictions.
         show_dir (str, optional): A folder for pictures of the predictions.
-        tta (bool): Use the config's ``tta_model`` and ``tta_pipeline``. The
-            table of results that is printed then shows those without, too,
-            if the work directory has some of the same model.
+        tta (bool): Test with the config's ``tta_model`` and
+            ``tta_pipeline``. If the work directory has results of the same
+            model without augmentation, the printed table shows both.
         options (dict, optional): Config values to overwrite.
         launcher (str): What started this process: ``'none'``, ``'pytorch'``,
             ``'slurm'`` or ``'mpi'``.
@@ -90,7 +90,7 @@ def evaluate(
     check_data(cfg, 'test')
     prepare_launch(cfg, launcher)
     if show_dir is not None and get_world_size() > 1:
-        warn('--show-dir: of several processes only the first one draws')
+        warn('--show-dir: only the first of several processes draws')
     runner = build_runner(cfg)
     runner.register_hook(StrictLoadHook())
     if out is not None:

@@ -18,16 +18,16 @@ class Complexity:
     """What a forward pass of one image costs.
 
     Attributes:
-        params (int): Number of parameters, of heads used only in training
-            too.
-        flops (int): In the papers' convention.
-        macs (int): Multiply-accumulates alone.
-        flops_by_operator (dict[str, int]): How ``flops`` add up, the largest
-            first.
+        params (int): Number of parameters, including heads used only in
+            training.
+        flops (int): FLOPs, counted as in the papers.
+        macs (int): Multiply-accumulate operations only.
+        flops_by_operator (dict[str, int]): The parts of ``flops``, the
+            largest first.
         shape (tuple[int, int]): Height and width of the image.
-        channels (int): Of the image, 6 for the pairs of a change detector.
-        proposals (int | None): Number of regions that a two-stage detector's
-            box head was given; its cost depends on it.
+        channels (int): Channels of the image; 6 for a pair of images.
+        proposals (int | None): Number of regions given to the box head of a
+            two-stage detector, on which its cost depends. None for others.
     """
 
     params: int
@@ -47,8 +47,8 @@ def count_config(
     The model is built with random weights; no checkpoint is loaded.
 
     Args:
-        cfg (Config): With ``model`` and ``default_scope``, ``custom_imports``
-            done.
+        cfg (Config): A config with ``model`` and ``default_scope``, whose
+            ``custom_imports`` are imported.
         shape (tuple[int, int], optional): Height and width of the image.
             Defaults to the papers' size for the task, see
             :meth:`mmssm.apis.tasks.Task.input_shape`.
@@ -57,7 +57,7 @@ def count_config(
         Complexity: The counts for one image.
 
     Raises:
-        ConfigError: The config's scope is none of the three libraries.
+        ConfigError: The config is for none of the three libraries.
     """
     task = find_task(cfg, 'counting FLOPs')
     shape = shape or task.input_shape(cfg)

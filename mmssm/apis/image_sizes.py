@@ -1,4 +1,4 @@
-"""The size of the images that a classifier's config tests with."""
+"""The image size at which a classifier's config tests."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -8,28 +8,28 @@ from mmengine.config import Config
 from mmssm.utils import ConfigError
 from mmssm.utils.config import leaf_datasets, type_name
 
-# Which arguments of mmpretrain's transforms make the size of an image; the
-# first one is the size itself.
+# The arguments of mmpretrain's transforms that set the image size; the first
+# one is the size itself.
 _RESIZES = dict(
     Resize=('scale',),
     ResizeEdge=('scale',),
     EfficientNetCenterCrop=('crop_size', 'crop_padding'),
 )
 _CROPS = dict(CenterCrop=('crop_size',))
-# What mmpretrain takes if a config leaves it out.
+# mmpretrain's default values.
 _DEFAULTS = dict(crop_padding=32)
 _SET = 'test_dataloader.dataset'
 
 
 def own_size(cfg: Config) -> int:
-    """The height and width of the images that the config tests with.
+    """The height and width of the images at which the config tests.
 
     Args:
         cfg (Config): A config with a ``test_dataloader``.
 
     Raises:
-        ConfigError: The test pipeline sets no size, one that is not square,
-            or different ones for the parts of the test set.
+        ConfigError: The test pipeline sets no size or one that is not
+            square, or the parts of the test set have different sizes.
     """
     sizes = {
         place: _pipeline_size(dataset.get('pipeline') or [], place)
@@ -47,10 +47,10 @@ def own_size(cfg: Config) -> int:
 def size_options(cfg: Config, size: int) -> dict:
     """The config values to overwrite for images of another size.
 
-    Everything that makes the size, and precedes it, grows or shrinks by the
-    same factor, rounded down, so that as much of the image is cropped as
-    before: 256 and 224 become 438 and 384. A batch holds no more pixels than
-    the config's own and no more images, but at least one.
+    From the first resize on, all sizes in the test pipeline are multiplied by
+    the same factor and rounded down, so that the same share of the image is
+    cropped: 256 and 224 become 438 and 384. A batch has no more images and no
+    more pixels than the config's own batch, but at least one image.
 
     Args:
         cfg (Config): A config with a ``test_dataloader``.
@@ -58,7 +58,7 @@ def size_options(cfg: Config, size: int) -> dict:
 
     Returns:
         dict: ``test_dataloader.batch_size``, the whole pipeline of each part
-        of the test set, and that loading processes end with it.
+        of the test set, and ``test_dataloader.persistent_workers=False``.
 
     Raises:
         ConfigError: See :func:`own_size`.
@@ -71,10 +71,10 @@ def size_options(cfg: Config, size: int) -> dict:
             for key in keys:
                 value = transform.get(key, _DEFAULTS.get(key))
                 transform[key] = _scale(value, size, own)
-        # Whole, since single values could not be set in a pipeline that is
-        # itself among the user's options.
+        # The whole pipeline: if the user's options replace the pipeline,
+        # single values in it cannot be set.
         options[f'{place}.pipeline'] = pipeline
-    # Processes that outlive their one pass would end among the next size's.
+    # Persistent workers would still run while the next size is tested.
     options['test_dataloader.persistent_workers'] = False
     batch = cfg.test_dataloader.get('batch_size', 1)
     fitting = batch * own**2 // size**2
@@ -97,8 +97,7 @@ def _pipeline_size(pipeline: Sequence[dict], place: str) -> int:
         name = type_name(transform['type'])
         raise ConfigError(
             f'{place}.pipeline makes images that are not square ({name}, '
-            f'{key}={tuple(value)}); one number is to be their size, so give '
-            'both sides the same'
+            f'{key}={tuple(value)}); set both sides to the same number'
         )
     return sides.pop()
 
@@ -106,9 +105,10 @@ def _pipeline_size(pipeline: Sequence[dict], place: str) -> int:
 def _size_transforms(
     pipeline: Sequence[dict], place: str
 ) -> Iterator[tuple[dict, tuple[str, ...]]]:
-    """The transforms that make the images' size, and their arguments.
+    """The transforms that set the image size, and their arguments.
 
-    A crop before the first resizing is of the image's own pixels and stays.
+    A crop before the first resize is in pixels of the original image and is
+    not changed.
     """
     known = _RESIZES
     for step in pipeline:
@@ -120,8 +120,8 @@ def _size_transforms(
         sides = value if isinstance(value, (list, tuple)) else [value]
         if not all(isinstance(side, int) and side > 0 for side in sides):
             raise ConfigError(
-                f'{place}.pipeline has {name} with {keys[0]}={value}; the '
-                'sizes to change must be there, whole numbers from 1'
+                f'{place}.pipeline has {name} with {keys[0]}={value}; give '
+                'it sizes that are whole numbers from 1'
             )
         yield step, keys
         known = _RESIZES | _CROPS
@@ -130,7 +130,7 @@ def _size_transforms(
 def _scale(
     value: int | Sequence[int], size: int, own: int
 ) -> int | tuple[int, ...]:
-    """Pixels times ``size / own``, rounded down: without a float's errors."""
+    """Multiply by ``size / own`` and round down, in exact integers."""
     if isinstance(value, int):
         return value * size // own
     return tuple(side * size // own for side in value)

@@ -29,10 +29,10 @@ class Found:
     """The images of a folder, or the pairs of two folders.
 
     Attributes:
-        images (dict[str, tuple[Path, ...]]): By the names of their results;
-            of a pair the earlier and the later image.
-        skipped (dict[str, str]): Why a subfolder could not be listed, or an
-            image has no partner, by path.
+        images (dict[str, tuple[Path, ...]]): By the name of the results, one
+            image, or the earlier and the later image of a pair.
+        skipped (dict[str, str]): By path, why a subfolder could not be listed
+            or why an image has no partner.
     """
 
     images: dict[str, tuple[Path, ...]] = field(default_factory=dict)
@@ -47,10 +47,10 @@ def find_images(inputs: Path, out_dir: Path) -> Found:
         out_dir (Path): Where the results will go.
 
     Returns:
-        Found: The images, sorted by path, under names that are unique.
+        Found: The images, sorted by path, with unique names.
 
     Raises:
-        ConfigError: There is no image, or it lies among the results.
+        ConfigError: There is no image, or it is in a folder of results.
     """
     found = Found()
     if inputs.is_file():
@@ -75,7 +75,7 @@ def find_images(inputs: Path, out_dir: Path) -> Found:
 
 
 def find_pairs(before: Path, after: Path, out_dir: Path) -> Found:
-    """Find pairs of images, which have one name in two folders.
+    """Find pairs of images: files of the same name in two folders.
 
     Args:
         before (Path): An earlier image, or a folder to search.
@@ -84,11 +84,11 @@ def find_pairs(before: Path, after: Path, out_dir: Path) -> Found:
 
     Returns:
         Found: The pairs, sorted by the earlier image's path. Images without
-        a partner are among those skipped.
+        a partner are in ``skipped``.
 
     Raises:
-        ConfigError: There is no pair, or one of an image and a folder, or it
-            lies among the results.
+        ConfigError: There is no pair, the inputs are an image and a folder,
+            or the images are in a folder of results.
     """
     if before.is_file() != after.is_file():
         raise ConfigError(
@@ -133,31 +133,30 @@ def find_pairs(before: Path, after: Path, out_dir: Path) -> Found:
 
 
 def _by_stem(names: Iterable[Path]) -> dict[str, Path]:
-    """Names by what they are but for their suffix and their case."""
+    """Names, by their lowercase form without the suffix."""
     return {_key(name.with_suffix('')): name for name in names}
 
 
 def _no_partner(name: Path, folder: Path, others: dict[str, Path]) -> str:
-    """Why an image is left alone, whatever the folder has in its place."""
+    """Say that an image has no partner, and name a similar file."""
     similar = others.get(_key(name.with_suffix('')))
-    hint = f', but {similar}; give both one name' if similar else ''
+    hint = f', but {similar}; give both the same name' if similar else ''
     return f'no image of this name in {folder}{hint}'
 
 
 def _check_place(inputs: Path, out_dir: Path) -> None:
-    """Refuse inputs among the results, which would be replaced."""
+    """Refuse inputs in a folder of results, which would replace them."""
     place = (inputs.parent if inputs.is_file() else inputs).resolve()
     if _results(out_dir) & {place, *place.parents}:
         raise ConfigError(
-            f'{inputs} lies where the results would go; choose another '
-            '--out-dir'
+            f'{inputs} is where the results would go; choose another --out-dir'
         )
 
 
 def _search(
     folder: Path, out_dir: Path, skipped: dict[str, str]
 ) -> list[Path]:
-    """The images below a folder, without hidden ones and own results."""
+    """The images in a folder and below it, except hidden ones and results."""
     results = _results(out_dir)
 
     def refuse(error: OSError) -> None:
@@ -184,12 +183,12 @@ def _results(out_dir: Path) -> set[Path]:
 
 
 def _key(path: Path | str) -> str:
-    """What names must not share: some file systems ignore their case."""
+    """The name in lower case: some file systems ignore the case."""
     return str(path).lower()
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """The name, or the name with a number if another image has it."""
+    """The name, with a number added if another image has it."""
     free, number = name, 1
     while free.lower() in taken:
         number += 1
@@ -207,7 +206,7 @@ def read_image(path: str | Path) -> np.ndarray:
         np.ndarray: (H, W, 3) uint8, blue-green-red, upright.
 
     Raises:
-        UnreadableImage: The file is not a whole image, or may not be read.
+        UnreadableImage: The file is no complete image or cannot be opened.
     """
     try:
         content = Path(path).read_bytes()
@@ -217,10 +216,10 @@ def read_image(path: str | Path) -> np.ndarray:
         raise UnreadableImage('the file is empty (0 bytes)')
     _check_whole(content)
     level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(0)  # or it prints lines of its own
+    cv2.utils.logging.setLogLevel(0)  # or OpenCV prints warnings
     try:
         image = decode_color(content, upright=True)
-    except cv2.error:  # more pixels than it allows
+    except cv2.error:  # more pixels than OpenCV allows
         image = None
     except ValueError as error:
         raise UnreadableImage(str(error)) from error
@@ -228,25 +227,25 @@ def read_image(path: str | Path) -> np.ndarray:
         cv2.utils.logging.setLogLevel(level)
     if image is None:
         raise UnreadableImage(
-            'not an image that OpenCV can decode; it takes 8 and 16 bits a '
+            'not an image that OpenCV can decode; it takes 8 and 16 bits per '
             'channel'
         )
     return image
 
 
 def read_pair(before: str | Path, after: str | Path) -> np.ndarray:
-    """Decode two images as one, as change detection takes them.
+    """Decode a pair of images into one array, as change detection needs.
 
     Args:
         before (str | Path): The earlier image's file.
-        after (str | Path): The later one's.
+        after (str | Path): The later image's file.
 
     Returns:
         np.ndarray: (H, W, 6) uint8, red-green-blue of the earlier image, then
         of the later one, upright.
 
     Raises:
-        UnreadableImage: An image cannot be read, or they differ in size.
+        UnreadableImage: An image cannot be read, or the sizes differ.
     """
     first = read_image(before)
     try:
@@ -263,7 +262,7 @@ def read_pair(before: str | Path, after: str | Path) -> np.ndarray:
 
 
 def _check_whole(content: bytes) -> None:
-    """Refuse a file that was cut short; OpenCV 4 shows the rest as gray."""
+    """Refuse a file that is cut short; OpenCV 4 fills the rest with gray."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
@@ -272,7 +271,7 @@ def _check_whole(content: bytes) -> None:
         pass  # a format or a size that Pillow refuses: OpenCV decides
     except MemoryError:
         raise
-    except Exception as error:  # of many types, one for each format
+    except Exception as error:  # its type depends on the format
         raise UnreadableImage(
             f'the image is damaged or cut short ({error})'
         ) from error

@@ -1,4 +1,4 @@
-"""Predictions for a person's own images: pictures and JSON files."""
+"""Predict for a user's own images; write pictures and JSON files."""
 
 import json
 import os
@@ -47,12 +47,12 @@ CONFIG_SUFFIXES = ('.py', '.json', '.yml', '.yaml')
 
 @dataclass
 class InferenceSummary:
-    """What became of the images.
+    """How many images were done, and which were skipped.
 
     Attributes:
         done (int): How many images, or pairs of them, have results.
-        skipped (dict[str, str]): Why each of the others has none, by path; of
-            a pair the earlier image's.
+        skipped (dict[str, str]): By path, why an image has no results; a pair
+            has the path of its earlier image.
         out_dir (Path): The folder with the results.
         unit (str): What is counted, ``'image'`` or ``'pair'``.
     """
@@ -82,12 +82,13 @@ def infer(
     A change detector takes pairs: earlier images as ``inputs``, later ones as
     ``after``.
 
-    Each image gets a picture, ``vis/<name>.jpg`` (``.png`` unless the image
-    is a JPEG), enlarged if it is small, and ``preds/<name>.json``::
+    Each image gets a picture and a JSON file. The picture is
+    ``vis/<name>.jpg`` for a JPEG image, else ``vis/<name>.png``; small images
+    are enlarged. The JSON file is ``preds/<name>.json``::
 
         {"image": path, "width": pixels, "height": pixels, ...}
 
-    with, by task,
+    with these fields, depending on the task:
 
     - detection ``"detections"``: ``[{"label", "name", "score", "bbox",
       "mask"}]``, the best first, no score below ``score_thr``; ``bbox`` is
@@ -104,31 +105,31 @@ def infer(
       "score"}]``.
 
     ``<name>`` is the image's path in the folder without its suffix; images
-    that differ in the suffix only keep it (``a.jpg`` and ``a.png``). Images
-    are turned upright as their EXIF data say, sizes and boxes too. A file
-    that cannot be read, and an image that the model cannot take (one pixel
-    wide, say), is named on stderr and skipped. Earlier results of the same
-    name are replaced, each in one step.
+    that differ only in the suffix keep it (``a.jpg`` and ``a.png``). Images
+    are turned upright according to their EXIF data; sizes and boxes are those
+    of the upright image. A file that cannot be read, or that the model cannot
+    process (for example, one pixel wide), is named on stderr and skipped.
+    Earlier results of the same name are replaced atomically.
 
     Args:
         inputs (str | Path): An image, or a folder that is searched with its
             subfolders for jpg, jpeg, png, bmp, tif, tiff and webp files;
             hidden ones and results in ``out_dir`` are left out. For change
             detection the earlier images.
-        config (str | Path): A config of mmdet, mmseg or mmpretrain's kind, or
-            the name of a model in ``model-index.yml``.
-        checkpoint (str, optional): A file or address: of mmssm, or as the
-            original authors released it. It must fit the model exactly. May
-            be left out for the name of a model with published weights.
+        config (str | Path): A config for mmdet, mmseg or mmpretrain, or the
+            name of a model in ``model-index.yml``.
+        checkpoint (str, optional): A file or address. Written by mmssm or
+            released by the original authors; it must fit the model exactly.
+            May be left out for the name of a model with published weights.
         out_dir (str | Path, optional): Where the results go. Defaults to
             ``outputs/<config's name>``.
         device (torch.device | str, optional): Defaults to the first GPU if
             there is one, else to the CPU.
-        score_thr (float): Detections that score less are left out.
+        score_thr (float): Detections with a lower score are left out.
         options (dict, optional): Config values to overwrite.
         after (str | Path, optional): For change detection only: the later
-            image, or the folder with the later images, under the names of
-            the earlier ones.
+            image, or the folder with the later images, which have the names
+            of the earlier ones.
 
     Returns:
         InferenceSummary: How many images were done and skipped.
@@ -180,7 +181,7 @@ def _existing(inputs: str | Path) -> Path:
 
 
 def _check_pairs(task: Task, cfg: Config, after: Path | None) -> None:
-    """Later images are for change detectors, and they need them."""
+    """Refuse missing later images, and later images for another task."""
     if task.takes_pairs and after is None:
         raise ConfigError(
             f'config {cfg.filename} compares pairs of images; give the later '
@@ -204,7 +205,7 @@ def _run(
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal,  # a log wants no bar
+        disable=not console.is_terminal,  # no bar in a log file
     )
     with progress:
         for path, reason in found.skipped.items():
@@ -221,11 +222,11 @@ def _run(
 
 
 def _predict(predict: Predictor, image: np.ndarray) -> Prediction:
-    """Predict, with one type of error for an image that the model refuses."""
+    """Predict; raise UnreadableImage if the model cannot take the image."""
     try:
         return predict(image)
     except ConfigError:
-        raise  # no image will do
+        raise  # the error concerns all images
     except (cv2.error, ValueError, torch.OutOfMemoryError) as error:
         height, width = image.shape[:2]
         raise UnreadableImage(
@@ -259,15 +260,15 @@ def _write(
     suffix, kind = ('jpg', 'JPEG') if as_jpeg else ('png', 'PNG')
     with atomic_write(out_dir / 'vis' / f'{name}.{suffix}') as file:
         picture.save(file, kind, quality=92)
-    # Written last: where there is a JSON file, the rest is there too.
+    # Written last: if the JSON file exists, the other results exist too.
     with atomic_write(target) as file:
         file.write(json.dumps(record).encode())
 
 
 def _find_model(config: str, checkpoint: str | None) -> tuple[str, str]:
-    """The config file and the checkpoint, also by a model's name."""
+    """The config file and the checkpoint, for a path or a model's name."""
     path = Path(config)
-    # Names may have dots, so not every suffix makes a path.
+    # Names may contain dots, so a suffix alone does not make a path.
     in_folder = os.sep in config or '/' in config
     if in_folder or path.suffix in CONFIG_SUFFIXES or path.is_file():
         if checkpoint is None:
@@ -282,6 +283,6 @@ def _find_model(config: str, checkpoint: str | None) -> tuple[str, str]:
         raise ConfigError(
             f'no weights can be fetched for {config}: the model index has no '
             f'address of them; the README.md beside {path} may link to a '
-            'download; give its file as checkpoint'
+            'download; give the downloaded file as checkpoint'
         )
     return path, checkpoint

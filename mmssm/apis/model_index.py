@@ -5,34 +5,34 @@ from pathlib import Path
 
 from mmssm.utils import ConfigError
 
-# In .mim, where mim looks; in a checkout a link to the repository's own.
+# mim looks in .mim; in a checkout it is a link to the repository's own file.
 INDEX = (Path(__file__).parents[1] / '.mim' / 'model-index.yml').resolve()
 
 
 def register_model_index() -> None:
-    """Tell mmpretrain of mmssm's models, unless it knows them.
+    """Register mmssm's models with mmpretrain, if not done yet.
 
     Afterwards ``mmpretrain.get_model(name, pretrained=True)`` and
     ``mmpretrain.list_models`` know the names in ``model-index.yml``.
 
     Raises:
-        ConfigError: The package has lost its index.
+        ConfigError: The index is missing from the package.
     """
     if not INDEX.is_file():
         raise ConfigError(
-            f'models have no names here: {INDEX} does not exist; install '
+            f'cannot find models by name: {INDEX} does not exist; install '
             'mmssm again, or give the path of a config'
         )
     from mmpretrain.apis import ModelHub
     from modelindex.load_model_index import load
 
-    # It takes a name that it knows for a conflict.
+    # mmpretrain raises an error for a name that it already knows.
     if not all(ModelHub.has(m.name.lower()) for m in load(str(INDEX)).models):
         ModelHub.register_model_index(INDEX, config_prefix=INDEX.parent)
 
 
 def find_model(name: str) -> tuple[str, str | None]:
-    """Look a model's config and weights up by its name.
+    """Look up a model's config and weights by its name.
 
     Args:
         name (str): A name in mmssm's model index or mmpretrain's, in upper

@@ -1,6 +1,6 @@
-"""Pictures of what a model predicts, beside the truth.
+"""Pictures of a model's predictions beside the truth.
 
-What is drawn of each task is in :mod:`mmssm.apis.tasks`.
+What each task draws is in :mod:`mmssm.apis.tasks`.
 """
 
 from pathlib import Path
@@ -38,23 +38,23 @@ def draw_predictions(
     device: torch.device | str | None = None,
     options: dict | None = None,
 ) -> None:
-    """Draw test images with the truth and what a model predicts.
+    """Draw test images with the truth and a model's predictions.
 
-    A detector's boxes and masks and a segmentor's label maps stand beside the
-    truth; a classifier's answers stand below the images; a change detector's
-    map stands beside both images and the truth. The config's
-    ``default_scope``, and whether its pipeline reads pairs, say which of these
-    the model is.
+    The boxes and masks of a detector and the label maps of a segmentor are
+    drawn beside the truth, the classes of a classifier below the images, and
+    the map of a change detector beside both images and the truth. The config
+    decides the task: its ``default_scope``, and whether its pipeline reads
+    pairs.
 
     Args:
-        config (str | Path): A config of mmdet, mmseg or mmpretrain; its test
-            set gives the images.
+        config (str | Path): A config for mmdet, mmseg or mmpretrain; its
+            test set gives the images.
         checkpoint (str | Path): A file or address; must fit the model exactly.
         out (str | Path): The picture, ``.png`` or ``.jpg``.
         num (int | None): How many images, spread evenly over the test set. By
-            default 8, of a classifier 40.
-        score_thr (float): Detections that score less are left out; other
-            tasks have no use for it. Defaults to 0.5.
+            default 8, for a classifier 40.
+        score_thr (float): Detections with a lower score are left out; other
+            tasks ignore it. Defaults to 0.5.
         device (torch.device | str | None): Where the model runs. By default a
             GPU if there is one.
         options (dict | None): Config values to overwrite.
@@ -62,7 +62,7 @@ def draw_predictions(
     Raises:
         ConfigError: If the config or its data cannot be used.
         CheckpointError: If the checkpoint cannot be used.
-        UserError: If ``num`` is not positive or the suffix is another one.
+        UserError: If ``num`` is not positive or ``out`` has another suffix.
     """
     out = Path(out)
     if num is not None and num < 1:
@@ -71,7 +71,7 @@ def draw_predictions(
         raise UserError(f'cannot write {out}: name it .png or .jpg')
     if out.is_dir():
         raise ConfigError(f'--out {out} is a folder; name a picture')
-    # Before the data are looked for.
+    # Checked first: a wrong checkpoint is reported before missing data.
     checkpoint = locate_checkpoint(checkpoint)
     device = find_device(device)
     cfg = load_config(str(config), options)
@@ -84,7 +84,7 @@ def draw_predictions(
         dataset = DATASETS.build(cfg.test_dataloader.dataset)
         if not len(dataset):
             raise ConfigError(
-                f'the test set of config {config} holds no image; check its '
+                f'the test set of config {config} has no image; check its '
                 'test_dataloader.dataset'
             )
         make_folder(out.parent, '--out')
@@ -93,7 +93,7 @@ def draw_predictions(
         results = _predict(task, cfg, model, dataset, num)
         sheet = task.draw_results(results, classes, score_thr)
     with atomic_write(out) as file:
-        # PNG has no quality; JPEG's own default blots writing.
+        # PNG ignores the quality; JPEG's default blurs text.
         sheet.save(file, format=FORMATS[out.suffix.lower()], quality=92)
 
 

@@ -1,4 +1,4 @@
-"""Checking that a config's files exist before anything is built."""
+"""Check that a config's files exist before anything is built."""
 
 import inspect
 import os.path as osp
@@ -11,7 +11,7 @@ from mmssm.checkpoint import local_file
 from mmssm.utils import ConfigError
 from mmssm.utils.config import leaf_datasets, type_name
 
-# What belongs into ``data_root``, by dataset type.
+# The files expected in ``data_root``, by dataset type.
 _LAYOUTS = dict(
     CocoDataset='COCO 2017 (https://cocodataset.org): train2017/, val2017/ '
     'and annotations/instances_{train,val}2017.json',
@@ -20,24 +20,24 @@ _LAYOUTS = dict(
     ImageNet='ImageNet-1k: train/<class>/*.JPEG and val/<class>/*.JPEG',
     LEVIRCDPlusDataset='LEVIR-CD+ '
     '(https://github.com/S2Looking/Dataset): {train,test}/{A,B,label}/*.png, '
-    'the two images of a pair and its label of one name',
+    'one name for the two images of a pair and its label',
 )
 _DATA_KEYS = ('ann_file', 'data_prefix')
 
 
 def check_data(cfg: Config, *splits: str) -> None:
-    """Raise a one-line error if a dataset's files are not where they should.
+    """Raise a one-line error if a dataset's files are missing.
 
-    Datasets that build or download their own data, and paths on remote
-    storage, are left to the dataset.
+    Datasets that build or download their own data and paths on remote
+    storage are not checked.
 
     Args:
         cfg (Config): The config to run.
-        *splits (str): Of ``'train'``, ``'val'`` and ``'test'``, those used.
+        *splits (str): The splits used: ``'train'``, ``'val'``, ``'test'``.
 
     Raises:
-        ConfigError: Names the first path that is missing, what is expected
-            there and the option that points elsewhere.
+        ConfigError: Names the first missing path, what is expected there and
+            the option that changes the path.
     """
     scope = cfg.get('default_scope')
     for split in splits:
@@ -58,14 +58,14 @@ def check_data(cfg: Config, *splits: str) -> None:
 def check_weights(cfg: Config) -> None:
     """Raise a one-line error if the backbone's pretrained file is missing.
 
-    Addresses are left to the loader.
+    Addresses are not checked: the loader does that.
 
     Args:
         cfg (Config): The config to train.
 
     Raises:
         ConfigError: Names the file, the README that tells where to get it,
-            if there is one, and the option that points elsewhere.
+            if there is one, and the option that changes the path.
     """
     option = 'model.backbone.init_cfg'
     init = (cfg.model.get('backbone') or {}).get('init_cfg')
@@ -88,7 +88,7 @@ def check_weights(cfg: Config) -> None:
 
 
 def _readme_about(file: Path, cfg: Config) -> Path | None:
-    """A page that names the file: beside the config, or of a model family."""
+    """Find a README that names the file, first beside the config."""
     configs = (Path(__file__).parents[1] / '.mim' / 'configs').resolve()
     pages = sorted(configs.glob('*/README.md'))
     if cfg.filename:

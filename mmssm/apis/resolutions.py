@@ -1,4 +1,4 @@
-"""A classifier's accuracy over the size of its images."""
+"""Accuracy of a classifier at several image sizes."""
 
 import copy
 import gc
@@ -38,15 +38,15 @@ def evaluate_resolutions(
 ) -> list[Resolution]:
     """Evaluate a classifier at several image sizes; print and draw them.
 
-    The table is printed at the end, the picture drawn anew after each size,
-    so a size that fails takes no other result with it.
+    The table is printed at the end, also after an error. The picture is drawn
+    again after each size. So no result is lost if a later size fails.
 
     Args:
-        config (str): Config file of mmpretrain's kind.
+        config (str): Config file for mmpretrain.
         checkpoint (str): A file or address, see
             :func:`mmssm.apis.evaluate`.
-        sizes (Iterable[int]): Heights and widths of the images, pixels; each
-            is evaluated once, the smallest first.
+        sizes (Iterable[int]): Sides of the square images, in pixels; each is
+            evaluated once, the smallest first.
         out (str | Path, optional): The picture; its suffix chooses the
             format. Defaults to ``resolutions.png`` in the work directory.
         work_dir (str, optional): Where the logs go. Defaults to the config's
@@ -61,21 +61,21 @@ def evaluate_resolutions(
     Raises:
         ConfigError: A size, the config, its data or an option is unusable.
         CheckpointError: The checkpoint is unusable or of another model.
-        ValueError: The picture's suffix is no known format.
+        ValueError: The picture's suffix is not a known format.
     """
     sizes = check_sizes(sizes)
     if out is not None:
         check_figure_path(out)
         if Path(out).is_dir():
             raise ConfigError(f'--out {out} is a folder; name a picture')
-    # A copy: applying options takes their ``_delete_`` keys out.
+    # A copy: applying options removes their ``_delete_`` keys.
     cfg = load_config(config, copy.deepcopy(options), work_dir)
     _check_classifier(cfg)
     own = own_size(cfg)
     changes = {size: size_options(cfg, size) for size in sizes}
     out = Path(cfg.work_dir) / FILE_NAME if out is None else Path(out)
-    # Not left to evaluate(): before it, every process takes itself for the
-    # first one and would speak.
+    # Done before evaluate(): until the launch, every process counts as the
+    # main process and would print.
     prepare_launch(cfg, launcher)
     if is_main_process():
         make_folder(out.parent, '--out')
@@ -97,8 +97,8 @@ def evaluate_resolutions(
             results.append(_as_result(size, batch, metrics))
             if is_main_process():
                 draw_resolutions(results, own, Path(config).stem, out)
-            # A runner and its loop hold each other, and with them the model
-            # and the loader's processes.
+            # A runner and its loop refer to each other, so only the collector
+            # frees them, the model and the loader's processes.
             gc.collect()
     finally:
         if results:
@@ -107,10 +107,10 @@ def evaluate_resolutions(
 
 
 def check_sizes(sizes: Iterable[int]) -> list[int]:
-    """The sizes in rising order, each once.
+    """The sizes in ascending order, each once.
 
     Raises:
-        ConfigError: There is none, or one is no positive whole number.
+        ConfigError: There is no size, or one is not a positive whole number.
     """
     sizes = list(sizes)
     wrong = [s for s in sizes if not isinstance(s, int) or s < 1]
@@ -151,19 +151,19 @@ def _gives_top1(metric: dict) -> bool:
     return (
         type_name(metric['type']) == 'Accuracy'
         and 1 in (topk if isinstance(topk, (list, tuple)) else [topk])
-        # With several, there are several accuracies.
+        # Several thresholds give several accuracies.
         and not (isinstance(thresholds, (list, tuple)) and thresholds[1:])
     )
 
 
 def _as_result(size: int, batch: int, metrics: dict) -> Resolution:
-    # Less the prefix, which the evaluator lets a config choose.
+    # Without the prefix, which a config can choose.
     values = {key.rpartition('/')[2]: metrics[key] for key in metrics}
     return Resolution(size, batch, values['top1'], values.get('top5'))
 
 
 def as_table(results: Sequence[Resolution]) -> str:
-    """The results as lines of text: pixels, per cent, images."""
+    """The results as lines of text: pixels, percent, images."""
     lines = [f'{"size":>6}{"top-1":>9}{"top-5":>9}{"images per batch":>19}']
     for result in results:
         top5 = '-' if result.top5 is None else f'{result.top5:.2f}'
@@ -174,6 +174,6 @@ def as_table(results: Sequence[Resolution]) -> str:
 
 
 def _say(message: str) -> None:
-    """Print a line; the first process speaks for all."""
+    """Print a line, in the first process only."""
     if is_main_process():
         print(message, flush=True)

@@ -1,4 +1,4 @@
-"""Keeping test results, to show augmented ones beside plain ones."""
+"""Keep test results, to show those with and without TTA together."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from mmssm.utils.files import file_lock
 FILE_NAME = 'test_results.json'
 PLAIN, AUGMENTED = 'single-scale', 'tta'
 _TITLES = {PLAIN: 'single scale', AUGMENTED: '--tta'}
-# What decides about a result, beside the checkpoint and the test set.
+# What a result depends on, besides the checkpoint and the test set.
 _SETTINGS = (
     'model',
     'data_preprocessor',
@@ -27,14 +27,14 @@ _SETTINGS = (
 
 
 def identify(cfg: Config, checkpoint: str) -> dict:
-    """What tells one tested model from another.
+    """Identify a tested model.
 
     Args:
         cfg (Config): The config as the user gave it, options applied.
         checkpoint (str): A file or address.
 
     Returns:
-        dict: The checkpoint, its file's time of change and a digest of the
+        dict: The checkpoint, its file's modification time and a digest of the
         settings that its results depend on.
     """
     settings = {key: cfg.get(key) for key in _SETTINGS}
@@ -52,7 +52,7 @@ def identify(cfg: Config, checkpoint: str) -> dict:
 def keep_result(
     folder: str, identity: dict, mode: str, metrics: dict
 ) -> dict[str, dict]:
-    """Add a result to the folder's list and look up the other mode's.
+    """Add a result to the folder's list and look up the other mode's result.
 
     The list, ``test_results.json``, has one entry per test: ``time``,
     ``mode`` (``'single-scale'`` or ``'tta'``), ``metrics`` and the fields of
@@ -60,7 +60,7 @@ def keep_result(
 
     Args:
         folder (str): The work directory.
-        identity (dict): Of :func:`identify`.
+        identity (dict): From :func:`identify`.
         mode (str): :data:`PLAIN` or :data:`AUGMENTED`.
         metrics (dict): What the evaluators returned.
 
@@ -86,7 +86,7 @@ def keep_result(
             with atomic_write(path) as file:
                 file.write(json.dumps(entries, indent=1).encode())
     except (OSError, ValueError) as error:
-        # Hours of testing are not to end without their result.
+        # Testing can take hours: its result must not be lost.
         warn(f'the results are not kept in {path}: {error}')
         return {mode: numbers}
     return {
@@ -104,7 +104,7 @@ def _read(path: Path) -> list[dict]:
         isinstance(entry, dict) and {'mode', 'metrics'} <= entry.keys()
         for entry in entries
     ):
-        raise UserError('the file is something else and is left alone')
+        raise UserError('the file is no list of results; it is not changed')
     return entries
 
 

@@ -29,10 +29,10 @@ def train(
     options: dict | None = None,
     launcher: str = 'none',
 ) -> None:
-    """Train what a config describes.
+    """Train the model of a config.
 
     Args:
-        config (str): Config file of mmdet, mmseg or mmpretrain's kind.
+        config (str): Config file for mmdet, mmseg or mmpretrain.
         work_dir (str, optional): Where logs and checkpoints go. Defaults to
             the config's own, else ``work_dirs/<config's name>``.
         resume (str, optional): A checkpoint to continue from, or ``'auto'``
@@ -73,9 +73,9 @@ def train(
 
 
 def build_runner(cfg: Config) -> Runner:
-    """The config's runner: ours, or the one that ``runner_type`` names.
+    """Build mmssm's runner, or the one that ``runner_type`` names.
 
-    That one looks for its parts in the default scope of the moment.
+    The latter looks up its parts in the current default scope.
     """
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
@@ -85,7 +85,7 @@ def build_runner(cfg: Config) -> Runner:
 def _use_amp(cfg: Config) -> None:
     if not torch.cuda.is_available():
         raise ConfigError(
-            '--amp needs a GPU and this machine shows none; leave it out'
+            '--amp needs a GPU, but PyTorch finds none; leave it out'
         )
     wrapper = cfg.optim_wrapper
     if wrapper.get('type', 'OptimWrapper') not in (
@@ -106,7 +106,7 @@ def _check_amp(cfg: Config) -> None:
     if kind == 'AmpOptimWrapper' and not torch.cuda.is_available():
         raise ConfigError(
             f'config {cfg.filename} trains in mixed precision, which needs a '
-            'GPU, and this machine shows none; add --cfg-options '
+            'GPU, but PyTorch finds none; add --cfg-options '
             'optim_wrapper.type=OptimWrapper'
         )
 

@@ -137,13 +137,13 @@ def test_images_without_a_partner_are_named(detector, folders, capsys):
     assert str(summary) == '2 pairs done, 7 skipped'
     assert summary.skipped == {
         'A/alone.png': 'no image of this name in B, but Alone.PNG; give both '
-        'one name',
+        'the same name',
         'B/Alone.PNG': 'no image of this name in A, but alone.png; give both '
-        'one name',
+        'the same name',
         'A/late.tif': 'no image of this name in B, but late.png; give both '
-        'one name',
+        'the same name',
         'B/late.png': 'no image of this name in A, but late.tif; give both '
-        'one name',
+        'the same name',
         'B/sub/one.png': 'no image of this name in A',
         'A/cut.png': 'B/cut.png: the file is empty (0 bytes)',
         'A/wide.png': 'it has 60 x 40 pixels, but B/wide.png has 61 x 40; '
@@ -162,7 +162,7 @@ def test_own_results_are_no_images(detector, folders):
     for _ in range(2):
         summary = infer('A', *detector, 'B', after='B')
         assert str(summary) == '1 pair done, 0 skipped'
-    with pytest.raises(ConfigError, match='B/vis lies where .*--out-dir'):
+    with pytest.raises(ConfigError, match='B/vis is where .*--out-dir'):
         infer('A', *detector, 'B', after='B/vis')
 
 

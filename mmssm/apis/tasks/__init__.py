@@ -1,4 +1,4 @@
-"""The tasks: each in a file of its own, found by a config."""
+"""The tasks, and the function that finds the task of a config."""
 
 from mmengine.config import Config
 
@@ -38,7 +38,7 @@ def find_task(cfg: Config, purpose: str | None = None) -> Task:
             config of another library gets the base class.
 
     Returns:
-        Task: What the tools must know of it.
+        Task: The task.
 
     Raises:
         ConfigError: ``purpose`` needs one of the tasks, and the config is of
@@ -61,7 +61,7 @@ def find_task(cfg: Config, purpose: str | None = None) -> Task:
 def _takes_pairs(cfg: Config) -> bool:
     """Whether a segmentor's test pipeline reads pairs of images.
 
-    Without a test set, six channels tell it.
+    Without a test set, six input channels mean pairs.
     """
     if cfg.get('test_dataloader') is None:
         preprocessor = cfg.model.get('data_preprocessor') or {}

@@ -1,4 +1,4 @@
-"""What the tools must know of a task."""
+"""The interface of a task."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -46,10 +46,10 @@ Results = Iterable[tuple[np.ndarray, BaseDataElement]]
 
 
 class Task:
-    """What differs between the tasks; one subclass for each.
+    """What differs between the tasks; each task is a subclass.
 
-    The base class serves configs of other libraries: they can be trained and
-    evaluated, and nothing more.
+    The base class is for configs of other libraries, which can only be
+    trained and evaluated.
 
     Attributes:
         name (str): The task.
@@ -70,7 +70,7 @@ class Task:
     takes_pairs: ClassVar[bool] = False
 
     def check_test_set(self, cfg: Config) -> None:
-        """Refuse a test set whose class names the library would miss.
+        """Refuse a test set without the class names that the library needs.
 
         Raises:
             ConfigError: Says where to set the names or the palette.
@@ -82,7 +82,7 @@ class Task:
         Args:
             cfg (Config): Changed in place.
             folder (str): Where the pictures go.
-            tta (bool): Whether images are tested in augmented versions.
+            tta (bool): Whether testing augments the images.
 
         Raises:
             ConfigError: The task has no hook for it.
@@ -103,7 +103,7 @@ class Task:
     def prepare_count(
         self, model: nn.Module, shape: tuple[int, int]
     ) -> list[int]:
-        """Make a model's forward pass need nothing but an image.
+        """Change a model so that its forward pass needs only an image.
 
         Returns:
             list[int]: Empty; a forward pass of a two-stage detector appends
@@ -147,17 +147,17 @@ class Task:
     ) -> Predictor:
         """Build and load a config's model, ready to predict.
 
-        Must be called, and the result used, in the config's default scope.
+        Call this method and the predictor in the config's default scope.
 
         Args:
             cfg (Config): As :func:`adapt_config` returns it.
             checkpoint (dict): The opened checkpoint.
             classes (Classes): The names and colors of the classes.
             device (torch.device): Where the model runs.
-            score_thr (float): Detections that score less are left out.
+            score_thr (float): Detections with a lower score are left out.
 
         Returns:
-            Callable: From what :meth:`read` returns to a
+            Callable: Takes what :meth:`read` returns, gives a
             :class:`Prediction`.
 
         Raises:
@@ -174,7 +174,7 @@ class Task:
         Args:
             results (Results): Images as of :meth:`read_test_image`.
             classes (Classes | None): None if the test set has no names.
-            score_thr (float): Detections that score less are left out.
+            score_thr (float): Detections with a lower score are left out.
         """
         raise NotImplementedError
 
@@ -205,8 +205,7 @@ class Task:
         if self.prediction not in sample:
             raise ConfigError(
                 f'{cfg.model.type} of config {cfg.filename} predicts no '
-                f'{self.prediction}; a detector, segmentor or classifier is '
-                'drawn'
+                f'{self.prediction}; give a detector, segmentor or classifier'
             )
         if not self.has_truth(sample):
             raise ConfigError(
@@ -236,12 +235,12 @@ class Task:
 def exact_inferencer(
     base: type, checkpoint: dict, classes: Classes, visualizer: Any = None
 ) -> type:
-    """A class of mmengine's inferencers that loads only what fits exactly.
+    """Derive an inferencer that loads only a checkpoint that fits exactly.
 
     Args:
         base (type): The library's inferencer.
         checkpoint (dict): The opened checkpoint.
-        classes (Classes): Given to the model, in place of a guess.
+        classes (Classes): Given to the model, in place of mmengine's guess.
         visualizer (Any): For an inferencer that needs one.
     """
 

@@ -1,4 +1,4 @@
-"""Change detection: segmentation, by mmseg, of pairs of images."""
+"""Change detection: segmentation of image pairs, with mmseg."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ class ChangeDetection(Segmentation):
     takes_pairs = True
 
     def draw_test_images(self, cfg: Config, folder: str, tta: bool) -> None:
-        """With our own hook: mmseg's draws on the first file alone."""
+        """Use mmssm's hook: mmseg's draws only the first image."""
         cfg.default_hooks.visualization = dict(
             type='ChangeVisualizationHook', out_dir=folder
         )
@@ -49,7 +49,7 @@ class ChangeDetection(Segmentation):
         classes: Classes,
         rows: list[dict],
     ) -> Image.Image:
-        """Both images, and what changed."""
+        """Draw both images, and what changed."""
         lines = [
             (
                 CHANGED if row['label'] else None,
@@ -63,5 +63,5 @@ class ChangeDetection(Segmentation):
     def draw_results(
         self, results: Results, classes: Classes | None, score_thr: float
     ) -> Image.Image:
-        """Both images, the truth, and the prediction with its errors."""
+        """Draw both images, the truth, and the prediction with its errors."""
         return change_sheet(results)

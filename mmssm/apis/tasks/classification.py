@@ -1,4 +1,4 @@
-"""Image classification, of mmpretrain."""
+"""Image classification, with mmpretrain."""
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ TOP = 5  # classes in a prediction
 
 
 class Classification(Task):
-    """A class for an image."""
+    """One class for each image."""
 
     name = 'classification'
     model = 'a classifier'
@@ -53,7 +53,7 @@ class Classification(Task):
         device: torch.device,
         score_thr: float,
     ) -> Predictor:
-        """With mmpretrain's inferencer."""
+        """Use mmpretrain's inferencer."""
         from mmpretrain import ImageClassificationInferencer, get_model
 
         model = get_model(cfg)
@@ -88,5 +88,5 @@ class Classification(Task):
     def draw_results(
         self, results: Results, classes: Classes | None, score_thr: float
     ) -> Image.Image:
-        """Thumbnails with the predicted class, and the true one if wrong."""
+        """Draw thumbnails with the predicted and, if wrong, the true class."""
         return class_sheet(results, classes and classes.names)

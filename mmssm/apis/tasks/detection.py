@@ -1,4 +1,4 @@
-"""Object detection and instance segmentation, of mmdet."""
+"""Object detection and instance segmentation, with mmdet."""
 
 from functools import partial
 
@@ -34,9 +34,9 @@ class Detection(Task):
     dump_metric = 'mmdet.DumpDetResults'  # packs masks
 
     def check_test_set(self, cfg: Config) -> None:
-        """Mmdet's metrics need the names.
+        """Check the names, which mmdet's metrics need.
 
-        Some of its datasets read them from a file of their own.
+        They may be missing: some datasets of mmdet read them from a file.
         """
         check_names(cfg, needed=False)
 
@@ -52,7 +52,7 @@ class Detection(Task):
     def prepare_count(
         self, model: nn.Module, shape: tuple[int, int]
     ) -> list[int]:
-        """Give forward a data sample, and count the regions."""
+        """Give ``forward`` a data sample, and count the regions."""
         from mmdet.structures import DetDataSample
 
         sample = DetDataSample(
@@ -83,7 +83,7 @@ class Detection(Task):
         device: torch.device,
         score_thr: float,
     ) -> Predictor:
-        """With mmdet's inferencer."""
+        """Use mmdet's inferencer."""
         from mmdet.apis import DetInferencer
 
         inferencer = exact_inferencer(DetInferencer, checkpoint, classes)(
@@ -121,7 +121,7 @@ class Detection(Task):
     def draw_results(
         self, results: Results, classes: Classes | None, score_thr: float
     ) -> Image.Image:
-        """True and found instances side by side."""
+        """Draw true and found instances side by side."""
         return detection_sheet(results, classes, score_thr)
 
     def has_truth(self, sample: BaseDataElement) -> bool:

@@ -1,4 +1,4 @@
-"""Configs, made ready for inference."""
+"""Adapt configs to inference."""
 
 from copy import deepcopy
 
@@ -16,20 +16,20 @@ PAIR_LOADER = 'LoadImagePair'
 
 
 def adapt_config(cfg: Config) -> Config:
-    """Make a config one for images that are at hand as arrays.
+    """Adapt a config to images that are given as arrays.
 
     Args:
-        cfg (Config): A config of mmdet, mmseg or mmpretrain's kind, with a
+        cfg (Config): A config for mmdet, mmseg or mmpretrain, with a
             ``test_dataloader``.
 
     Returns:
-        Config: A copy whose test dataset is out of any wrapper, whose test
-        pipeline loads images and no annotations, and whose model has its
+        Config: A copy. Its test dataset has no wrapper, its test pipeline
+        loads images but no annotations, and its model has its
         ``data_preprocessor``.
 
     Raises:
-        ConfigError: The pipeline reads something else than color images or
-            pairs of them.
+        ConfigError: The pipeline does not read color images or pairs of
+            them.
     """
     cfg = deepcopy(cfg)
     dataset, place = next(
@@ -43,7 +43,7 @@ def adapt_config(cfg: Config) -> Config:
 
 
 def _adapt_pipeline(steps: list[ConfigDict], place: str) -> list[ConfigDict]:
-    """Leave annotations out, and files: what is read is an array."""
+    """Remove the loading of annotations and of files."""
     kinds = [type_name(step['type']) for step in steps]
     if not {'LoadImageFromFile', PAIR_LOADER} & set(kinds):
         raise ConfigError(
@@ -60,10 +60,10 @@ def _adapt_pipeline(steps: list[ConfigDict], place: str) -> list[ConfigDict]:
             if not step.get('color_type', 'color').startswith('color'):
                 raise ConfigError(
                     f'{place} reads images as {step.color_type}, but '
-                    'inference as color only'
+                    'inference reads color images only'
                 )
-            # The inferencers look for the bare name and put a loader of
-            # arrays in its place.
+            # The inferencers look for the name without a scope and put a
+            # loader of arrays in its place.
             in_float = step.get('to_float32', False)
             step = ConfigDict(type=kind, to_float32=in_float)
         pipeline.append(step)

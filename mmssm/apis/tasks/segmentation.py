@@ -1,4 +1,4 @@
-"""Semantic segmentation, of mmseg."""
+"""Semantic segmentation, with mmseg."""
 
 import numpy as np
 import torch
@@ -33,7 +33,10 @@ class Segmentation(Task):
     prediction = 'pred_sem_seg'
 
     def check_test_set(self, cfg: Config) -> None:
-        """Mmseg counts classes by their names, and compares the palette."""
+        """Check names and palette.
+
+        Mmseg counts the classes by their names and compares the palette.
+        """
         check_names(cfg, needed=True)
         check_palette(cfg)
 
@@ -43,9 +46,9 @@ class Segmentation(Task):
         cfg.visualizer.save_dir = folder
 
     def input_shape(self, cfg: Config) -> tuple[int, int]:
-        """The height of training's crops, and four times as much.
+        """The height of the training crop, and four times that as width.
 
-        512 x 2048 for most.
+        512 x 2048 for most configs.
         """
         crop = (cfg.model.get('data_preprocessor') or {}).get('size')
         height = crop[0] if crop else 512
@@ -59,7 +62,7 @@ class Segmentation(Task):
         device: torch.device,
         score_thr: float,
     ) -> Predictor:
-        """With mmseg's inferencer."""
+        """Use mmseg's inferencer."""
         from mmseg.apis import MMSegInferencer
         from mmseg.visualization import SegLocalVisualizer
 
@@ -67,7 +70,7 @@ class Segmentation(Task):
             MMSegInferencer,
             checkpoint,
             classes,
-            # The inferencer needs one. Built directly, it has no global name.
+            # The inferencer needs one. This one is not registered globally.
             SegLocalVisualizer(name='unused'),
         )(cfg, device=str(device))
 
@@ -105,8 +108,8 @@ class Segmentation(Task):
             image (np.ndarray): As :meth:`read` returns it.
             labels (np.ndarray): (H, W).
             classes (Classes): The names and colors of the classes.
-            rows (list[dict]): ``label``, ``name`` and ``share`` of those in
-                the image.
+            rows (list[dict]): ``label``, ``name`` and ``share`` of the classes
+                in the image.
         """
         lines = [
             (classes.palette[row['label']], row['name'], percent(row['share']))
@@ -118,5 +121,5 @@ class Segmentation(Task):
     def draw_results(
         self, results: Results, classes: Classes | None, score_thr: float
     ) -> Image.Image:
-        """True and predicted labels over the images."""
+        """Draw true and predicted labels over the images."""
         return label_map_sheet(results, classes)
