@@ -1,1 +1,1 @@
-"""Every picture that mmssm draws."""
+"""The pictures that mmssm draws."""

@@ -12,14 +12,14 @@ from .figures import check_figure_path, save_figure
 
 
 def draw_times(report: Report, path: str | Path) -> None:
-    """Draw times: lines over image sizes, or bars where there are none.
+    """Draw times: lines over image sizes, or bars for cases without sizes.
 
     Args:
-        report (Report): Of one benchmark.
+        report (Report): The report of one benchmark.
         path (str | Path): The picture; its suffix chooses the format.
 
     Raises:
-        ValueError: If the suffix is no known format.
+        ValueError: If the suffix is not a known format.
     """
     check_figure_path(path)
     cases = report.cases
@@ -52,7 +52,7 @@ def draw_times(report: Report, path: str | Path) -> None:
     axis.set_xticks(places, [case.name for case in cases])
     axis.tick_params('x', which='minor', bottom=False, labelbottom=False)
     axis.set_yscale('log')
-    # 200, not 2 x 10^2.
+    # Write 200, not 2 x 10^2.
     axis.yaxis.set_major_formatter('{x:g}')
     axis.yaxis.set_minor_formatter(LogFormatter())
     axis.set_ylabel('ms')

@@ -11,7 +11,7 @@ from mmssm.utils import UserError
 
 from .figures import check_figure_path, save_figure
 
-# What is drawn if nobody says otherwise, as far as it was logged.
+# What is drawn by default, if it was logged.
 DEFAULT_KEYS = (
     'loss',
     'coco/bbox_mAP',
@@ -26,19 +26,19 @@ LINE_STYLES = ('-', '--', ':', '-.')
 def plot_runs(
     paths: list[str | Path], out: str | Path, keys: list[str] | None = None
 ) -> None:
-    """Draw the training curves of several runs into one picture.
+    """Draw the training curves of several runs in one picture.
 
     Args:
         paths (list[str | Path]): The runs, as ``read_run`` takes them.
         out (str | Path): The picture; its suffix chooses the format.
-        keys (list[str] | None): Which logged quantities to draw. Losses go to
-            the left panel, everything else to the right one. By default the
-            loss and each task's main metric. Over epochs, or over iterations
-            if one of the runs logged no epochs.
+        keys (list[str] | None): Which logged quantities to draw: losses in
+            the left panel, all others in the right one. By default the loss
+            and each task's main metric. The horizontal axis counts epochs,
+            or iterations if one of the runs logged no epochs.
 
     Raises:
         UserError: If a run has no log or a damaged one, if no run logged one
-            of the keys, or if the suffix is no known format.
+            of the keys, or if the suffix is not a known format.
     """
     check_figure_path(out)
     runs = [read_run(path) for path in paths]
@@ -62,7 +62,7 @@ def plot_runs(
 def _draw_panels(runs: list[Run], panels: list[list[str]], out: Path) -> None:
     figure = Figure(figsize=(5.5 * len(panels), 4), layout='constrained')
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    # What all runs can be counted in.
+    # Iterations, unless all runs logged epochs.
     in_epochs = all(run.epochs for run in runs)
     for axis, keys in zip(axes, panels):
         _draw_lines(axis, runs, keys, in_epochs)
@@ -82,7 +82,7 @@ def _draw_panels(runs: list[Run], panels: list[list[str]], out: Path) -> None:
 def _draw_lines(
     axis: Axes, runs: list[Run], keys: list[str], in_epochs: bool
 ) -> None:
-    """Draw every run's line of every key, as far as they were logged."""
+    """Draw a line for each run and key that was logged."""
     for number, run in enumerate(runs):
         for key, style in zip(keys, LINE_STYLES * len(keys)):
             line = run.line(key, in_epochs)
@@ -91,7 +91,7 @@ def _draw_lines(
             label = key if len(runs) == 1 else f'{run.name}: {key}'
             if len(runs) > 1 and len(keys) == 1:
                 label = run.name  # The axis names the key.
-            # Evaluations are few and a line needs two points: mark them.
+            # Mark evaluations, which are few, and lines of a single point.
             marked = key not in run.train or len(line[0]) == 1
             axis.plot(
                 *line,

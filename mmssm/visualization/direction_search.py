@@ -18,10 +18,10 @@ from mmssm.backbones.directions import CANDIDATES
 
 from .figures import check_figure_path, save_figure
 
-# One color for a route and its reverse; color-blind people can tell them
-# apart, too.
+# One color for a route and its reverse; color-blind people can tell the
+# colors apart.
 _COLORS = dict(h='#0072b2', v='#d55e00', w2='#009e73', w7='#aa4499')
-# Inches of a picture's parts.
+# Sizes of a picture's parts, in inches.
 _ROW_HEIGHT = 0.22
 _GRID_WIDTH = 4.2
 _PANEL_WIDTH, _PANEL_HEIGHT = 1.45, 1.1
@@ -33,9 +33,9 @@ def draw_histories(
 ) -> None:
     """Draw searches, one below the other.
 
-    To the left each block's probabilities over the training, to the right
-    the last ones with the routes that are kept. Of a checkpoint there is the
-    right side only.
+    The left side shows each block's probabilities during training, the right
+    side the last ones and the routes that are kept. A checkpoint has only the
+    right side.
 
     Args:
         histories (Sequence[History]): One or more searches.
@@ -43,7 +43,8 @@ def draw_histories(
         top (int): How many routes a block keeps. Defaults to 4.
 
     Raises:
-        ValueError: The suffix is no known format, or ``top`` is out of range.
+        ValueError: The suffix is not a known format, or ``top`` is out of
+            range.
     """
     check_figure_path(path)
     widths, heights = zip(*(_size(history) for history in histories))
@@ -65,7 +66,7 @@ def draw_histories(
 
 
 def _size(history: History) -> tuple[float, float]:
-    """Inches of a search's picture: width and height."""
+    """Width and height of a search's picture, in inches."""
     blocks = history.probabilities.shape[1]
     height = blocks * _ROW_HEIGHT
     if len(history.iterations) == 1:
@@ -78,7 +79,7 @@ def _size(history: History) -> tuple[float, float]:
 
 
 def _panels(blocks: int) -> tuple[int, int]:
-    """Rows and columns of as many panels, with few empty places."""
+    """Rows and columns for the panels, with few empty places."""
     columns = min((5, 6, 4), key=lambda columns: -blocks % columns)
     columns = min(columns, math.ceil(blocks / 2)) if blocks < 5 else columns
     return math.ceil(blocks / columns), columns
@@ -99,7 +100,7 @@ def _draw(figure: SubFigure, history: History, kept: Directions) -> None:
     for block, axis in enumerate(panels.flat):
         if block < len(kept):
             _draw_block(axis, history, block, kept[block])
-            # The lowest of its column, which need not be in the last row.
+            # Label the lowest panel of each column, also above the last row.
             axis.tick_params(labelbottom=block + columns >= len(kept))
         else:
             axis.axis('off')
@@ -108,7 +109,7 @@ def _draw(figure: SubFigure, history: History, kept: Directions) -> None:
 
 
 def _style(name: str) -> dict:
-    """How a route's line looks; a reversed one's has the same color."""
+    """The style of a route's line; its reverse has the same color."""
     family = name.removesuffix('_flip')
     return dict(
         label=name,
@@ -120,7 +121,7 @@ def _style(name: str) -> dict:
 def _draw_block(
     axis: Axes, history: History, block: int, kept: Sequence[str]
 ) -> None:
-    """One block's probabilities over the training."""
+    """Draw one block's probabilities during training."""
     for number, name in enumerate(CANDIDATES):
         axis.plot(
             history.iterations,
@@ -142,7 +143,7 @@ def _draw_block(
 def _draw_grid(
     axis: Axes, probabilities: np.ndarray, kept: Directions
 ) -> None:
-    """Every block's probabilities in per cent; kept routes have color."""
+    """Draw all probabilities in percent; kept routes are colored."""
     pixels = np.ones((*probabilities.shape, 3))
     for (block, number), share in np.ndenumerate(probabilities):
         name = CANDIDATES[number]
@@ -163,7 +164,7 @@ def _draw_grid(
     axis.set_yticks(range(len(kept)), range(len(kept)), fontsize='x-small')
     axis.set_ylabel('block', fontsize='small')
     axis.set_title(
-        f'{len(kept[0])} likeliest routes, in per cent', fontsize='small'
+        f'{len(kept[0])} likeliest routes, in percent', fontsize='small'
     )
     # White lines between the cells.
     axis.set_xticks(np.arange(0.5, len(CANDIDATES) - 1), minor=True)

@@ -1,4 +1,4 @@
-"""Where matplotlib's figures are written."""
+"""Check and write the files of matplotlib figures."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 def check_figure_path(path: str | Path) -> None:
-    """Refuse a picture that cannot be written, before work is done for it.
+    """Check a picture's suffix before the work for it is done.
 
     Raises:
-        UserError: If the suffix is no known format.
+        UserError: If the suffix is not a known format.
     """
-    # Only pictures need matplotlib. Unlike pyplot, figures need no display
-    # and keep no state.
+    # Imported here: only pictures need matplotlib. Unlike pyplot, figures
+    # need no display and keep no state.
     from matplotlib.figure import Figure
 
     formats = Figure().canvas.get_supported_filetypes()
@@ -30,6 +30,6 @@ def check_figure_path(path: str | Path) -> None:
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure in one step; the suffix chooses the format."""
+    """Write a figure atomically; the suffix chooses the format."""
     with atomic_write(path) as file:
         figure.savefig(file, format=Path(path).suffix[1:], dpi=150)

@@ -7,15 +7,15 @@ Color = tuple[int, int, int]  # RGB, 0 to 255
 
 
 class Classes(NamedTuple):
-    """Names and colors of the classes, by label."""
+    """Names and colors of the classes, in the order of the labels."""
 
     names: list[str]
     palette: list[Color]
-    source: str  # of the names, for messages
+    source: str  # where the names come from, for messages
 
 
 def generate_palette(count: int) -> list[Color]:
-    """Distinct colors, always the same ones."""
+    """Generate distinct colors, always the same ones."""
     golden = (5**0.5 - 1) / 2  # its multiples spread evenly over the hues
     rgb = (
         colorsys.hsv_to_rgb(i * golden % 1, 0.55 + 0.4 * (i % 2), 0.95)

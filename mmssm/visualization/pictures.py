@@ -1,6 +1,6 @@
-"""Pictures of images with what is known or found in them.
+"""Draw annotations or predictions on images.
 
-They are legible at any size of the image.
+Small images are enlarged, and text has a minimum size.
 """
 
 import cv2
@@ -9,12 +9,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .palette import Color
 
-MIN_SIDE = 640  # smaller images are enlarged until their longer side has it
-MIN_WIDTH = 320  # of a list below a picture
-MIN_LETTERS = 14  # pixels
-OPACITY = 0.5  # of a mask's color on a pixel
-LABEL_OPACITY = 0.6  # of a class's, which need not show what is below
-CHANGED = (240, 0, 160)  # what changed, in a color that no ground has
+MIN_SIDE = 640  # pixels of the longer side; smaller images are enlarged
+MIN_WIDTH = 320  # pixels of a list below a picture
+MIN_LETTERS = 14  # minimum height of letters, pixels
+OPACITY = 0.5  # of a mask's color
+LABEL_OPACITY = 0.6  # of a class's color in a label map
+CHANGED = (240, 0, 160)  # a color that is rare in aerial images
 PAIR_TITLES = ('before', 'after', 'changed')
 
 # The color (or None), the name and the value of a line in a list.
@@ -33,8 +33,8 @@ def draw_detections(
     Args:
         image (np.ndarray): (H, W, 3) uint8, RGB.
         rows (list[dict]): ``name`` and ``bbox`` (left, top, right, bottom,
-            pixels) of each object, the best first; ``score`` unless it is a
-            true one.
+            pixels) of each object, the best first. True objects have no
+            ``score``.
         colors (list): RGB, 0 to 255, of each object.
         masks (np.ndarray | None): (N, H, W) bool.
         side (int, optional): The picture's longer side, pixels. Defaults to
@@ -44,7 +44,7 @@ def draw_detections(
         Image.Image: RGB.
     """
     canvas, scale = scale_image(image, side)
-    order = range(len(rows))[::-1]  # the best ends up on top
+    order = range(len(rows))[::-1]  # draws the best on top
     if masks is not None:
         for i in order:
             _paint(canvas, masks[i], colors[i])
@@ -68,12 +68,12 @@ def draw_segmentation(
     palette: list[Color],
     side: int | None = None,
 ) -> Image.Image:
-    """Lay the classes' colors over an image's gray.
+    """Draw the classes' colors over an image turned gray.
 
     Args:
         image (np.ndarray): (H, W, 3) uint8, RGB.
-        labels (np.ndarray): (H, W) labels; pixels whose label is of no class
-            stay as they are.
+        labels (np.ndarray): (H, W) labels; pixels whose label is no class
+            are not changed.
         palette (list): RGB, 0 to 255, by label.
         side (int, optional): As in :func:`draw_detections`.
 
@@ -81,14 +81,14 @@ def draw_segmentation(
         Image.Image: RGB.
     """
     canvas, _ = scale_image(image, side)
-    # The nearest label, since there is nothing between two classes.
+    # Nearest neighbor: labels cannot be interpolated.
     labels = cv2.resize(
         labels.astype(np.int32),
         canvas.shape[1::-1],
         interpolation=cv2.INTER_NEAREST,
     )
     known = labels < len(palette)
-    # Colors of the image's own would pass for those of other classes.
+    # Gray, so that the image's own colors do not look like classes.
     gray = cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY)[known, None]
     colors = np.array(palette)[labels[known]]
     mixed = (1 - LABEL_OPACITY) * gray + LABEL_OPACITY * colors
@@ -102,7 +102,7 @@ def draw_changes(
     lines: list[Line],
     side: int | None = None,
 ) -> Image.Image:
-    """Put two images and what changed between them side by side.
+    """Draw two images and what changed between them side by side.
 
     Args:
         pair (np.ndarray): (H, W, 6) uint8, RGB of the earlier image, then of
@@ -114,7 +114,7 @@ def draw_changes(
             :func:`draw_detections`.
 
     Returns:
-        Image.Image: RGB, the three under titles and over the list.
+        Image.Image: RGB, three images with titles above and the list below.
     """
     images = [
         scale_image(np.ascontiguousarray(image), side)[0]
@@ -154,15 +154,15 @@ def draw_classification(image: np.ndarray, rows: list[dict]) -> Image.Image:
 def scale_image(
     image: np.ndarray, side: int | None = None
 ) -> tuple[np.ndarray, float]:
-    """A copy of an image in another size.
+    """Copy an image to another size.
 
     Args:
         image (np.ndarray): (H, W, 3) uint8.
         side (int, optional): The longer side, pixels. Defaults to the
-            image's own, but not less than is good to look at.
+            image's own, but at least :data:`MIN_SIDE`.
 
     Returns:
-        tuple[np.ndarray, float]: The image, and how much larger it is.
+        tuple[np.ndarray, float]: The copy, and its scale.
     """
     longer = max(image.shape[:2])
     scale = (side or max(longer, MIN_SIDE)) / longer
@@ -197,7 +197,7 @@ def _paint(canvas: np.ndarray, mask: np.ndarray, color: Color) -> None:
 
 
 def _ordered(box: list[float]) -> list[float]:
-    """The box with at least no negative size, as Pillow demands."""
+    """The box, without a negative width or height: Pillow refuses these."""
     left, top, right, bottom = box
     return [left, top, max(left, right), max(top, bottom)]
 
@@ -211,7 +211,7 @@ def _label(
     font: ImageFont.ImageFont,
     size: tuple[int, int],
 ) -> None:
-    """Write on a ground of a color: above a box, else at its upper edge."""
+    """Write a label above a box, or in it if there is no room above."""
     width = pen.textlength(text, font=font) + font.size / 2
     height = 1.3 * font.size
     left = min(max(0, left), max(0, size[0] - width))
@@ -232,7 +232,7 @@ def _is_light(color: Color) -> bool:
 
 
 def percent(share: float) -> str:
-    """A share from 0 to 1, as it is written in pictures."""
+    """Format a share from 0 to 1 as a percentage."""
     return f'{share:.1%}' if share >= 0.001 else '<0.1%'
 
 
@@ -242,15 +242,15 @@ def add_list(
     columns: int | None = None,
     font: ImageFont.ImageFont | None = None,
 ) -> Image.Image:
-    """Put lines of a color, a name and a value below a picture.
+    """Add a list below a picture; a line has color, name and value.
 
     Args:
         picture (Image.Image): RGB.
         lines (list): Color (or None), name and value of each. Values may all
             be empty.
-        columns (int, optional): Defaults to as many as have room.
-        font (ImageFont.ImageFont, optional): Defaults to one that suits the
-            picture's size.
+        columns (int, optional): Defaults to as many as fit.
+        font (ImageFont.ImageFont, optional): Defaults to one whose size
+            follows the picture's.
 
     Returns:
         Image.Image: The picture with the list.
@@ -290,7 +290,7 @@ def add_list(
 
 
 def shorten(text: str, space: float, font: ImageFont.ImageFont) -> str:
-    """A text that is at most ``space`` pixels wide, cut short if need be."""
+    """Cut a text short if it is more than ``space`` pixels wide."""
     if font.getlength(text) <= space:
         return text
     while text and font.getlength(f'{text}...') > space:

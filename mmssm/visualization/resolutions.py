@@ -17,8 +17,8 @@ class Resolution:
     Attributes:
         size (int): Height and width of the images, pixels.
         batch (int): Images in a batch of one process.
-        top1 (float): Top-1 accuracy, per cent.
-        top5 (float | None): Top-5 accuracy, per cent; None if the config's
+        top1 (float): Top-1 accuracy, percent.
+        top5 (float | None): Top-5 accuracy, percent; None if the config's
             evaluator does not measure it.
     """
 
@@ -34,13 +34,13 @@ def draw_resolutions(
     """Draw top-1 accuracy over the image size.
 
     Args:
-        results (Sequence[Resolution]): At least one, in rising order.
-        own (int): The size that the config tests at, pixels; it is marked.
-        title (str): Whose accuracies they are.
+        results (Sequence[Resolution]): At least one, by ascending size.
+        own (int): The size at which the config tests, pixels; it is marked.
+        title (str): The title of the picture.
         out (str | Path): The picture; its suffix chooses the format.
 
     Raises:
-        ValueError: The suffix is no known format.
+        ValueError: The suffix is not a known format.
     """
     check_figure_path(out)
     figure = Figure(figsize=(5.5, 4), layout='constrained')
@@ -61,7 +61,7 @@ def draw_resolutions(
             fontsize='small',
             bbox=ground,
         )
-    # Sizes are chosen by factors, and small ones would lie too close.
+    # Sizes often grow by factors; on a linear axis small ones would overlap.
     axis.set_xscale('log')
     axis.set_xticks(sizes, map(str, sizes))
     axis.tick_params('x', which='minor', bottom=False, labelbottom=False)

@@ -23,7 +23,7 @@ from mmssm.utils import UserError
 
 from .figures import check_figure_path, save_figure
 
-# One of each pair of a route and its reverse, which looks the same.
+# Without reversed routes, which look the same.
 DEFAULT_ROUTES = (
     'h',
     'v',
@@ -40,7 +40,7 @@ PANEL = 2.3  # width of a panel, and height on a square map
 GAP = 0.25  # beside panels
 TITLE = 0.6  # above a row of panels
 FOOT = 0.85  # below all panels
-# Without the last tenth, a yellow that is hard to see.
+# Without the last tenth: yellow is hard to see.
 COLORS = ListedColormap(colormaps['plasma'](np.linspace(0, 0.9, 256)))
 GROUND = '#f3f4f6'
 GRAY = '#6b7280'
@@ -53,7 +53,7 @@ def draw_routes(
     out: str | Path,
     pathways: float = 0.0,
 ) -> None:
-    """Draw routes beside each other into one picture.
+    """Draw routes side by side in one picture.
 
     Args:
         names (str | Sequence[str]): Route names, a sequence or separated by
@@ -65,7 +65,7 @@ def draw_routes(
 
     Raises:
         UserError: If a route is unknown or has no tree, the map has no token
-            or the suffix is no known format.
+            or the suffix is not a known format.
     """
     check_figure_path(out)
     figure = route_figure(names, height, width, pathways)
@@ -78,7 +78,7 @@ def route_figure(
     width: int,
     pathways: float = 0.0,
 ) -> Figure:
-    """A panel per route, with its structural distortion in the title.
+    """Draw a panel per route, with its structural distortion in the title.
 
     Args:
         names (str | Sequence[str]): Route names, a sequence or separated by
@@ -113,7 +113,7 @@ def route_figure(
 
 
 def _panel_size(height: int, width: int) -> np.ndarray:
-    """Width and height (2,) of a panel in inches, as the map's if it fits."""
+    """Width and height (2,) of a panel in inches, shaped like the map."""
     if height < 1 or width < 1:
         raise UserError(f'a route needs a map, got {height} x {width} tokens')
     return PANEL * np.array([1, np.clip(height / width, 0.25, 2)])
@@ -143,7 +143,7 @@ def _draw_route(
         child = indices[1:][leaving]
         ends = np.stack([parents[child], child], 1)
         _add_pathways(axis, ends, width, 0.5 * thick)
-    # For tokens between two thin lines: dots that hide under any line.
+    # Dots mark tokens between two thin lines; thick lines hide the others.
     axis.scatter(*points.T, 0.5 * thick**2, steps, cmap=COLORS, linewidths=0)
     _mark_end(axis, points[0], 'black', thick)
     _mark_end(axis, points[-1], 'white', thick)
@@ -189,7 +189,7 @@ def _add_lines(
 def _add_pathways(
     axis: Axes, ends: np.ndarray, width: int, linewidth: float
 ) -> None:
-    """Lines between the tokens (P, 2) of parents and children."""
+    """Draw lines between parents and children, ``ends`` (P, 2)."""
     rows, columns = np.divmod(ends, width)
     axis.add_collection(
         LineCollection(
@@ -216,7 +216,7 @@ def _mark_end(axis: Axes, point: np.ndarray, color: str, thick: float) -> None:
 
 
 def _add_foot(figure: Figure, pathways: float) -> None:
-    """What the colors and the numbers mean."""
+    """Explain the colors and the numbers below the panels."""
     width, height = figure.get_size_inches()
     length, thick = 0.4, 0.09 / height
     bar = figure.add_axes((0.5 - length / 2, 0.45 / height, length, thick))

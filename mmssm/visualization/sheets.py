@@ -1,4 +1,4 @@
-"""Sheets of pictures: groups under titles, thumbnails over captions."""
+"""Arrange pictures on a sheet, with titles or captions."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ THUMBNAILS_PER_ROW = 8
 TITLES = ('ground truth', 'prediction')
 TITLE_HEIGHT = 40
 LINE_HEIGHT = 32  # of captions and legends
-GAP = 6  # between the pictures of a group; between groups three times that
+GAP = 6  # pixels between pictures of a group; three times that between groups
 
 
 @dataclass
@@ -23,9 +23,9 @@ class Thumbnail:
 
     Attributes:
         picture (Image.Image): At most :data:`THUMBNAIL` pixels wide and high.
-        caption (tuple[str, ...]): One line's parts. They go to lines of their
-            own if the thumbnails' captions are too long for one.
-        color (Color): Of the caption.
+        caption (tuple[str, ...]): The parts of the caption. They are written
+            on one line, or on a line each if a thumbnail's caption is longer.
+        color (Color): The color of the caption.
     """
 
     picture: Image.Image
@@ -39,9 +39,9 @@ def tile_groups(
     """Arrange groups of pictures in rows, under titles.
 
     Args:
-        groups (list[tuple[Image.Image, ...]]): At least one; pictures of at
-            most :data:`TILE` pixels width and height.
-        titles (tuple[str, ...]): Of a group's pictures, at most
+        groups (list[tuple[Image.Image, ...]]): At least one; pictures are at
+            most :data:`TILE` pixels wide and high.
+        titles (tuple[str, ...]): Titles of a group's pictures, at most
             :data:`TILES_PER_ROW`. By default truth and prediction.
     """
     columns = min(TILES_PER_ROW // len(titles), len(groups))
@@ -75,7 +75,7 @@ def tile_thumbnails(thumbnails: list[Thumbnail], title: str) -> Image.Image:
 
     Args:
         thumbnails (list[Thumbnail]): At least one.
-        title (str): Widens the sheet if need be.
+        title (str): A long title makes the sheet wider.
     """
     font = caption_font()
     captions = _break_lines(thumbnails, font)
@@ -115,25 +115,25 @@ def tile_thumbnails(thumbnails: list[Thumbnail], title: str) -> Image.Image:
 
 
 def add_legend(sheet: Image.Image, colors: dict[str, Color]) -> Image.Image:
-    """Name colors in lines below a sheet.
+    """Add a legend of colors below a sheet.
 
     Args:
-        sheet (Image.Image): As wide as the legend gets.
-        colors (dict[str, Color]): By name, in the legend's order.
+        sheet (Image.Image): The legend gets the same width.
+        colors (dict[str, Color]): Colors by name, in the legend's order.
     """
     lines = [(color, name, '') for name, color in colors.items()]
     return add_list(sheet, lines, font=_font(LINE_HEIGHT))
 
 
 def caption_font() -> ImageFont.FreeTypeFont:
-    """What captions are written in."""
+    """The font of captions."""
     return _font(LINE_HEIGHT)
 
 
 def _break_lines(
     thumbnails: list[Thumbnail], font: ImageFont.FreeTypeFont
 ) -> list[list[str]]:
-    """Captions as lines that fit under their pictures."""
+    """Break the captions into lines, one for each part if necessary."""
     captions = [[', '.join(item.caption)] for item in thumbnails]
     if all(font.getlength(text) <= THUMBNAIL for (text,) in captions):
         return captions

@@ -1,4 +1,4 @@
-"""A sheet of pictures for each task: the truth and what a model predicts.
+"""A sheet of pictures for each task: the truth and the predictions.
 
 The pictures are those of inference; :mod:`mmssm.visualization.sheets` arranges
 them.
@@ -31,12 +31,12 @@ from .sheets import (
 
 RIGHT, WRONG = (0, 128, 0), (200, 0, 0)
 CHANGE_TITLES = ('before', 'after', 'ground truth', 'prediction')
-# Of the pixels in change maps, the colors of the field's papers.
+# Colors in change maps, as in papers about change detection.
 UNCHANGED, CHANGED, IGNORED = (0, 0, 0), (255, 255, 255), (128, 128, 128)
 FALSE_ALARM, MISSED = (230, 50, 40), (50, 130, 255)
 
-# Images, (H, W, 3) uint8, red-green-blue, with the model's samples. Pairs,
-# (H, W, 6), for a change detector.
+# Images, (H, W, 3) uint8, red-green-blue, or for a change detector pairs,
+# (H, W, 6), each with the model's sample.
 Results = Iterable[tuple[np.ndarray, BaseDataElement]]
 
 
@@ -49,7 +49,7 @@ def detection_sheet(
         results (Results): Samples with ``gt_instances`` and
             ``pred_instances``.
         classes (Classes): Names and colors by label.
-        score_thr (float): Detections that score less are left out.
+        score_thr (float): Detections with a lower score are left out.
     """
     pairs = []
     for image, sample in results:
@@ -69,7 +69,7 @@ def _draw_instances(
     image: np.ndarray, instances: InstanceData, classes: Classes
 ) -> Image.Image:
     labels = instances.labels.tolist()
-    # mmdet's true boxes may be of a type of their own.
+    # mmdet may wrap the true boxes in a type of its own.
     boxes = getattr(instances.bboxes, 'tensor', instances.bboxes).tolist()
     rows = [
         dict(name=classes.names[label], bbox=box)
@@ -79,7 +79,7 @@ def _draw_instances(
         row['score'] = float(score)
     masks = instances.get('masks')
     if masks is not None and not isinstance(masks, torch.Tensor):
-        masks = masks.to_ndarray()  # mmdet's true ones
+        masks = masks.to_ndarray()  # mmdet's type for true masks
     return draw_detections(
         image,
         rows,
@@ -90,12 +90,12 @@ def _draw_instances(
 
 
 def label_map_sheet(results: Results, classes: Classes) -> Image.Image:
-    """Lay true and predicted labels over images, with the classes' legend.
+    """Draw true and predicted labels over images, with a legend.
 
     Args:
         results (Results): Samples with ``gt_sem_seg`` and ``pred_sem_seg``.
-        classes (Classes): Names and colors by label. Other labels are those
-            of ignored pixels, which stay as they are.
+        classes (Classes): Names and colors by label. Pixels with other
+            labels are ignored and not changed.
     """
     pairs, occurring = [], set()
     for image, sample in results:
@@ -118,12 +118,12 @@ def label_map_sheet(results: Results, classes: Classes) -> Image.Image:
 
 
 def change_sheet(results: Results, ignore_index: int = 255) -> Image.Image:
-    """Show pairs of images, what changed and what was found, with its errors.
+    """Draw pairs of images, what changed, and the prediction with its errors.
 
     Args:
         results (Results): Pairs, and samples with ``gt_sem_seg`` and
             ``pred_sem_seg`` of the pair's size, 0 where nothing changed.
-        ignore_index (int): The truth's label of pixels that do not count.
+        ignore_index (int): The label of ignored pixels in the truth.
             Defaults to 255.
     """
     groups, legend = [], dict(changed=CHANGED, unchanged=UNCHANGED)
@@ -149,7 +149,7 @@ def change_sheet(results: Results, ignore_index: int = 255) -> Image.Image:
         ]
         size = images[0].shape[1::-1]
         images += [
-            # Nothing lies between two colors of a map.
+            # Colors of a map cannot be interpolated.
             cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST)
             for picture in (true_map, found_map)
         ]
@@ -158,19 +158,19 @@ def change_sheet(results: Results, ignore_index: int = 255) -> Image.Image:
 
 
 def class_sheet(results: Results, names: Sequence[str] | None) -> Image.Image:
-    """Write under images what they were taken for.
+    """Draw thumbnails with the predicted class below each.
 
     Args:
         results (Results): Samples with ``gt_label`` and ``pred_score``.
-        names (Sequence[str] | None): By label; without them, numbers are
-            written.
+        names (Sequence[str] | None): Names by label. Without them, numbers
+            are written.
     """
     thumbnails = []
     for image, sample in results:
         scores = sample.pred_score
         best = int(scores.argmax())
-        truth = sample.gt_label.tolist()  # Some images may have several.
-        # Two spaces part the figures from a class that is one, too.
+        truth = sample.gt_label.tolist()  # Some images have several.
+        # Two spaces separate the score from a class name that is a number.
         caption = (f'{_class_name(names, best)}  {100 * scores[best]:.0f} %',)
         if best not in truth:
             others = ' / '.join(_class_name(names, label) for label in truth)
@@ -193,6 +193,6 @@ def _class_name(names: Sequence[str] | None, label: int) -> str:
     if names is None:
         return str(label)
     font = caption_font()
-    # Room for the score. ImageNet's names are lists of synonyms.
+    # Leave room for the score. ImageNet's names are lists of synonyms.
     space = THUMBNAIL - font.getlength('  100 %')
     return shorten(names[label].split(',')[0], space, font)
