@@ -1,4 +1,4 @@
 """Measurements of models, ops and training runs.
 
-Import what you need from its modules: each needs other libraries.
+Import from its modules directly: each needs different libraries.
 """

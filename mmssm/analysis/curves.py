@@ -19,17 +19,17 @@ class Series:
     values: list[float] = field(default_factory=list)
 
     def cut(self, step: int) -> None:
-        """Forget what was logged at ``step`` and later."""
+        """Remove what was logged at ``step`` and later."""
         keep = sum(earlier < step for earlier in self.steps)
         del self.steps[keep:], self.values[keep:]
 
 
 @dataclass
 class Run:
-    """The scalars of one training run, over its interruptions.
+    """The scalars of one training run, joined over interruptions.
 
     Attributes:
-        name (str): What to call the run in a legend.
+        name (str): The run's name in a legend.
         train (dict[str, Series]): By key; steps are iterations.
         val (dict[str, Series]): By key; steps are epochs if epochs were
             logged, iterations otherwise.
@@ -46,7 +46,7 @@ class Run:
         """Iterations in an epoch, or 1 if no epochs were logged."""
         if not self.epochs:
             return 1.0
-        # Logging keeps the same distance from the start of every epoch.
+        # The first record has the same distance from the start of each epoch.
         first, last = min(self.epochs), max(self.epochs)
         if first != last:
             return (self.epochs[last] - self.epochs[first]) / (last - first)
@@ -55,10 +55,10 @@ class Run:
     def line(
         self, key: str, in_epochs: bool
     ) -> tuple[np.ndarray, np.ndarray] | None:
-        """Where a key was logged, and its values; None if it was not.
+        """The positions and values of a key; None if it was not logged.
 
         Args:
-            key (str): What was logged.
+            key (str): A logged key.
             in_epochs (bool): Whether to count epochs, which the run must have
                 logged, or iterations.
         """
@@ -83,7 +83,7 @@ def read_run(path: str | Path) -> Run:
     Args:
         path (str | Path): A ``scalars.json``, the folder of one start
             (``20260131_120000``) or a whole work dir. The starts of a resumed
-            run are joined: a later one replaces what it repeated.
+            run are joined: a later start replaces the steps that it repeats.
 
     Raises:
         UserError: If there is no log, or it is damaged or empty.
@@ -117,7 +117,7 @@ def _run_name(path: Path) -> str:
             if folder.name != 'vis_data'
             else _run_name(folder.parent)
         )
-    # The folder of one start belongs to the work dir above it.
+    # The folder of one start is in the work dir, which has the name.
     return path.parent.name if (path / SCALARS).is_file() else path.name
 
 
@@ -137,7 +137,7 @@ def _add_log(run: Run, log: Path) -> None:
             ) from None
         records.append(record)
     _place_evaluations(run, records)
-    # Training records carry the learning rate, evaluations do not.
+    # Training records have a learning rate, evaluations do not.
     train = [record for record in records if 'lr' in record]
     val = [record for record in records if 'lr' not in record]
     _append(run.train, train)
@@ -148,14 +148,15 @@ def _add_log(run: Run, log: Path) -> None:
 
 
 def _place_evaluations(run: Run, records: list[dict]) -> None:
-    """Count evaluations as training was counted, whatever they say.
+    """Give evaluations steps in the unit of the training.
 
-    A logger counts them in epochs unless its ``log_metric_by_epoch`` is off,
-    and then in iterations. In a training by iterations all epochs are 0.
+    mmengine's logger counts evaluations in epochs, or in iterations if
+    ``log_metric_by_epoch`` is off. In a training by iterations it logs epoch
+    0 for all of them.
     """
     by_epoch = any('epoch' in record for record in records) or run.epochs
     epoch = None
-    # That of an earlier start, until this one logs.
+    # The last step of an earlier start, until this one logs.
     step = max((series.steps[-1] for series in run.train.values()), default=0)
     for record in records:
         if 'lr' in record:

@@ -1,4 +1,4 @@
-"""What a search for scan directions found: routes and a config.
+"""Read the results of a search for scan directions; derive a config.
 
 The supernet is that of `LocalMamba <https://arxiv.org/abs/2403.09338>`_, see
 :class:`mmssm.engine.DirectionSearchHook`.
@@ -24,7 +24,7 @@ from mmssm.utils.errors import one_line
 
 Directions = list[tuple[str, ...]]
 
-TOP = 4  # routes of a block in the originals
+TOP = 4  # routes of a block in LocalMamba
 FILE_NAME = 'directions.jsonl'
 
 _WEIGHTS = re.compile(
@@ -37,10 +37,10 @@ class History:
     """The course of one search.
 
     Attributes:
-        name (str): What to call it in a picture.
-        iterations (np.ndarray): When it was looked at, (T,).
-        probabilities (np.ndarray): Of the candidates in every block,
-            (T, blocks, 8).
+        name (str): The search's name in a picture.
+        iterations (np.ndarray): The iterations that were recorded, (T,).
+        probabilities (np.ndarray): The candidates' probabilities in every
+            block, (T, blocks, 8).
     """
 
     name: str
@@ -51,11 +51,11 @@ class History:
 def read_probabilities(
     state_dict: Mapping[str, Tensor],
 ) -> tuple[list[str], np.ndarray]:
-    """Which routes a supernet prefers.
+    """Read the probabilities of routes from a supernet's weights.
 
     Args:
-        state_dict (Mapping[str, Tensor]): A backbone's weights, or those of a
-            model with one, under mmssm's names.
+        state_dict (Mapping[str, Tensor]): Weights of a backbone, or of a model
+            with one, with mmssm's names.
 
     Returns:
         tuple[list[str], np.ndarray]: The blocks' names in the order of the
@@ -63,7 +63,7 @@ def read_probabilities(
         candidates' probabilities, (blocks, 8) float64.
 
     Raises:
-        UserError: There are no weights of a search, or they are damaged.
+        UserError: There are no weights of a search, or they are invalid.
     """
     found = {}
     for key, value in state_dict.items():
@@ -101,13 +101,14 @@ def derive(probabilities: np.ndarray, top: int = TOP) -> Directions:
     """The likeliest routes of every block.
 
     Args:
-        probabilities (np.ndarray): Of the candidates, (blocks, 8).
+        probabilities (np.ndarray): The candidates' probabilities,
+            (blocks, 8).
         top (int): How many routes a block keeps. Defaults to 4.
 
     Returns:
-        list[tuple[str, ...]]: Their names, in the candidates' order and not
-        in that of their probabilities, as the originals list them. Of equal
-        ones the earlier candidates are kept.
+        list[tuple[str, ...]]: Names of the routes, in the order of the
+        candidates (not of their probabilities), as in LocalMamba's code. Of
+        equally likely candidates, the earlier ones are kept.
 
     Raises:
         UserError: ``top`` is not between 1 and 8.
@@ -125,15 +126,16 @@ def as_table(
     probabilities: np.ndarray,
     directions: Sequence[Sequence[str]],
 ) -> str:
-    """The routes that blocks keep, as lines of text, with probabilities.
+    """Format the routes of each block, with probabilities, as a table.
 
     Args:
         names (Sequence[str]): Names of the blocks.
-        probabilities (np.ndarray): Of the candidates, (blocks, 8).
+        probabilities (np.ndarray): The candidates' probabilities,
+            (blocks, 8).
         directions (Sequence[Sequence[str]]): Route names of every block.
     """
     width = max(len(name) for name in ('block', *names))
-    head = f'{"block":<{width}}  routes, each with its probability in per cent'
+    head = f'{"block":<{width}}  routes, each with its probability in percent'
     lines = [head]
     for name, shares, routes in zip(names, probabilities, directions):
         cells = [
@@ -152,23 +154,22 @@ def write_fragment(
 ) -> None:
     """Write a config with the directions of every block.
 
-    It sets ``model.backbone.directions`` and nothing else. With ``base`` it
-    is ready for training: it inherits that config, which says how wide the
-    model is and how it learns. Without, the user adds the line
-    ``_base_ = '...'``. Beside other bases of a config it cannot stand, since
-    mmengine lets only one of them set ``model``.
+    It sets only ``model.backbone.directions``. With ``base``, it inherits the
+    model and the schedule of that config and is ready for training. Without,
+    the user adds the line ``_base_ = '...'``. It cannot be one of several
+    bases of a config, since mmengine lets only one of them set ``model``.
 
     Args:
         path (str | Path): The file to write, ``.py``.
         directions (Sequence[Sequence[str]]): Route names of every block.
-        source (str): Where they come from, for the file's first lines.
+        source (str): Where they come from; written at the top of the file.
         base (str | Path, optional): The config to inherit. The file names it
             relative to its own folder. Defaults to none.
 
     Raises:
-        ConfigError: ``path`` is no place for a config, or ``base`` cannot be
-            used: it is missing, a search itself or its backbone does not have
-            these blocks.
+        ConfigError: ``path`` does not name a Python file, or ``base`` cannot
+            be used: it is missing, it is itself a search, or its backbone
+            does not have these blocks.
     """
     path = Path(path)
     if path.suffix != '.py' or path.is_dir():
@@ -205,7 +206,7 @@ def write_fragment(
 def _check_base(
     path: Path, base: Path, directions: Sequence[Sequence[str]]
 ) -> None:
-    """Raise unless the base's backbone takes these directions."""
+    """Raise a ConfigError unless the base's backbone takes the directions."""
     if path.exists() and base.exists() and path.samefile(base):
         raise ConfigError(f'{path} is the base itself; write to another file')
     cfg = load_config(str(base))
@@ -218,7 +219,7 @@ def _check_base(
             'result with'
         )
     try:
-        with torch.device('meta'):  # holds no numbers
+        with torch.device('meta'):  # without memory for weights
             MODELS.build(
                 {**backbone, 'directions': directions, 'init_cfg': None}
             )
@@ -237,18 +238,18 @@ def read_history(path: str | Path) -> History:
             one, or a checkpoint, also an original author's.
 
     Returns:
-        History: Of a checkpoint, with one moment, called iteration 0.
+        History: The search; for a checkpoint, only one record, at iteration 0.
 
     Raises:
-        UserError: There is no such file, or nothing of a search in it.
+        UserError: The file does not exist, or it has no search in it.
         CheckpointError: The checkpoint cannot be read.
     """
     path = Path(path)
     if path.is_dir():
         if not (path / FILE_NAME).is_file():
             raise UserError(
-                f'no {FILE_NAME} in {path}: name the file, if it is called '
-                'otherwise, or a checkpoint'
+                f'no {FILE_NAME} in {path}: give the file, if it has another '
+                'name, or a checkpoint'
             )
         path = path / FILE_NAME
     if path.suffix == '.jsonl':
@@ -261,18 +262,18 @@ def read_history(path: str | Path) -> History:
 def load_probabilities(
     checkpoint: str | Path,
 ) -> tuple[list[str], np.ndarray]:
-    """Which routes the supernet in a checkpoint prefers.
+    """Read the probabilities of routes from a checkpoint.
 
     Args:
-        checkpoint (str | Path): A file or address; an original author's is
-            converted.
+        checkpoint (str | Path): A file or address; a checkpoint of the
+            original authors is converted.
 
     Returns:
         tuple[list[str], np.ndarray]: As :func:`read_probabilities`.
 
     Raises:
         CheckpointError: The file cannot be read.
-        UserError: It holds no supernet.
+        UserError: It is not the checkpoint of a supernet.
     """
     content = open_checkpoint(str(checkpoint))
     try:
@@ -318,14 +319,14 @@ def read_records(path: str | Path) -> list[dict]:
     """Read a file of :class:`DirectionSearchHook`.
 
     Args:
-        path (str | Path): The file. A last line that a kill cut off is left
-            out.
+        path (str | Path): The file. An incomplete last line, left by a killed
+            run, is ignored.
 
     Returns:
         list[dict]: The lines' contents, see the hook.
 
     Raises:
-        UserError: Another line is not the hook's.
+        UserError: Another line was not written by the hook.
     """
     lines = Path(path).read_text('utf-8', errors='replace').splitlines()
     records = []

@@ -1,21 +1,24 @@
 """Parameters and FLOPs of a model, with the native ops counted.
 
-Two conventions are kept apart, because published figures mix them:
+Two conventions are kept apart, because published figures mix them.
 
-- ``flops``, the convention of the VMamba family's papers: one per
-  multiply-accumulate of a matrix product or convolution, 5 per element of an
-  affine norm, and for a scan the operations of its parallel form,
-  ``9 N + 1`` per route, channel and token
-  (https://github.com/state-spaces/mamba/issues/110), ``7 N`` where it gives
-  its states and reads nothing out; Spatial-Mamba's state fusion counts as its
-  three 3 x 3 filters, 27 per channel and token, and its read-out nothing; a
-  tree scan as the two scans for states that it is on a path, there and back,
-  14 per channel and token;
-- ``macs``: the multiply-accumulates alone; a scan has ``4 N + 2`` in its
-  sequential form, ``3 N + 1`` for states; a state fusion 25, and 2 more with
-  a read-out; a tree scan 6.
+``flops`` is the convention of the VMamba family's papers:
 
-Element-wise operations count nothing in either.
+- a matrix product or convolution: 1 per multiply-accumulate;
+- an affine norm: 5 per element;
+- a scan: the operations of its parallel form, ``9 N + 1`` per route, channel
+  and token (https://github.com/state-spaces/mamba/issues/110), or ``7 N`` if
+  it returns its states without a read-out;
+- Spatial-Mamba's state fusion: its three 3 x 3 filters, 27 per channel and
+  token; its read-out is not counted;
+- a tree scan: two scans for states (on a path, one in each direction), 14 per
+  channel and token.
+
+``macs`` are multiply-accumulates only, per channel and token: a scan has
+``4 N + 2`` per route in its sequential form, or ``3 N + 1`` for states; a
+state fusion 25, and 2 more with a read-out; a tree scan 6.
+
+Neither convention counts element-wise operations.
 """
 
 import math
@@ -38,7 +41,7 @@ CONVENTIONS = {
     ' scanned route, channel and token',
 }
 
-# Operators whose count is one of multiply-accumulates.
+# Operators that are counted in multiply-accumulates.
 _MAC_OPERATORS = {
     'addmm',
     'bmm',
@@ -58,16 +61,16 @@ def count_model(
     """Count one forward pass of any model.
 
     Args:
-        model (nn.Module): The model, in the mode that is to be counted.
+        model (nn.Module): The model, in training or evaluation mode.
         inputs (tuple[Tensor]): Its arguments.
 
     Returns:
-        tuple: ``flops``, ``macs`` and the former by operator, see
+        tuple: ``flops``, ``macs`` and the parts of ``flops`` by operator, see
         :class:`Complexity`.
 
     Raises:
-        UserError: The native ops were not built. Their references would be
-            counted step by step.
+        UserError: The native ops were not built; without them the reference
+            implementations would be counted step by step.
     """
     if not native.is_available():
         raise UserError(
@@ -98,14 +101,14 @@ def scan_counts(
     Args:
         batch (int): Number of sequences.
         length (int): Tokens in a sequence.
-        channels (int): Channels, those of all routes together.
+        channels (int): Channels of all routes together.
         states (int): States per channel, N.
         with_output (bool): Whether the states are read out (C).
         with_skip (bool): Whether the input is added to the output (D).
 
     Returns:
-        Counter: ``selective_scan`` in the papers' convention and its
-        multiply-accumulates under a key of their own.
+        Counter: ``selective_scan`` in the papers' convention, and its
+        multiply-accumulates under a separate key.
     """
     cells = batch * length * channels
     # Parallel form: 7 N for the discretization and the scan, 2 N to read out.
@@ -120,9 +123,8 @@ def scan_counts(
 def _routed_selective_scan(inputs: list, outputs: list) -> Counter:
     """Handle of ``mmssm::routed_selective_scan``.
 
-    Its first inputs are x, dt, A, B, C, D, dt_weight, dt_bias, routes. The
-    projection of dt that the op does itself is a matrix product at every step
-    of a route.
+    Its first inputs are x, dt, A, B, C, D, dt_weight, dt_bias, routes. If the
+    op projects dt, that is a matrix product at every step of a route.
     """
     batch, _, channels = _shape(inputs[0])
     routes, _, states = _shape(inputs[2])

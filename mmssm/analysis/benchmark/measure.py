@@ -1,8 +1,8 @@
-"""Measure several implementations of one computation side by side.
+"""Compare implementations of one computation.
 
-What is compared is in the modules named after the ops and in ``model.py``,
-tables are in ``report.py``, the picture is in
-:mod:`mmssm.visualization.benchmark`.
+The modules named after the ops and ``model.py`` choose the implementations;
+``report.py`` makes the tables and :mod:`mmssm.visualization.benchmark` the
+picture.
 """
 
 import os
@@ -23,8 +23,8 @@ from torch.autograd.profiler import profile
 
 from mmssm.utils import UserError, keep_freed_memory
 
-# A turn repeats a quicker call until it lasts this long, for the clock's and
-# the launches' sake.
+# A quicker call is repeated until a turn lasts this long, so that the clock is
+# precise enough and launches overlap.
 MIN_SECONDS = 0.02
 
 READING = (
@@ -40,24 +40,24 @@ BANDWIDTH = (
     'x floor: the time over the one in which a copy moves as many bytes; '
     'measured just before, a copy reads and writes {:.0f} GB/s.'
 )
-# Beyond any cache, and short enough to be repeated.
+# Larger than any cache, and quick enough to be repeated.
 COPIED_BYTES = {'cpu': 1 << 27, 'cuda': 1 << 30}
 
 
 @dataclass
 class Run:
-    """One implementation that is to be measured.
+    """One implementation to measure.
 
     Attributes:
-        name (str): What to call it.
-        phases (dict[str, Callable]): What to time, by name. The last one is
-            the whole: its memory is measured, and ratios refer to it.
-        rounds (int | None): At most so many rounds, for a slow one.
-        optional (bool): Whether a failure leaves it out with a note, where
-            otherwise it stops the measurement.
+        name (str): Its name.
+        phases (dict[str, Callable]): Functions to time, by name. The last one
+            is the whole: its memory is measured, and ratios refer to it.
+        rounds (int | None): The most rounds, for a slow implementation.
+        optional (bool): Whether a failure leaves it out with a note. If not,
+            a failure stops the measurement.
         allocates (bool): Whether a call allocates its memory, so that it can
             be measured.
-        note (str): Why it is not measured at all; empty if it is.
+        note (str): Why it is not measured; empty if it is.
     """
 
     name: str
@@ -70,15 +70,15 @@ class Run:
 
 @dataclass
 class Result:
-    """What was measured of a :class:`Run`.
+    """The measurement of a :class:`Run`.
 
     Attributes:
-        name (str): The run's.
+        name (str): The run's name.
         seconds (dict[str, list[float]]): Seconds per call by phase, one entry
             per round.
-        peak (int | None): Bytes allocated at the worst moment of the last
-            phase, above what was allocated before (arguments and weights); its
-            results are included. None if not measured.
+        peak (int | None): Most bytes allocated at a time during the last
+            phase, without those allocated before (arguments and weights) but
+            with its results. None if not measured.
         note (str): Why there is no measurement; empty if there is one.
     """
 
@@ -101,18 +101,18 @@ class Result:
 def op_run(
     name: str, op: Callable[..., Tensor], inputs: dict, backward: bool
 ) -> Run:
-    """An op's phases: in inference mode, or forward and both directions.
+    """Make a run of an op: forward in inference mode, or with backward.
 
     Args:
-        name (str): What to call it.
-        op (Callable): Takes ``inputs``, gives one tensor like
+        name (str): The name of the run.
+        op (Callable): Takes ``inputs``, returns one tensor of the shape of
             ``inputs['x']``.
-        inputs (dict[str, Tensor]): By argument name. With ``backward`` those
-            of floating point are made to require gradients.
+        inputs (dict[str, Tensor]): By argument name. With ``backward``,
+            floating-point tensors are set to require gradients.
         backward (bool): Whether gradients are measured too.
 
     Returns:
-        Run: With the phases 'forward' and, if asked for, 'forward +
+        Run: Its phases are 'forward' and, with ``backward``, 'forward +
         backward'.
     """
     floats = [t for t in inputs.values() if t.is_floating_point()]
@@ -137,22 +137,22 @@ def op_run(
 
 
 def op_facts(inputs: dict[str, Tensor], backward: bool) -> dict[str, int]:
-    """What an op must move that keeps nothing but inputs and results.
+    """The least bytes that an op must move: its inputs and results.
 
     Args:
-        inputs (dict[str, Tensor]): As those of :func:`op_run`.
-        backward (bool): Likewise.
+        inputs (dict[str, Tensor]): As in :func:`op_run`.
+        backward (bool): As in :func:`op_run`.
 
     Returns:
-        dict[str, int]: Bytes of ``inputs['x']``, a map, and the floor; with
-        ``backward`` also the forward's own floor.
+        dict[str, int]: Bytes of the map ``inputs['x']`` and of the floor; with
+        ``backward`` also the floor of forward alone.
     """
     sizes = {n: t.numel() * t.element_size() for n, t in inputs.items()}
     result = sizes['x']
     floor = sum(sizes.values()) + result
     if not backward:
         return dict(map_bytes=result, floor_bytes=floor)
-    # The inputs once more, the result's gradient, the inputs' gradients.
+    # Backward: the inputs, the result's gradient, the inputs' gradients.
     floats = [n for n, t in inputs.items() if t.is_floating_point()]
     both = 2 * floor + sum(sizes[n] for n in floats)
     return dict(map_bytes=result, floor_bytes=both, forward_floor_bytes=floor)
@@ -161,14 +161,14 @@ def op_facts(inputs: dict[str, Tensor], backward: bool) -> dict[str, int]:
 def in_graph(run: Run) -> Run:
     """A run whose calls are captured in a CUDA graph and replayed.
 
-    A replay has no launch to wait for, which is most of the time where maps
-    are small.
+    A replay does not launch kernels one by one, which takes most of the time
+    for small maps.
 
     Args:
         run (Run): Its calls must not wait for the device.
 
     Returns:
-        Run: It may fail, and tells nothing about memory.
+        Run: It is optional, and its memory is not measured.
     """
     return Run(
         f'{run.name}, CUDA graph',
@@ -181,7 +181,7 @@ def in_graph(run: Run) -> Run:
 
 
 def _replay(call: Callable[[], object]) -> Callable[[], None]:
-    """Captures at the first call, a warm-up."""
+    """Capture at the first call, which is a warm-up; then replay."""
     graphs = []
 
     def replay() -> None:
@@ -189,7 +189,7 @@ def _replay(call: Callable[[], object]) -> Callable[[], None]:
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
-                call()  # may choose or load kernels, which no graph can hold
+                call()  # chooses or loads kernels, which a graph cannot
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
@@ -201,9 +201,9 @@ def _replay(call: Callable[[], object]) -> Callable[[], None]:
 
 
 def copy_bandwidth(device: torch.device) -> float:
-    """Bytes that a copy within a device's memory reads and writes a second.
+    """Bytes per second that a copy in a device's memory reads and writes.
 
-    The best of some turns: it is the yardstick of what the memory can do.
+    The best of five turns, since it stands for what the memory can do.
     """
     size = COPIED_BYTES[device.type]
     source = torch.zeros(size, dtype=torch.uint8, device=device)
@@ -223,8 +223,8 @@ class Case:
 
     Attributes:
         name (str): What was computed.
-        results (list[Result]): The first is what the others are held against.
-        facts (dict): Numbers that the measurement is read with.
+        results (list[Result]): The others are compared with the first.
+        facts (dict): Numbers that are needed to read the measurement.
     """
 
     name: str
@@ -242,14 +242,14 @@ def measure(
 ) -> list[Result]:
     """Measure in interleaved rounds, after a warm-up of each.
 
-    In turns, a machine that slows down slows all of them alike, so that the
-    ratios hold. Running out of GPU memory leaves a run out with a note.
+    Interleaving keeps ratios valid: if the machine slows down, all runs slow
+    down alike. A run that is out of GPU memory is left out with a note.
 
     Args:
         case (str): What is computed, for the progress display.
         runs (list[Run]): The implementations.
         rounds (int): Timed rounds.
-        device (torch.device): Whose work is waited for.
+        device (torch.device): The device that runs the calls.
 
     Returns:
         list[Result]: In the order of ``runs``.
@@ -260,12 +260,12 @@ def measure(
     if rounds < 1:
         raise UserError(f'at least one round is needed, got {rounds}')
     results = [Result(run.name, note=run.note) for run in runs]
-    # Only people watch; the line disappears when the case is done.
+    # Shown on a terminal only, until the case is done.
     progress = Progress(
         console=Console(stderr=True),
         disable=not sys.stderr.isatty(),
         transient=True,
-        # A thread that redraws would take its share of the CPU.
+        # A thread that redraws would use the CPU.
         auto_refresh=False,
     )
     with progress:
@@ -284,7 +284,7 @@ def measure(
 
 @contextmanager
 def _noting_failure(run: Run, result: Result) -> Iterator[None]:
-    """Leave a run out that needs too much memory, or fails and may."""
+    """Leave out a run that needs too much memory, or an optional failure."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -306,7 +306,7 @@ def _take_turn(
 
 
 def _prepare(run: Run, result: Result, device: torch.device) -> dict[str, int]:
-    """Warm up, note the peak; returns calls per turn by phase."""
+    """Warm up and measure the peak; return calls per turn by phase."""
     repeats = {}
     if result.note:
         return repeats
@@ -332,9 +332,9 @@ def _seconds(call: Callable, repeats: int, device: torch.device) -> float:
 def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
     """Most bytes of tensors allocated at one time during a call.
 
-    What was allocated before does not count; results do. On a GPU the caching
-    allocator keeps this figure. On a CPU nothing does, and PyTorch's profiler
-    reports each allocation and release instead.
+    Tensors allocated before do not count; results do. On a GPU the caching
+    allocator keeps this number. On a CPU it is computed from the allocations
+    and releases that PyTorch's profiler reports.
     """
     if device.type == 'cuda':
         before = torch.cuda.memory_allocated(device)
@@ -342,10 +342,10 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
         call()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
-    # CUDA builds report on machines without a GPU that there is none.
+    # Without this, CUDA builds print on a machine without a GPU.
     os.environ.setdefault('KINETO_LOG_LEVEL', '5')
-    # Not torch.profiler, which also makes Python objects of all events: that
-    # takes many times as long as the call.
+    # torch.profiler would also make Python objects of all events, which takes
+    # many times as long as the call.
     with profile(profile_memory=True, use_kineto=True) as profiler:
         call()
     events = profiler.kineto_results.events()
@@ -369,7 +369,7 @@ def prepare(name: str | None, threads: int | None) -> torch.device:
 
     Args:
         name (str | None): 'cpu', 'cuda' or 'cuda:N'.
-        threads (int | None): CPU threads of all that follows; by default
+        threads (int | None): Number of CPU threads from here on; by default
             PyTorch's choice.
 
     Raises:
@@ -407,7 +407,7 @@ def processor() -> str:
 
 
 def machine(device: torch.device) -> str:
-    """One line that says what was measured on."""
+    """Describe the machine in one line."""
     name = processor()
     built = f'torch {torch.__version__}'
     if device.type == 'cuda':

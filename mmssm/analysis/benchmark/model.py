@@ -1,4 +1,4 @@
-"""Backbones side by side: mmssm's, well-known ones and any config's."""
+"""Compare backbones: mmssm's, well-known ones and those of configs."""
 
 import importlib
 import itertools
@@ -30,7 +30,7 @@ from .report import (
 )
 
 MIN_SIZE = 4  # One token of a stride-4 stem.
-# Name in timm, config in mmpretrain: the last feature map without a head.
+# Name in timm, config in mmpretrain. Both give the last feature map.
 BESIDE = {
     'swin-tiny': (
         'swin_tiny_patch4_window7_224',
@@ -42,7 +42,7 @@ BESIDE = {
     ),
     'resnet50': ('resnet50', dict(type='ResNet', depth=50)),
 }
-# VMamba-T's own code, and a classifier: its file vmamba.py is on the path.
+# VMamba-T's original code, a classifier; vmamba.py must be on the path.
 ORIGINAL = 'vmamba-original'
 # Builds a backbone for images of one size.
 Builder = Callable[[int], nn.Module]
@@ -57,13 +57,13 @@ def bench_model(
     amp: bool = False,
     device: torch.device | str = 'cpu',
 ) -> Report:
-    """Measure backbones on square images, size by size.
+    """Measure backbones on square images of several sizes.
 
     Weights and images are random, from a fixed seed.
 
     Args:
-        builders (dict[str, Builder]): By name, see :func:`backbones`.
-            The first is what the others are held against.
+        builders (dict[str, Builder]): By name, see :func:`backbones`. The
+            others are compared with the first.
         sizes (Sequence[int]): Heights and widths of the image. Defaults to
             224.
         batch (int): Images. Defaults to 1.
@@ -75,8 +75,9 @@ def bench_model(
         device (torch.device | str): Defaults to 'cpu'.
 
     Returns:
-        Report: Its tables are printed as they come. ``facts`` are ``size``,
-        ``batch`` and ``params``, the number of parameters by name.
+        Report: Its tables are printed as soon as they are measured. ``facts``
+        are ``size``, ``batch`` and ``params``, the number of parameters by
+        name.
 
     Raises:
         UserError: If there is no image or round, or an image is smaller than
@@ -133,7 +134,7 @@ def _build(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             models[name] = build(size).to(device)
-        models[name].train(train)  # That of mmpretrain's returns None.
+        models[name].train(train)  # mmpretrain's train() returns None.
     return models
 
 
@@ -150,7 +151,7 @@ def _measure(
         for name, model in models.items()
     ]
     runs[0].optional = False
-    # Each convolution may choose its quickest algorithm, as in a long run.
+    # cuDNN chooses the quickest algorithms, as in a long run.
     with torch.backends.cudnn.flags(enabled=True, benchmark=True):
         return measure(f'{image.shape[-1]} px', runs, rounds, image.device)
 
@@ -158,7 +159,7 @@ def _measure(
 def _step(
     model: nn.Module, image: torch.Tensor, train: bool, amp: bool
 ) -> Callable[[], None]:
-    """What is timed of a model."""
+    """The function that is timed."""
     autocast = torch.autocast(
         image.device.type, dtype=torch.bfloat16, enabled=amp
     )
@@ -184,7 +185,7 @@ def backbones(
     configs: Sequence[str] = (),
     beside: Sequence[str] = (),
 ) -> dict[str, Builder]:
-    """Choose what to measure.
+    """Choose the backbones to measure.
 
     Args:
         archs (Sequence[str]): VMamba archs, or ``TYPE:ARCH`` for any backbone
@@ -195,10 +196,10 @@ def backbones(
             installed, else by mmpretrain; or :data:`ORIGINAL`.
 
     Returns:
-        dict[str, Builder]: By the names that tables show.
+        dict[str, Builder]: Builders by the names that tables show.
 
     Raises:
-        UserError: If one of them does not exist, or neither library does.
+        UserError: If a backbone does not exist, or neither library is there.
     """
     parts = map(_arch, archs), map(_config, configs), map(_beside, beside)
     return dict(itertools.chain(*parts))

@@ -1,4 +1,4 @@
-"""Others' kernels, where they can be imported."""
+"""Kernels of other projects, if they can be imported."""
 
 import math
 from collections.abc import Callable
@@ -11,11 +11,11 @@ from torch.autograd.function import once_differentiable
 def foreign_scans(
     device: torch.device,
 ) -> tuple[dict[str, Callable], list[str]]:
-    """Others' 1-D scans that can run here, and why each other one cannot.
+    """1-D scans of other projects, and why some of them cannot run here.
 
     Returns:
         tuple: Functions by name, with the arguments of
-        :func:`mmssm.ops.selective_scan`; one line per missing one.
+        :func:`mmssm.ops.selective_scan`; one line per missing scan.
     """
     finders = {
         'mamba-ssm': _find_mamba_ssm,
@@ -27,12 +27,12 @@ def foreign_scans(
 def foreign_compositions(
     device: torch.device,
 ) -> tuple[dict[str, Callable], list[str]]:
-    """Others' gather, scan and merge, likewise.
+    """Gather, scan and merge of other projects, and why some cannot run.
 
     Returns:
         tuple: Functions by name, with the arguments of
-        :func:`mmssm.analysis.benchmark_op.gather_scan_merge` but its first;
-        one line per missing one.
+        ``gather_scan_merge`` (``routed_selective_scan.py``) without the
+        first; one line per missing implementation.
     """
     return _find({"VMamba's Triton cross-scan": _find_cross_scan}, device)
 
@@ -89,7 +89,7 @@ def _find_oflex() -> Callable:
 
 
 def _find_cross_scan() -> Callable:
-    """Of VMamba's ``csm_triton.py``, which must be on the path."""
+    """Import VMamba's ``csm_triton.py``, which must be on the path."""
     from csm_triton import cross_merge_fn, cross_scan_fn
 
     scan = _find_oflex()

@@ -13,14 +13,14 @@ MIB = 2**20
 
 @dataclass
 class Report:
-    """What one command measured, and how. Tables print as they are added.
+    """What one command measured, and how. Added tables are printed.
 
     Attributes:
         title (str): What was measured, one line.
-        machine (str): What it was measured on, one line.
+        machine (str): The machine, one line.
         remarks (list[str]): How to read the tables, one line each.
         cases (list[Case]): The measurements.
-        tables (list[str]): The same in Markdown, readable as it stands.
+        tables (list[str]): The same as Markdown tables.
     """
 
     title: str
@@ -30,7 +30,7 @@ class Report:
     tables: list[str] = field(default_factory=list)
 
     def add(self, table: str, case: Case | None = None) -> None:
-        """Keep a table and its case, and print it."""
+        """Add a table and its case, and print the table."""
         if not self.tables:
             print(self.machine, self.title, *self.remarks, sep='\n')
         self.tables.append(table)
@@ -38,10 +38,10 @@ class Report:
         print(f'\n{table}', flush=True)
 
     def as_dict(self, command: str) -> dict:
-        """All of it in plain types; every round's time, seconds and bytes.
+        """The report in plain types, with the seconds of every round.
 
         Args:
-            command (str): What repeats the measurement.
+            command (str): The command that repeats the measurement.
         """
         return dict(
             command=command,
@@ -53,16 +53,16 @@ class Report:
         )
 
     def write_json(self, path: str | Path, command: str) -> None:
-        """Write :meth:`as_dict`."""
+        """Write the report of :meth:`as_dict` as JSON."""
         with atomic_write(path) as file:
             file.write(json.dumps(self.as_dict(command), indent=1).encode())
 
     def write_markdown(self, path: str | Path, command: str) -> None:
-        """Append the tables to a page, or begin one under the machine's name.
+        """Append the tables to a page; a new page is titled with the machine.
 
         Args:
             path (str | Path): The page.
-            command (str): What repeats the measurement.
+            command (str): The command that repeats the measurement.
         """
         path = Path(path)
         heading = f'# {self.machine.split(",")[0]}'
@@ -140,7 +140,7 @@ def model_table(case: Case) -> str:
 
 
 def growth_table(cases: list[Case]) -> str:
-    """Milliseconds over image sizes, and how they grow from size to size."""
+    """Table of milliseconds at each image size, and their growth."""
     sizes = [case.facts['size'] for case in cases]
     rows = [['pixels', *_growth([size**2 for size in sizes], str)]]
     for number, result in enumerate(cases[0].results):
@@ -151,7 +151,7 @@ def growth_table(cases: list[Case]) -> str:
 
 
 def _growth(values: list, text) -> list[str]:
-    """Each value with its ratio to the one before."""
+    """Format each value with its ratio to the one before."""
     cells = []
     for before, value in zip([None, *values], values):
         factor = f' ({value / before:.2f}x)' if before and value else ''
@@ -168,7 +168,7 @@ def _notes(case: Case) -> list[str]:
 
 
 def _number(value: float | None) -> str:
-    """Three digits or more, no exponent."""
+    """Format a number with three digits or more and no exponent."""
     if value is None:
         return '-'
     return f'{value:.{2 if value < 10 else 1 if value < 100 else 0}f}'
@@ -177,7 +177,7 @@ def _number(value: float | None) -> str:
 def _table(
     title: str, head: list[str], rows: list[list[str]], notes: list[str]
 ) -> str:
-    """A Markdown table under a heading, its columns aligned for the eye."""
+    """A Markdown table under a heading, with aligned columns."""
     widths = [max(map(len, column)) for column in zip(head, *rows)]
     rule = ['-' * (width - 1) + ':' for width in widths]
     rule[0] = f':{"-" * (widths[0] - 1)}'

@@ -1,4 +1,4 @@
-"""The routed scan beside everything else that computes it."""
+"""Compare the routed scan with other implementations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -46,14 +46,15 @@ def bench_op(
     device: torch.device | str = 'cpu',
     **options: Any,
 ) -> Report:
-    """Measure the routed scan and its alternatives, size by size.
+    """Measure the routed scan and its alternatives at several sizes.
 
-    The first result is the native op; the others are its reference, the
-    composition of gather, scan and merge around each 1-D scan at hand, and on
-    request what ``torch.compile`` makes of them.
+    The first result is the native op. The others are its reference, gather,
+    scan and merge with each available 1-D scan, and optionally versions of
+    these compiled by ``torch.compile``.
 
     Args:
-        compiled (bool): Whether compiled variants join. Defaults to False.
+        compiled (bool): Whether to measure compiled versions too. Defaults to
+            False.
         states (int | None): States per channel, at all sizes. Defaults to
             each size's own.
         device (torch.device | str): Defaults to 'cpu'.
@@ -126,7 +127,7 @@ def _reference(inputs: dict, backward: bool) -> Run:
 
 
 def _compiled(inputs: dict, prepared: dict, backward: bool) -> list[Run]:
-    """The same under ``torch.compile``."""
+    """Versions compiled by ``torch.compile``."""
     torch.compiler.reset()
     steps = inputs['routes'].shape[1]
     variants = [
@@ -159,7 +160,7 @@ def scan_inputs(
 ) -> dict[str, Tensor]:
     """Arguments of the routed scan over a square map, from a fixed seed."""
     rand = draw(device, dtype)
-    # What autocast leaves in float32 stays there.
+    # In float32 at least, as under autocast.
     weights = torch.promote_types(dtype, torch.float32)
     tokens, count = side * side, len(CROSS)
     return dict(
@@ -178,8 +179,8 @@ def scan_inputs(
 def for_composition(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     """The routed scan's arguments as :func:`gather_scan_merge` takes them.
 
-    Not timed: the originals project after the gather, and so have dt, B and
-    C in route order from the start.
+    Not timed: the original code projects after the gather, so its dt, B and C
+    are already in route order.
     """
     index = inputs['routes'].long()
 
@@ -208,10 +209,10 @@ def gather_scan_merge(
     dt_weight: Tensor,
     dt_bias: Tensor,
 ) -> Tensor:
-    """What the originals do: a 1-D scan over K copies of the map.
+    """Run a 1-D scan over K copies of the map, as the original code does.
 
     Args:
-        scan (Callable): With the arguments of
+        scan (Callable): Takes the arguments of
             :func:`mmssm.ops.selective_scan`.
         x (Tensor): Map (B, C, L).
         dt (Tensor): Low-rank steps (B, K, R, T).
@@ -228,8 +229,8 @@ def gather_scan_merge(
     """
     batch, channels, tokens = x.shape
     count, steps = routes.shape
-    # Of the ways to gather and to merge with PyTorch's own operators, these
-    # were the quickest, backwards too.
+    # The quickest ways, in forward and backward, to gather and to merge with
+    # PyTorch's operators.
     shape = (batch, count, channels)
     u = x.unsqueeze(1).expand(*shape, tokens)
     u = u.gather(-1, routes.view(1, count, 1, steps).expand(*shape, steps))
@@ -251,5 +252,5 @@ def gather_scan_merge(
 
 
 def _composition(scan: Callable) -> Callable:
-    # Not functools.partial, which torch.compile handles less well.
+    # torch.compile handles functools.partial less well.
     return lambda **inputs: gather_scan_merge(scan, **inputs)

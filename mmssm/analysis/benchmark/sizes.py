@@ -1,4 +1,4 @@
-"""An op beside its alternatives, size by size."""
+"""Compare an op with its alternatives at several sizes."""
 
 from collections.abc import Callable, Sequence
 
@@ -23,11 +23,11 @@ from .measure import (
 )
 from .report import Report, op_table
 
-# Why a reference, a loop over steps in Python, is not measured on a GPU.
+# A reference is a loop over steps in Python, so it is not measured on a GPU.
 LAUNCHES = 'left out, thousands of launches, one after the other'
 GRAPHS = (
-    'CUDA graph: calls replayed without their launches, which small maps '
-    'mostly wait for.'
+    'CUDA graph: calls replayed without launching kernels one by one, which '
+    'takes most of the time for small maps.'
 )
 
 
@@ -46,38 +46,38 @@ def bench_sizes(
     only: Sequence[str] = (),
     graphs: bool = False,
 ) -> Report:
-    """Measure an op and its alternatives at sizes that models have.
+    """Measure an op and its alternatives at the sizes of real models.
 
     Args:
         op (str): The op's name, for the title.
-        sizes (dict[str, tuple]): By name, what ``make_inputs`` takes first.
-        make_inputs (Callable): Takes a size's numbers, the images, device and
-            dtype; gives the op's arguments, with a map 'x'.
-        make_runs (Callable): Takes these and whether the backward is
-            measured; gives the implementations, mmssm's first.
-        remarks (Sequence[str]): How to read the tables, beyond what is common
-            to all ops.
+        sizes (dict[str, tuple]): By name, the first arguments of
+            ``make_inputs``.
+        make_inputs (Callable): Takes a size's numbers, the batch, device and
+            dtype; returns the op's arguments, with a map 'x'.
+        make_runs (Callable): Takes these arguments and whether backward is
+            measured; returns the implementations, mmssm's first.
+        remarks (Sequence[str]): How to read the tables of this op.
         batch (int): Images. Defaults to 1.
         rounds (int): Timed rounds. Defaults to 5.
         backward (bool): Whether the backward is measured too. Defaults to
             False.
         device (torch.device | str): Defaults to 'cpu'.
-        dtype (torch.dtype): Of maps. Defaults to float32.
-        only (Sequence[str]): Parts of names, of which a size must have one.
-            Defaults to all sizes.
-        graphs (bool): Whether each is also replayed from a CUDA graph.
-            Defaults to False.
+        dtype (torch.dtype): Dtype of maps. Defaults to float32.
+        only (Sequence[str]): Measure only sizes whose names contain one of
+            these. Defaults to all sizes.
+        graphs (bool): Whether to measure each implementation also in a CUDA
+            graph. Defaults to False.
 
     Returns:
-        Report: Its tables are printed as they come. Phases are 'forward' and,
-        if asked for, 'forward + backward'. ``facts`` are the bytes of a map
-        and of the floor, what an op must move that keeps nothing but inputs
-        and results (each input read once, each result written once), and the
-        bandwidth of a copy on the device, bytes a second.
+        Report: Its tables are printed as soon as they are measured. Phases are
+        'forward' and, with ``backward``, 'forward + backward'. ``facts`` are
+        the bytes of a map; the bytes of the floor, which is the least an op
+        must move (each input read once, each result written once); and the
+        bandwidth of a copy on the device, bytes per second.
 
     Raises:
-        UserError: If there is no image, no round or no such size, or graphs
-            are asked for on a CPU.
+        UserError: If there is no image, no round or no such size, or if
+            ``graphs`` is set on a CPU.
     """
     if batch < 1:
         raise UserError(f'the batch needs at least one image, got {batch}')
@@ -120,10 +120,10 @@ def bench_sizes(
 
 
 def choose(sizes: dict[str, tuple], only: Sequence[str]) -> dict[str, tuple]:
-    """Those whose names have one of the parts; all if there is none.
+    """The sizes whose names contain one of ``only``; all if it is empty.
 
     Raises:
-        UserError: If a part is in no name.
+        UserError: If one of ``only`` is in no name.
     """
     for part in only:
         if not any(part in name for name in sizes):
@@ -140,11 +140,11 @@ def choose(sizes: dict[str, tuple], only: Sequence[str]) -> dict[str, tuple]:
 def draw(
     device: torch.device | str, dtype: torch.dtype
 ) -> Callable[..., Tensor]:
-    """Normally distributed numbers from a fixed seed, drawn on the device.
+    """A function that draws normal numbers on a device, from a fixed seed.
 
     Returns:
-        Callable: Takes a shape and, by name, ``like``, a dtype other than
-        ``dtype``.
+        Callable: Takes a shape, and as keyword ``like`` a dtype to use
+        instead of ``dtype``.
     """
     generator = torch.Generator(device).manual_seed(0)
 

@@ -1,4 +1,4 @@
-"""The state fusion beside the convolutions that compute it."""
+"""Compare the state fusion with the convolutions that compute it."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from .report import Report
 from .sizes import bench_sizes, draw
 
 # Side of the map and inner channels in Spatial-Mamba at 224 pixels, and a
-# case of the most channels at hand.
+# wider map.
 FUSION_SIZES = {
     'Spatial-Mamba-T stage 1': (56, 128),
     'Spatial-Mamba-T stage 2': (28, 256),
@@ -25,12 +25,12 @@ FUSION_SIZES = {
 
 
 def bench_fusion(**options: Any) -> Report:
-    """Measure the state fusion and its alternatives, size by size.
+    """Measure the state fusion and its alternatives at several sizes.
 
-    These are what the originals do while training, three dilated convolutions
-    of padded copies, and what they do in evaluation, one 11 x 11 convolution
-    with the merged weights; each on maps as mmssm's lie in memory (channels
-    last) and on channels-first ones.
+    The alternatives are those of Spatial-Mamba's code: in training, three
+    dilated convolutions of padded copies; in evaluation, one 11 x 11
+    convolution with merged weights. Each is measured on channels-last maps,
+    the layout of mmssm, and on channels-first maps.
 
     Args:
         **options: ``batch``, ``rounds``, ``backward``, ``device``, ``dtype``,
@@ -43,7 +43,7 @@ def bench_fusion(**options: Any) -> Report:
         FUSION_SIZES,
         fusion_inputs,
         _runs,
-        ['NHWC, NCHW: how maps lie in memory. Merging the weights is timed.'],
+        ['NHWC, NCHW: memory layout of maps. Merging the weights is timed.'],
         **options,
     )
 
@@ -67,7 +67,7 @@ def fusion_inputs(
 
 
 def three_convolutions(x: Tensor, weight: Tensor, alpha: Tensor) -> Tensor:
-    """A dilated convolution of a padded copy for each filter; x (B, C, H, W).
+    """Convolve a padded copy with each dilated filter; x (B, C, H, W).
 
     Weights take the dtype of x, as under autocast.
     """
@@ -107,6 +107,6 @@ def _runs(inputs: dict[str, Tensor], backward: bool) -> list[Run]:
         for order, given in (('NHWC', last), ('NCHW', first)):
             own = {n: t.detach() for n, t in given.items()}
             run = op_run(f'{name}, {order}', op, own, backward)
-            run.optional = True  # not every dtype has it on every device
+            run.optional = True  # not supported for every dtype and device
             runs.append(run)
     return runs

@@ -1,7 +1,7 @@
-"""The tree scan beside its reference and a scan along a chain.
+"""Compare the tree scan with its reference and a scan along a chain.
 
-GrootV's own op is no alternative to measure: it makes a tree of each image's
-features, and most of its time goes there.
+GrootV's op is not measured: it also builds a tree from each image's features,
+which takes most of its time.
 """
 
 from typing import Any
@@ -33,13 +33,13 @@ TREE_SIZES = {
     'FractalMamba-T stage 3': (14, 640, 20),
     'FractalMamba-T stage 4': (7, 1280, 40),
 }
-ORDER, PATHWAYS = 'hilbert', 0.1  # FractalMamba's own
+ORDER, PATHWAYS = 'hilbert', 0.1  # FractalMamba's default
 REFERENCE_ROUNDS = 3
 # The reference keeps several tensors for each step.
 REFERENCE_STATES = 1 << 20
 REMARK = (
-    'Chain: the 1-D scan once along the tokens, in the order of the tree and '
-    'laid out for it; the tree scan passes there and back.'
+    'Chain: one 1-D scan along the tokens, already in the order of the tree '
+    'and in its layout; the tree scan makes two passes.'
 )
 
 
@@ -123,7 +123,7 @@ def chain(
 
 
 def _runs(inputs: dict[str, Tensor], backward: bool) -> list[Run]:
-    """All of them, mmssm's first."""
+    """All implementations, mmssm's first."""
     reference = op_run('reference', tree_scan_reference, inputs, backward)
     reference.rounds = REFERENCE_ROUNDS
     if inputs['x'].is_cuda:
