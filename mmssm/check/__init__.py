@@ -1,4 +1,4 @@
-"""Whether the ops are right and quick on a machine: ``mmssm.check``.
+"""Check that the ops are correct and quick on a machine.
 
 ``python -m mmssm.check`` prints what :func:`environment`, :func:`accuracy` and
 :func:`speed` find.

@@ -1,8 +1,9 @@
-"""Check mmssm on this machine: what runs here, and whether it is right.
+"""Check that mmssm's ops are correct and quick on this machine.
 
-Prints the environment, every op's error against its PyTorch reference, and
-its time beside the reference's and the memory's. Run it after an install, and
-paste what it prints into a bug report. Exit code 1: something is wrong.
+Prints the environment, the error of every op against its PyTorch reference,
+and its time beside those of the reference and of a copy of the data. Run it
+after an install, and paste its output into a bug report. Exit code 1:
+something is wrong.
 """
 
 import argparse
@@ -85,7 +86,7 @@ def main() -> int:
 
 
 def watched(results: Iterable, name: str) -> list:
-    """The results, with a progress display for whoever watches."""
+    """The results as a list, with a progress display on a terminal."""
     return list(
         track(
             results,
@@ -99,14 +100,14 @@ def watched(results: Iterable, name: str) -> list:
 
 
 def print_facts(out: Console, facts: dict[str, str]) -> None:
-    """One line for each; a pipe gets no padding."""
+    """Print one line for each; long lines are not wrapped."""
     width = max(map(len, facts))
     for name, value in facts.items():
         out.print(f'{name:<{width}}  {value}', highlight=False, soft_wrap=True)
 
 
 def print_errors(out: Console, errors: Sequence[Accuracy]) -> None:
-    """The worst case of each op, device and dtype."""
+    """Print the worst case of each op, device and dtype."""
     if not errors:
         return
     table = narrow('Errors, relative to the largest value that is right')
@@ -131,19 +132,19 @@ def print_errors(out: Console, errors: Sequence[Accuracy]) -> None:
 
 
 def narrow(title: str) -> Table:
-    """An empty table whose columns stand close: a terminal has 80 columns."""
+    """An empty table with narrow gaps, to fit in 80 columns."""
     return Table(title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False)
 
 
 def badness(error: Accuracy) -> float:
-    """Larger for a worse case; a failed one is the worst."""
+    """A number that is larger for a worse case; infinity for a failure."""
     if error.failure:
         return float('inf')
     return max(error.forward, error.backward)
 
 
 def print_times(out: Console, times: Sequence[Speed]) -> None:
-    """Those of the ops, and what they are held against."""
+    """Print the times of the ops, of their references and of a copy."""
     if not times:
         return
     table = narrow('Milliseconds, forward, float32')
@@ -165,7 +166,7 @@ def print_times(out: Console, times: Sequence[Speed]) -> None:
 
 
 def print_verdict(out: Console, found: Sequence[str]) -> None:
-    """What is wrong, a line each, or that nothing is."""
+    """Print what is wrong, one line each, or that all is right."""
     for problem in found:
         out.print(f'WRONG: {problem}', style='bold red', soft_wrap=True)
     if not found:
@@ -173,7 +174,7 @@ def print_verdict(out: Console, found: Sequence[str]) -> None:
 
 
 def describe(error: Accuracy) -> str:
-    """One line that says what is wrong with an op, and what to do."""
+    """Say in one line what is wrong with an op, and what to do."""
     where = f'{error.op} ({error.case}) on {error.device} in {error.dtype}'
     if error.failure:
         return f'{where} failed: {error.failure}'
@@ -186,7 +187,7 @@ def describe(error: Accuracy) -> str:
 
 
 def scientific(value: float | None) -> str:
-    """As 1.2e-07; '-' for none."""
+    """Format a number as 1.2e-07, None as '-'."""
     return '-' if value is None else f'{value:.1e}'
 
 
@@ -197,7 +198,7 @@ def write_json(
     times: Sequence[Speed],
     found: Sequence[str],
 ) -> None:
-    """Write all that was found; JSON has no infinity, null stands for it."""
+    """Write all results; infinity, which JSON lacks, becomes null."""
     content = dict(
         command=shlex.join(['python', '-m', 'mmssm.check', *sys.argv[1:]]),
         environment=facts,

@@ -1,4 +1,4 @@
-"""Each op against its reference."""
+"""Compare each op with its reference."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,35 +10,36 @@ import mmssm.ops
 
 from .cases import Case, cases
 
-# Errors allowed, as a share of the largest value that is right. In float64 and
-# float32 sums over some hundred steps round many times. In 16 bits the maths
-# are float32 and the result is rounded once, by 2^-8 or 2^-11 at most.
+# Errors allowed, relative to the largest value of the reference. In float64
+# and float32, sums over some hundred steps are rounded many times. In 16 bits
+# the op computes in float32 and rounds the result once, by 2^-8 or 2^-11 at
+# most.
 LIMITS = {
     torch.float64: 1e-11,
     torch.float32: 3e-5,
     torch.bfloat16: 1.1 * 2**-8,
     torch.float16: 1.1 * 2**-11,
 }
-# What has the dtype of the tokens; parameters stay in float32 beside 16 bits.
+# Inputs in the dtype of the tokens; with 16 bits, parameters are in float32.
 TOKENS = {'x', 'dt', 'u', 'delta', 'B', 'C'}
 
 
 @dataclass
 class Accuracy:
-    """How near an op is to its reference in one case.
+    """How close an op is to its reference in one case.
 
-    Errors are relative to the largest value that is right; infinity stands
-    for a result that is not finite or has another shape or dtype.
+    Errors are relative to the largest value of the reference; they are
+    infinite for a result that is not finite or has a wrong shape or dtype.
 
     Attributes:
-        op (str): Its name.
-        case (str): What is particular to the case.
+        op (str): The name of the op.
+        case (str): The name of the case.
         device (str): 'cpu' or 'cuda'.
-        dtype (str): Of the tokens.
+        dtype (str): The dtype of the tokens.
         limit (float): The largest error allowed, of results and gradients.
         forward (float | None): Error of the result; None if it failed.
         backward (float | None): The largest error of a gradient.
-        gradient (str): Which gradient that is.
+        gradient (str): The input that has this gradient.
         failure (str): The error that the op raised, '' if none.
     """
 
@@ -54,7 +55,7 @@ class Accuracy:
 
     @property
     def passed(self) -> bool:
-        """Whether the op ran and is near enough."""
+        """Whether the op ran and all errors are within the limit."""
         errors = (self.forward, self.backward)
         return not self.failure and all(
             error is not None and error <= self.limit for error in errors
@@ -64,13 +65,13 @@ class Accuracy:
 def accuracy(device: str) -> Iterator[Accuracy]:
     """Check every op in every case and dtype, one at a time.
 
-    References run on the CPU in float64, of the same rounded inputs.
+    References run on the CPU in float64, on the same rounded inputs.
 
     Args:
         device (str): 'cpu' or 'cuda'.
 
     Yields:
-        Accuracy: An op that fails does not keep the others from their turn.
+        Accuracy: One for each check, also for an op that fails.
     """
     for case in cases():
         for dtype, limit in LIMITS.items():
@@ -84,7 +85,7 @@ def check(
     result = Accuracy(case.op, case.name, device.type, str(dtype)[6:], limit)
     try:
         errors = _errors(case, device, dtype)
-    except Exception as error:  # whatever an op on a new machine may raise
+    except Exception as error:  # of any type, on an unknown machine
         result.failure = (
             f'{type(error).__name__}: {" ".join(str(error).split())}'
         )
@@ -137,7 +138,7 @@ def _run(
     }
     result = op(**{**given, **leaves}, **case.options)
     generator = torch.Generator().manual_seed(1)
-    # Of few bits, so that no dtype rounds it.
+    # A few bits are enough, so no dtype rounds it.
     grad = torch.randint(-4, 5, result.shape, generator=generator) / 4
     grads = torch.autograd.grad(
         result, list(leaves.values()), grad.to(device, result.dtype)
@@ -147,7 +148,7 @@ def _run(
 
 
 def _error(got: Tensor, want: Tensor, dtype: torch.dtype) -> float:
-    """Largest difference over the largest wanted value."""
+    """Largest difference, relative to the largest wanted value."""
     if got.shape != want.shape or got.dtype != dtype:
         return float('inf')
     difference = (got.double() - want).abs().max()

@@ -1,4 +1,4 @@
-"""What the ops are checked with."""
+"""The inputs that the ops are checked with."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from mmssm.analysis.benchmark.routed_selective_scan import scan_inputs
 
 @dataclass
 class Case:
-    """An op and what to call it with.
+    """An op and its arguments.
 
     Attributes:
         op (str): Its name in :mod:`mmssm.ops`.
-        name (str): What is particular to the case.
-        tensors (dict[str, Tensor]): Arguments by name; those of floating
-            point are in float64.
+        name (str): The name of the case.
+        tensors (dict[str, Tensor]): Arguments by name; floating-point ones
+            are in float64.
         options (dict): The other arguments.
     """
 
@@ -28,7 +28,7 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """Small and awkward inputs of every op, and a real stage of VMamba-T."""
+    """Small inputs of every op with edge cases, and a stage of VMamba-T."""
     stage = scan_inputs(14, 384, 24, 1, dtype=torch.float64)
     routed = 'routed_selective_scan'
     return [
@@ -50,7 +50,7 @@ def cases() -> list[Case]:
 
 
 def _from_seed() -> tuple[Callable[..., Tensor], torch.Generator]:
-    """A function that draws numbers of a shape, and what it draws from."""
+    """A function that draws random numbers, and its generator."""
     generator = torch.Generator().manual_seed(0)
 
     def rand(*shape: int) -> Tensor:
@@ -100,7 +100,7 @@ def _sequence_case() -> tuple[dict[str, Tensor], dict]:
 
 
 def _fusion_case(readout: bool) -> tuple[dict[str, Tensor], dict]:
-    """A map smaller than the filters' reach in one direction."""
+    """A map that is smaller than the filters in one direction."""
     rand, _ = _from_seed()
     size, channels = (2, 9, 4), 40
     tensors = dict(

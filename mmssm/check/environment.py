@@ -1,4 +1,4 @@
-"""What the ops run on, and what is wrong with it before any of them runs."""
+"""Describe the environment, and find what keeps the ops from running."""
 
 import importlib.metadata
 import platform
@@ -12,7 +12,7 @@ import mmssm
 from mmssm.analysis.benchmark.measure import processor
 from mmssm.ops import native
 
-# By what they are installed as; mmcv-lite is mmcv without compiled ops.
+# With the names of their distributions; mmcv-lite has no compiled ops.
 LIBRARIES = {
     'mmengine': ['mmengine'],
     'mmcv': ['mmcv', 'mmcv-lite'],
@@ -47,10 +47,10 @@ def environment() -> dict[str, str]:
 
 
 def problems(devices: Sequence[str]) -> list[str]:
-    """What keeps the native ops from running, a line each, with the remedy.
+    """What keeps the native ops from running, one line each, with the fix.
 
     Args:
-        devices (Sequence[str]): 'cpu', 'cuda': those that are to be checked.
+        devices (Sequence[str]): The devices to check: 'cpu', 'cuda'.
     """
     if native.problem():
         return [f'no native op: {native.problem()}; {native.HOW_TO_BUILD}']
@@ -63,8 +63,8 @@ def problems(devices: Sequence[str]) -> list[str]:
         ]
     if not native.has_kernels('cuda'):
         return [
-            'the extension has no CUDA kernels; build mmssm again where nvcc '
-            'is, with FORCE_CUDA=1, or use --device cpu'
+            'the extension has no CUDA kernels; build mmssm again with nvcc '
+            'and FORCE_CUDA=1, or use --device cpu'
         ]
     gpus = range(torch.cuda.device_count())
     return list(filter(None, map(native.missing_architecture, gpus)))

@@ -1,4 +1,4 @@
-"""Each op's time beside its reference's and the memory's."""
+"""Measure each op, its reference and a copy of the same data."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,24 +21,23 @@ from mmssm.analysis.benchmark.tree_scan import tree_inputs
 
 ROUNDS = 3
 REFERENCE_ROUNDS = 1
-# A GPU needs more images to be busy. The references, loops over steps in
-# Python, take about the same time for all of them.
+# A GPU needs more images to be busy. The references are loops over steps in
+# Python, so more images hardly slow them down.
 IMAGES = {'cpu': 1, 'cuda': 32}
 
 
 @dataclass
 class Speed:
-    """An op's time, forward in inference mode, float32.
+    """The time of an op: forward in inference mode, float32.
 
     Attributes:
-        op (str): Its name.
-        size (str): What it was given.
+        op (str): The name of the op.
+        size (str): The size of its input.
         device (str): 'cpu' or 'cuda'.
         seconds (float): The op's time, the median of :data:`ROUNDS`.
         reference_seconds (float): The reference's.
-        floor_seconds (float): What a copy within the device's memory takes to
-            move as many bytes as the inputs and the result have: no op is
-            quicker.
+        floor_seconds (float): The time to copy as many bytes as the inputs
+            and the result have; no op can be quicker.
     """
 
     op: str
@@ -88,7 +87,7 @@ def _measure(
 ) -> Speed:
     def run(name: str) -> Run:
         function = getattr(mmssm.ops, name)
-        # Every op takes the map first, whatever it calls it.
+        # Every op takes the map first; its name differs.
         return op_run(
             name, lambda x, **rest: function(x, **rest), inputs, False
         )

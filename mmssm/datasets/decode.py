@@ -1,4 +1,4 @@
-"""Image files as the models take them: color, 8 bits a channel."""
+"""Decode image files as the models need them: color, 8 bits per channel."""
 
 import cv2
 import numpy as np
@@ -10,16 +10,17 @@ def decode_color(content: bytes, *, upright: bool) -> np.ndarray | None:
     """Decode an image file.
 
     Args:
-        content (bytes): The file's.
-        upright (bool): Turn the image as its EXIF data say.
+        content (bytes): The content of the file.
+        upright (bool): Whether to rotate the image according to its EXIF data.
 
     Returns:
-        np.ndarray: (H, W, 3) uint8, blue-green-red; of 16 bits the upper 8.
-        None if OpenCV cannot decode it, or it has numbers of another kind.
+        np.ndarray: (H, W, 3) uint8, blue-green-red; the upper 8 bits if the
+        file has 16. None if OpenCV cannot decode it, or if it has values of
+        another type.
 
     Raises:
-        UserError: It has 16 bits a channel, of which only the lower ones are
-            used: its upper 8 would be (nearly) black.
+        UserError: It has 16 bits per channel but uses only the lower ones, so
+            that the upper 8 would be (nearly) black.
     """
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
     if not upright:

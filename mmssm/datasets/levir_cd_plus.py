@@ -1,4 +1,4 @@
-"""LEVIR-CD+: pairs of aerial images and what was built between them."""
+"""LEVIR-CD+: pairs of aerial images and the buildings that changed."""
 
 import os.path as osp
 from typing import Any
@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmssm.utils import UserError
 
-# What is taken for an image that has the wrong name.
+# Other suffixes of images; a file with one of them may be named wrongly.
 _IMAGES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp')
 FOLDERS = ('img_path', 'img_path_after', 'seg_map_path')
 
@@ -20,33 +20,34 @@ class LEVIRCDPlusDataset(BaseSegDataset):
     """Pairs of images of one place, before and after, and what changed.
 
     LEVIR-CD+ has 985 pairs of 1024 x 1024 pixels, 637 in ``train`` and 348 in
-    ``test``; each of the two holds the folders ``A`` (before), ``B`` (after)
-    and ``label`` (0 unchanged, 255 changed), with one name per pair. Any
-    data of this form can be read.
+    ``test``. Each split has the folders ``A`` (before), ``B`` (after) and
+    ``label`` (0 unchanged, 255 changed); the three files of a pair have the
+    same name. Other datasets of this structure can be read too.
 
     A sample names the files as ``img_path``, ``img_path_after`` and
     ``seg_map_path``, which :class:`LoadImagePair` and
-    :class:`LoadChangeLabel` read: the pair becomes one image of six channels,
-    so that the transforms of mmcv and mmseg treat both halves alike.
+    :class:`LoadChangeLabel` read. The pair becomes one image of six channels,
+    so that transforms of mmcv and mmseg change both images in the same way.
 
     Args:
-        data_prefix (dict): The folders, within ``data_root``, as
+        data_prefix (dict): The folders in ``data_root``, with the keys
             ``img_path``, ``img_path_after`` and ``seg_map_path``.
-        tile_size (int, optional): Give each pair as square tiles of so many
-            pixels, 16 of 256 for a pair of LEVIR-CD+. A sample says with
-            ``tile``, (top, left, height, width), where it lies; it is cut out
-            while the pair is loaded, and nothing is written. Where the size
-            is no multiple, the last tiles overlap their neighbors. Defaults
-            to None, whole pairs.
-        img_suffix (str): Of the images' names. Defaults to ``'.png'``.
-        **kwargs: The other arguments of mmseg's ``BaseSegDataset``. An
-            ``ann_file`` lists names without suffix, one in a line, to take
-            no others.
+        tile_size (int, optional): Split each pair into square tiles of this
+            many pixels a side; 256 gives 16 tiles for a pair of LEVIR-CD+. A
+            sample has the position of its tile as ``tile``, (top, left,
+            height, width). The tile is cut out when the pair is loaded;
+            nothing is written. If the image size is not a multiple of
+            ``tile_size``, the last tiles overlap their neighbors. Defaults to
+            None, whole pairs.
+        img_suffix (str): Suffix of the images. Defaults to ``'.png'``.
+        **kwargs: The other arguments of mmseg's ``BaseSegDataset``. If there
+            is an ``ann_file``, only the pairs that it lists are used: names
+            without suffix, one per line.
 
     Raises:
-        UserError: A folder is not given or holds nothing, a pair lacks a
-            file, an image has another suffix or is smaller than a tile; the
-            message names it.
+        UserError: A folder is not given or is empty, a file of a pair is
+            missing, or an image has another suffix or is smaller than a tile.
+            The message names it.
     """
 
     METAINFO = dict(
@@ -99,7 +100,7 @@ class LEVIRCDPlusDataset(BaseSegDataset):
         ]
 
     def _list_pairs(self) -> list[dict[str, str]]:
-        """The three files of each pair, all of them there."""
+        """List the three files of each pair, and check that they exist."""
         suffixes = dict.fromkeys(FOLDERS, self.img_suffix)
         suffixes['seg_map_path'] = self.seg_map_suffix
         found = {key: self._list_names(key, suffixes[key]) for key in FOLDERS}
@@ -114,7 +115,7 @@ class LEVIRCDPlusDataset(BaseSegDataset):
             more = f', and {others} more files' if others else ''
             raise UserError(
                 f'{missing[0]} is missing{more}: a pair is an image before, '
-                'an image after and a label of one name'
+                'an image after and a label of the same name'
             )
         return [
             {key: self._path(key, name, suffixes[key]) for key in FOLDERS}
@@ -145,7 +146,7 @@ class LEVIRCDPlusDataset(BaseSegDataset):
         if not fileio.isdir(folder, backend_args=self.backend_args):
             raise UserError(
                 f'folder {folder} does not exist; set data_root and '
-                f'data_prefix.{key} to where the data lies'
+                f'data_prefix.{key} to where the data is'
             )
         files = [
             name
@@ -167,7 +168,7 @@ class LEVIRCDPlusDataset(BaseSegDataset):
         return osp.join(self.data_prefix[key], name + suffix)
 
     def _tiles_of(self, path: str) -> list[tuple[int, int, int, int]]:
-        """(top, left, height, width) of each tile; reads the file's head."""
+        """(top, left, height, width) of each tile; reads the file's header."""
         with fileio.get_local_path(
             path, backend_args=self.backend_args
         ) as local:
@@ -192,5 +193,5 @@ class LEVIRCDPlusDataset(BaseSegDataset):
 
 
 def _starts(length: int, side: int) -> list[int]:
-    """Where tiles begin that cover a length, the last one ending with it."""
+    """Positions of the tiles that cover a length; the last ends with it."""
     return [*range(0, length - side, side), length - side]

@@ -1,4 +1,4 @@
-"""Loading pairs of images as one image of six channels."""
+"""Load pairs of images as one image of six channels."""
 
 import cv2
 import numpy as np
@@ -17,27 +17,27 @@ CHANGED = 255  # in a label file
 class LoadImagePair(BaseTransform):
     """Read a pair of images as one image of six channels.
 
-    Channels 0 to 2 are red, green and blue before, 3 to 5 after. These
-    transforms of mmcv and mmseg treat such an image as any other: Resize,
-    RandomResize, RandomFlip, RandomCrop, RandomRotFlip, PackSegInputs and
-    TestTimeAug. So does SegDataPreProcessor, with six means and standard
-    deviations; its ``bgr_to_rgb`` does nothing here, and it pads to a
-    ``size``. Pad and ``interpolation='area'`` do not work: OpenCV has them
-    for four channels at most.
+    Channels 0 to 2 are red, green and blue of the earlier image, 3 to 5 those
+    of the later one. These transforms of mmcv and mmseg work on such an image:
+    Resize, RandomResize, RandomFlip, RandomCrop, RandomRotFlip, PackSegInputs
+    and TestTimeAug. SegDataPreProcessor works with six means and standard
+    deviations; its ``bgr_to_rgb`` has no effect, and it pads to a ``size``.
+    Pad and ``interpolation='area'`` do not work, since OpenCV supports at
+    most four channels there.
 
     Required keys: ``img_path``, ``img_path_after`` and, optionally, ``tile``
-    (top, left, height, width), the part of both to keep.
+    (top, left, height, width), the part of both images to keep.
 
     Added keys: ``img``, (H, W, 6) uint8; ``img_shape`` and ``ori_shape``, its
     (H, W); ``pair_shape``, the (H, W) of the files.
 
     Args:
-        backend_args (dict, optional): Of mmengine's file backend. Defaults to
+        backend_args (dict, optional): For mmengine's file backend. Defaults to
             None, the local disk.
 
     Raises:
-        UserError: A file is no image, or one of 16 bits that would be black
-            in 8, or the two differ in size; the message names them.
+        UserError: A file is not an image, it has 16 bits and would be black in
+            8, or the two images differ in size. The message names the file.
     """
 
     def __init__(self, backend_args: dict | None = None) -> None:
@@ -57,7 +57,7 @@ class LoadImagePair(BaseTransform):
             )
         results['pair_shape'] = before.shape[:2]
         window = _window(results)
-        # OpenCV's blue, green and red become red, green and blue.
+        # From OpenCV's blue-green-red to red-green-blue.
         halves = [image[window][..., ::-1] for image in (before, after)]
         results['img'] = np.concatenate(halves, axis=2)
         results['img_shape'] = results['img'].shape[:2]
@@ -72,8 +72,9 @@ class LoadImagePair(BaseTransform):
 class LoadChangeLabel(BaseTransform):
     """Read a pair's label: 0 unchanged and 255 changed become 0 and 1.
 
-    Comes after :class:`LoadImagePair`; in a test pipeline after Resize, so
-    that the truth keeps its size, in others before what moves pixels.
+    Put it after :class:`LoadImagePair`: in a test pipeline also after Resize,
+    so that the truth keeps its size; in a training pipeline before all
+    transforms that move pixels.
 
     Required keys: ``seg_map_path``, ``pair_shape`` and, optionally, ``tile``
     (top, left, height, width), the part to keep.
@@ -81,12 +82,12 @@ class LoadChangeLabel(BaseTransform):
     Added keys: ``gt_seg_map``, (H, W) uint8, and its name in ``seg_fields``.
 
     Args:
-        backend_args (dict, optional): Of mmengine's file backend. Defaults to
+        backend_args (dict, optional): For mmengine's file backend. Defaults to
             None, the local disk.
 
     Raises:
-        UserError: The file is no gray image, has values other than 0 and 255
-            or another size than the pair; the message names it.
+        UserError: The file is not a gray image, has values other than 0 and
+            255, or differs in size from the pair. The message names it.
     """
 
     def __init__(self, backend_args: dict | None = None) -> None:
@@ -95,7 +96,7 @@ class LoadChangeLabel(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Read the label, check it and cut its tile."""
         path = results['seg_map_path']
-        label = _read_grey(path, self.backend_args)
+        label = _read_gray(path, self.backend_args)
         if label.shape != results['pair_shape']:
             height, width = results['pair_shape']
             raise UserError(
@@ -119,9 +120,9 @@ class LoadChangeLabel(BaseTransform):
 
 
 def _read_color(path: str, backend_args: dict | None) -> np.ndarray:
-    """Read an image, (H, W, 3) uint8, in OpenCV's order of colors.
+    """Read an image, (H, W, 3) uint8, blue-green-red.
 
-    A camera's note of how it was held is left unread, as it is for labels.
+    The EXIF orientation is ignored, as for labels.
     """
     content = fileio.get(path, backend_args=backend_args)
     try:
@@ -133,8 +134,8 @@ def _read_color(path: str, backend_args: dict | None) -> np.ndarray:
     return image
 
 
-def _read_grey(path: str, backend_args: dict | None) -> np.ndarray:
-    """Read a label, (H, W), also one that is stored in color."""
+def _read_gray(path: str, backend_args: dict | None) -> np.ndarray:
+    """Read a label, (H, W); it may be stored as a gray color image."""
     content = np.frombuffer(fileio.get(path, backend_args=backend_args), 'u1')
     label = None
     if content.size:
@@ -143,7 +144,7 @@ def _read_grey(path: str, backend_args: dict | None) -> np.ndarray:
         raise UserError(f'{path} is no image that can be read')
     if label.ndim == 2:
         return label
-    # OpenCV gives palettes in color. What may follow is opacity.
+    # OpenCV decodes palettes to color. A fourth channel is opacity.
     gray, *others = np.moveaxis(label[..., :3], -1, 0)
     if any((gray != other).any() for other in others):
         raise UserError(
@@ -154,7 +155,7 @@ def _read_grey(path: str, backend_args: dict | None) -> np.ndarray:
 
 
 def _window(results: dict) -> tuple[slice, slice]:
-    """The part of the files that the sample is."""
+    """The part of the files that belongs to the sample."""
     height, width = results['pair_shape']
     top, left, height, width = results.get('tile', (0, 0, height, width))
     return np.s_[top : top + height, left : left + width]

@@ -1,4 +1,4 @@
-"""Training: hooks, and a runner for several processes and for resuming."""
+"""Training: hooks, a runner, launching and resuming."""
 
 from mmssm.utils.moved import moved_names
 

@@ -1,4 +1,4 @@
-"""What models are measured by, beside the libraries' own metrics."""
+"""Metrics that the OpenMMLab libraries do not have."""
 
 from .change_metric import ChangeMetric
 

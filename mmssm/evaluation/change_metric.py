@@ -1,4 +1,4 @@
-"""What change detection is measured by."""
+"""Metrics of change detection."""
 
 from collections.abc import Sequence
 
@@ -16,17 +16,16 @@ Counts = tuple[int, int, int, int]
 class ChangeMetric(BaseMetric):
     """Precision, recall, F1 and IoU of the changed class, OA and kappa.
 
-    All six come from one confusion matrix of all the pixels of the data set,
-    and are shares from 0 to 1 (kappa: from -1), see :func:`score_changes`.
+    All six are computed from one confusion matrix of all pixels of the
+    dataset. They are from 0 to 1 (kappa: from -1), see :func:`score_changes`.
     To keep the best checkpoint as ChangeMamba does, set the checkpoint hook's
     ``save_best='kappa', rule='greater'``.
 
     Args:
-        ignore_index (int): The label of pixels that do not count. Defaults to
-            255.
-        collect_device (str): Where the processes' results meet: ``'cpu'`` or
-            ``'gpu'``. Defaults to ``'cpu'``.
-        prefix (str, optional): Put before the metrics' names. Defaults to
+        ignore_index (int): The label of pixels to ignore. Defaults to 255.
+        collect_device (str): The device on which results of several processes
+            are collected, ``'cpu'`` or ``'gpu'``. Defaults to ``'cpu'``.
+        prefix (str, optional): Prefix of the metrics' names. Defaults to
             None.
     """
 
@@ -40,7 +39,7 @@ class ChangeMetric(BaseMetric):
         self.ignore_index = ignore_index
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Count the pixels of some predictions.
+        """Count the pixels of a batch of predictions.
 
         Args:
             data_batch (dict): Not used.
@@ -48,8 +47,8 @@ class ChangeMetric(BaseMetric):
                 ``pred_sem_seg`` and ``gt_sem_seg``, (1, H, W) or (H, W).
 
         Raises:
-            UserError: A prediction has another size than its truth, or one
-                of them has another class than 0 and 1; the message names the
+            UserError: A prediction and its truth differ in size, or one of
+                them has a class other than 0 and 1; the message names the
                 image.
         """
         for sample in data_samples:
@@ -96,13 +95,12 @@ def count_changes(
         prediction (Tensor): (H, W) of any number type, 0 unchanged and 1
             changed.
         truth (Tensor): (H, W), likewise, or ``ignore_index``.
-        ignore_index (int): The label of pixels that do not count.
+        ignore_index (int): The label of pixels to ignore.
 
     Returns:
-        tuple[int, int, int, int]: Pixels that are unchanged and predicted so,
-        unchanged but predicted as changed, changed but predicted as
-        unchanged, changed and predicted so. None if a pixel that counts has
-        another class.
+        tuple[int, int, int, int]: The number of true negatives (unchanged),
+        false positives, false negatives and true positives (changed). None if
+        a pixel that is not ignored has another class.
     """
     matrix = [
         int(((truth == true) & (prediction == predicted)).sum())
@@ -119,23 +117,22 @@ def score_changes(
     false_unchanged: int,
     true_changed: int,
 ) -> dict[str, float]:
-    """Scores of a confusion matrix, whose pixels are counted exactly.
+    """Compute the scores of a confusion matrix.
 
-    Where a score has no value it is what scikit-learn gives: ``precision``,
-    ``recall``, ``F1`` and ``IoU`` are 0 where they would divide by no pixels,
-    for instance if nothing changed and nothing was predicted as changed;
-    ``kappa`` is nan if all pixels are of one class and predicted so, ``OA``
-    is nan if there are none.
+    Undefined scores are as in scikit-learn: ``precision``, ``recall``, ``F1``
+    and ``IoU`` are 0 if they would divide by zero, for example if nothing
+    changed and nothing was predicted as changed; ``kappa`` is nan if all
+    pixels are correct and of one class, ``OA`` is nan if there is no pixel.
 
     Args:
-        true_unchanged (int): Unchanged pixels that were predicted so.
+        true_unchanged (int): Unchanged pixels predicted as unchanged.
         false_changed (int): Unchanged pixels predicted as changed.
         false_unchanged (int): Changed pixels predicted as unchanged.
-        true_changed (int): Changed pixels that were predicted so.
+        true_changed (int): Changed pixels predicted as changed.
 
     Returns:
         dict[str, float]: ``precision``, ``recall``, ``F1`` and ``IoU`` of
-        the changed class, ``OA`` (the share of all pixels that are right) and
+        the changed class, ``OA`` (the share of correct pixels) and
         Cohen's ``kappa``.
     """
     tn, fp, fn, tp = (
@@ -145,7 +142,7 @@ def score_changes(
         true_changed,
     )
     nan = float('nan')
-    # Agreement beyond chance over what there can be, both in pixels squared.
+    # Agreement beyond chance, and the largest possible one, in pixels squared.
     beyond = 2 * (tp * tn - fp * fn)
     possible = (tp + fp) * (fp + tn) + (tp + fn) * (fn + tn)
     return dict(

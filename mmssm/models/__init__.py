@@ -1,4 +1,4 @@
-"""Model parts for the three libraries, registered in mmengine's root."""
+"""Model parts, registered in mmengine's root registries."""
 
 from .change_detector import ChangeDetector
 from .change_mamba_head import ChangeMambaHead

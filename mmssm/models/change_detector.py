@@ -1,4 +1,4 @@
-"""A segmentor of what changed between two images of one place."""
+"""A segmentor for changes between two images of one place."""
 
 import torch
 from mmengine.registry import MODELS
@@ -10,13 +10,13 @@ from mmssm.utils import UserError
 
 @MODELS.register_module()
 class ChangeDetector(EncoderDecoder):
-    """Encodes both images of a pair with one backbone, then decodes the pair.
+    """Encode both images of a pair with one backbone, then decode the pair.
 
-    A pair is one image of twice the channels, the earlier image's first (see
-    :class:`mmssm.datasets.LoadImagePair`). Its features are such pairs, too:
-    map i is (B, 2 C_i, H_i, W_i), the earlier image's channels first. So
-    everything of mmseg works on pairs as on images: transforms, windows,
-    test-time augmentation, hooks, and heads that take twice the channels.
+    A pair is an image of twice the channels, the earlier image's first (see
+    :class:`mmssm.datasets.LoadImagePair`). Its features are pairs too: map i
+    is (B, 2 C_i, H_i, W_i), the earlier image's channels first. So mmseg's
+    transforms, sliding windows, test-time augmentation, hooks and heads work
+    on pairs; heads need twice the channels.
 
     The arguments are those of ``mmseg.models.EncoderDecoder``: ``backbone``
     and ``neck`` for one image, ``decode_head`` for pairs of their maps, such
@@ -31,10 +31,10 @@ class ChangeDetector(EncoderDecoder):
 
         Returns:
             tuple[Tensor, ...]: (B, 2 C_i, H_i, W_i) for each of the maps
-            (C_i, H_i, W_i) that backbone and neck give of an image.
+            (C_i, H_i, W_i) that backbone and neck compute for an image.
 
         Raises:
-            UserError: The channels are not those of two images.
+            UserError: The number of channels is odd.
         """
         if inputs.shape[1] % 2:
             raise UserError(

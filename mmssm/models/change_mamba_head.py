@@ -20,21 +20,20 @@ from ..scans import CROSS
 
 @MODELS.register_module()
 class ChangeMambaHead(BaseDecodeHead):
-    """Relates two images' maps, stage by stage, by scanning them together.
+    """Relate the maps of two images by scanning them together.
 
-    Each stage's :class:`PairFusion` is added to the enlarged result of the
-    deeper stage and passes a residual block; the deepest is taken as it is.
-    The loss is given as in every head of mmseg; ChangeMamba's is a
-    cross-entropy and 0.75 of a Lovasz softmax.
+    Each stage fuses its pair of maps with :class:`PairFusion`. The result is
+    added to the upsampled result of the next deeper stage and goes through a
+    residual block; the deepest stage has neither. The loss is set as in every
+    head of mmseg; ChangeMamba's is cross-entropy plus 0.75 of Lovasz softmax.
 
     Args:
         in_channels (Sequence[int]): Channels of one image's map, by stage,
             the shallowest first. The maps of pairs have twice as many.
-        channels (int): Channels of all that the head computes. Defaults to
-            128.
+        channels (int): Channels of all maps in the head. Defaults to 128.
         num_classes (int): Classes. Defaults to 2, unchanged and changed.
-        d_state (int): States per channel of the blocks' :class:`SS2D`. This
-            and what follows is given as in the backbone. Defaults to 1.
+        d_state (int): States per channel of the blocks' :class:`SS2D`, as in
+            the backbone. Defaults to 1.
         ssm_ratio (float): Inner channels of the scan / ``channels``. Defaults
             to 1.
         mlp_ratio (float): Hidden channels of the FFN / ``channels``; 0 for no
@@ -50,8 +49,8 @@ class ChangeMambaHead(BaseDecodeHead):
             0.1.
         with_cp (bool): Recompute blocks in backward to save memory. Defaults
             to False.
-        in_index (Sequence[int], optional): The stages' places among the maps.
-            Defaults to the first ones.
+        in_index (Sequence[int], optional): Indices of the maps to use, one per
+            stage. Defaults to the first ones.
         norm_cfg (dict, optional): Norm after convolutions. Defaults to batch
             norm.
         dropout_ratio (float): Dropout before the classifier. Defaults to 0.
@@ -82,7 +81,7 @@ class ChangeMambaHead(BaseDecodeHead):
         **kwargs: Any,
     ) -> None:
         norm_cfg = norm_cfg or dict(type='BN')
-        # One output per class; mmseg warns of two where this is left out.
+        # One output per class; without it, mmseg warns about two classes.
         kwargs.setdefault('out_channels', num_classes)
         super().__init__(
             in_channels,
@@ -123,7 +122,7 @@ class ChangeMambaHead(BaseDecodeHead):
         """Pairs' maps, (B, 2 C_i, H_i, W_i) -> logits (B, classes, H_0, W_0).
 
         Raises:
-            UserError: A map has not the channels of two of the backbone's.
+            UserError: A map does not have twice its ``in_channels``.
         """
         pairs = self._transform_inputs(inputs)
         self._check(pairs)
@@ -153,24 +152,24 @@ class ChangeMambaHead(BaseDecodeHead):
 
 
 class PairFusion(BaseModule):
-    """Makes one map of two, by scans that see both in three arrangements.
+    """Fuse two maps into one, with scans over three arrangements of both.
 
-    - ``cat``: one map of both images' channels;
+    - ``cat``: one map with the channels of both images;
     - ``interleave``: one map twice as wide, in which the images' columns
       alternate;
     - ``split``: one map twice as wide, the images side by side.
 
-    Each is projected and passes a block. Of the wide maps, the two images'
-    columns are taken apart again, and the five maps are merged by a 1 x 1
+    Each is projected and goes through a block. The wide maps are split again
+    into the columns of the two images. The five maps are merged by a 1 x 1
     convolution with norm and activation.
 
     Args:
         in_channels (int): Channels of one image's map.
         channels (int): Channels of the blocks and of the result.
-        build_block (Callable): Gives a new block, (B, H, W, C) to
-            (B, H, W, C) for any size.
+        build_block (Callable): Returns a new block, which takes and returns
+            (B, H, W, C) of any size.
         norm_cfg (dict): Norm after the convolution.
-        act_cfg (dict): Activation after it.
+        act_cfg (dict): Activation after the norm.
     """
 
     def __init__(
@@ -210,7 +209,7 @@ class PairFusion(BaseModule):
 
 
 def alternate_columns(before: Tensor, after: Tensor) -> Tensor:
-    """Two maps (B, H, W, C) -> one (B, H, 2 W, C) of alternating columns."""
+    """Two maps (B, H, W, C) -> one (B, H, 2 W, C), columns alternating."""
     return torch.stack((before, after), 3).flatten(2, 3)
 
 

@@ -1,4 +1,4 @@
-"""A classifier's head with a convolution before the mean."""
+"""A classification head with a convolution before the mean."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 class ConvClsHead(LinearClsHead):
     """1 x 1 convolution, batch norm, GELU, mean over the map, linear layer.
 
-    That of `GrootV <https://arxiv.org/abs/2406.02395>`_.
+    The head of `GrootV <https://arxiv.org/abs/2406.02395>`_.
 
     Args:
         num_classes (int): Classes.
         in_channels (int): Channels of the backbone's last map.
         mid_channels (int): Channels of the convolution.
-        **kwargs: As :class:`mmpretrain.models.heads.LinearClsHead`.
+        **kwargs: Arguments of mmpretrain's ``LinearClsHead``.
     """
 
     def __init__(
@@ -34,6 +34,6 @@ class ConvClsHead(LinearClsHead):
         self.act = nn.GELU()
 
     def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
-        """Maps, the last (B, C, H, W) -> (B, mid_channels)."""
+        """Maps, the last one (B, C, H, W) -> (B, mid_channels)."""
         x = self.act(self.bn(self.conv(feats[-1])))
         return torch.flatten(x.mean((2, 3)), 1)

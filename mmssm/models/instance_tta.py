@@ -15,31 +15,31 @@ from torch import Tensor, nn
 from mmssm.utils import UserError
 
 _FLIPPED_AXES = dict(horizontal=[-1], vertical=[-2], diagonal=[-2, -1])
-_SOFT_MAX = 255  # of a mask head's probabilities as 8-bit numbers
+_SOFT_MAX = 255  # probability 1 in the 8-bit output of a mask head
 _LEAST_SCORE = 1e-6
 
 
 @MODELS.register_module()
 class InstanceSegTTAModel(DetTTAModel):
-    """Merges boxes and masks that a detector finds in several views.
+    """Merge the boxes and masks that a detector finds in several views.
 
-    mmdet's ``DetTTAModel`` merges boxes only. Here the views' detections of
-    one class that overlap form one instance; its box and its mask are their
-    means, weighted by their scores (see :func:`fuse_instances`). Mask heads
-    that threshold their output are made to give probabilities, so that the
-    mean is taken before the threshold. A detector without masks is merged as
-    ``DetTTAModel`` does.
+    mmdet's ``DetTTAModel`` merges boxes only. Here, overlapping detections of
+    one class form one instance, whose box and mask are the means of theirs,
+    weighted by the scores (see :func:`fuse_instances`). The mask head is set
+    to give probabilities instead of thresholded masks, so that the mean is
+    taken before the threshold. Detections without masks are merged as in
+    ``DetTTAModel``.
 
     Args:
         tta_cfg (dict): ``nms``, of type ``'nms'`` with an ``iou_threshold``,
-            and ``max_per_img``, the number of instances kept of an image.
-        module (dict or nn.Module): The detector. Its mask head gives
-            probabilities from then on, whoever uses it.
-        data_preprocessor (dict, optional): Replaces that of ``module``, where
-            this is a dict.
+            and ``max_per_img``, the number of instances to keep per image.
+        module (dict or nn.Module): The detector. It is changed: its mask head
+            gives probabilities from then on.
+        data_preprocessor (dict, optional): Replaces that of ``module``, if
+            ``module`` is a dict.
 
     Raises:
-        UserError: ``tta_cfg`` lacks a field or asks for another NMS.
+        UserError: A field of ``tta_cfg`` is missing, or its NMS is another.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class InstanceSegTTAModel(DetTTAModel):
         config = getattr(head, 'test_cfg', None) or {}
         if config.get('mask_thr_binary', -1) >= 0:
             self.mask_threshold = config['mask_thr_binary']
-            # Negative: mmdet's mask heads give 8-bit probabilities.
+            # A negative value makes mask heads give 8-bit probabilities.
             head.test_cfg = ConfigDict(config, mask_thr_binary=-1)
 
     def _merge_single_sample(
@@ -83,23 +83,21 @@ def fuse_instances(
     max_per_img: int,
     mask_threshold: float = 0.5,
 ) -> InstanceData:
-    """Merge what was found in several views of one image.
+    """Merge the detections in several views of one image.
 
-    The best detections of each class lead, as in NMS; every other one joins
-    the leader that it overlaps most. The boxes and masks of a group are
-    averaged with the scores as weights. Its score is the mean over the views
-    of the best score that each gives it, 0 where a view has nothing (as in
-    weighted boxes fusion, https://arxiv.org/abs/1910.13302).
+    NMS selects a leader for each instance; every other detection joins the
+    leader of its class that it overlaps most. Boxes and masks that belong
+    together are averaged with the scores as weights. The score of an instance
+    is the mean of the views' best scores, 0 for a view without a detection (as
+    in weighted boxes fusion, https://arxiv.org/abs/1910.13302).
 
     Args:
         views (Sequence[InstanceData]): In the image's coordinates:
             ``bboxes`` (n, 4), ``scores`` (n,), ``labels`` (n,) and ``masks``
             (n, H, W), bool or probabilities from 0 to 255 as uint8.
-        iou_threshold (float): Overlap from which on two boxes are one
-            instance.
+        iou_threshold (float): Least overlap of two boxes of one instance.
         max_per_img (int): How many instances to keep, the best ones.
-        mask_threshold (float): Probability from which on a pixel belongs to
-            a mask.
+        mask_threshold (float): Least probability of a pixel of a mask.
 
     Returns:
         InstanceData: The same fields, with bool masks, best score first.
@@ -117,7 +115,7 @@ def fuse_instances(
     overlaps[found.labels[leaders][:, None] != found.labels] = -1
     # A box without an area does not overlap even itself.
     overlaps[torch.arange(len(leaders)), leaders] = 2
-    group = overlaps.argmax(0)  # (n,): the leader that each one joins
+    group = overlaps.argmax(0)  # (n,): index of the leader
 
     votes = found.scores.new_zeros(len(leaders), len(views))
     view = torch.repeat_interleave(
@@ -139,16 +137,16 @@ def fuse_instances(
 
 
 def _shares(group: Tensor, scores: Tensor, kept: Tensor) -> Tensor:
-    """Each detection's weight (k, n) in the mean of the groups kept."""
-    # Scores of 0 count, too, where a group has no others.
+    """Weights (k, n) of the detections in the mean of each instance."""
+    # The minimum keeps the sum above 0 if all scores are 0.
     weights = (group == kept[:, None]) * scores.clamp(min=_LEAST_SCORE)
     return weights / weights.sum(1, keepdim=True)
 
 
 def _fuse_masks(masks: Tensor, shares: Tensor, threshold: float) -> Tensor:
-    """Where the weighted means of masks reach a threshold: (k, H, W) bool.
+    """Average masks with weights and apply a threshold: (k, H, W) bool.
 
-    One group at a time: all masks at once would take gigabytes as floats.
+    One instance at a time: all masks as floats would take gigabytes.
     """
     scale = _SOFT_MAX if masks.dtype == torch.uint8 else 1.0
     fused = masks.new_empty((len(shares), *masks.shape[1:]), dtype=torch.bool)
@@ -161,7 +159,7 @@ def _fuse_masks(masks: Tensor, shares: Tensor, threshold: float) -> Tensor:
 
 
 def _unflipped(sample: DetDataSample) -> InstanceData:
-    """A view's predictions, turned back if the view was flipped."""
+    """A view's predictions, flipped back if the view was flipped."""
     found = sample.pred_instances
     if not sample.metainfo.get('flip'):
         return found

@@ -1,4 +1,4 @@
-"""A feature pyramid from one map."""
+"""Build a feature pyramid from one map."""
 
 from collections.abc import Sequence
 
@@ -17,9 +17,9 @@ _RESCALED_LEVELS = 4
 class SimpleFPN(BaseModule):
     """The neck of `ViTDet <https://arxiv.org/abs/2203.16527>`_.
 
-    A plain backbone's last map becomes four maps of 4, 2, 1 and 1/2 times its
-    size; each gets a 1 x 1 and a 3 x 3 convolution. Further levels are every
-    second pixel of the level before.
+    It makes four maps of 4, 2, 1 and 1/2 times the size of a plain backbone's
+    last map, with a 1 x 1 and a 3 x 3 convolution each. Further levels take
+    every second pixel of the level before.
 
     Args:
         in_channels (int): Channels of the map, a multiple of 4.
@@ -80,8 +80,8 @@ class SimpleFPN(BaseModule):
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """One map [(B, C, H, W)] -> maps (B, out_channels, h, w).
 
-        The first is 4 H x 4 W; sizes halve from level to level, rounded down
-        for the fourth and up from there.
+        The first is 4 H x 4 W, and each level has half the size of the one
+        before, rounded down for the fourth level and up for later ones.
         """
         if len(inputs) != 1:
             raise UserError(

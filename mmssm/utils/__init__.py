@@ -1,4 +1,4 @@
-"""What every other package may use; it imports none of them."""
+"""Helpers for all other packages; imports none of them."""
 
 from .errors import CheckpointError, ConfigError, UserError
 from .files import atomic_write

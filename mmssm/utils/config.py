@@ -1,4 +1,4 @@
-"""From a config file and command-line options to a config ready to run."""
+"""Read configs and apply command-line options."""
 
 import warnings
 from collections.abc import Iterator
@@ -18,16 +18,16 @@ def load_config(
     options: dict | None = None,
     work_dir: str | None = None,
 ) -> Config:
-    """Read a config, apply ``--cfg-options`` and settle its ``work_dir``.
+    """Read a config, apply ``--cfg-options`` and set its ``work_dir``.
 
     Args:
-        path (str): A config file, old or new style.
+        path (str): A config file in the old or new style of mmengine.
         options (dict, optional): Values to overwrite, keys with dots.
-        work_dir (str, optional): Where to write. Defaults to the config's
-            own ``work_dir``, else ``work_dirs/<config's name>``.
+        work_dir (str, optional): The folder for results. Defaults to the
+            config's own ``work_dir``, else ``work_dirs/<config's name>``.
 
     Returns:
-        Config: The config, with its ``custom_imports`` done.
+        Config: The config; its ``custom_imports`` are imported.
 
     Raises:
         ConfigError: The file is missing or wrong, or an option does not fit.
@@ -35,8 +35,8 @@ def load_config(
     if not Path(path).is_file():
         raise ConfigError(f'config {path} does not exist; check the path')
     try:
-        # Custom modules are imported below, after the options and outside
-        # this net: a defect in one of them keeps its traceback.
+        # Custom modules are imported below: options may change them, and a
+        # defect in one of them must keep its traceback.
         with warnings.catch_warnings(record=True) as noted:
             warnings.simplefilter('always', DeprecationWarning)
             cfg = Config.fromfile(path, import_custom_modules=False)
@@ -53,7 +53,7 @@ def load_config(
             f'config {path} cannot be read: {type(error).__name__}: '
             f'{one_line(error)}'
         ) from error
-    for warning in noted:  # of a config that was renamed
+    for warning in noted:  # a renamed config warns
         if 'config file' in str(warning.message):
             warn(str(warning.message))
     try:
@@ -73,10 +73,10 @@ def load_config(
 
 
 def _complete_loaders(cfg: Config) -> None:
-    """Fill in the loader settings that mmpretrain's configs leave to a tool.
+    """Add the loader settings that mmpretrain's configs leave to its tools.
 
-    Its samples are stacked by ``default_collate``, where mmengine's own
-    default gives lists.
+    mmpretrain stacks samples with ``default_collate``; mmengine's default
+    gives lists.
     """
     if cfg.get('default_scope') != 'mmpretrain':
         return
@@ -92,14 +92,14 @@ def _complete_loaders(cfg: Config) -> None:
 def leaf_datasets(
     dataset: ConfigDict, place: str = ''
 ) -> Iterator[tuple[ConfigDict, str]]:
-    """The datasets that read files, inside wrappers and concatenations.
+    """Find the datasets that read files, also in wrappers.
 
     Args:
         dataset (ConfigDict): A dataset's config.
-        place (str): Where the config has it, ``test_dataloader.dataset``.
+        place (str): Its key in the config, e.g. ``test_dataloader.dataset``.
 
     Yields:
-        tuple[ConfigDict, str]: Each such dataset and its own place.
+        tuple[ConfigDict, str]: Each such dataset and its key in the config.
     """
     if 'dataset' in dataset:
         yield from leaf_datasets(dataset['dataset'], f'{place}.dataset')
@@ -113,8 +113,8 @@ def leaf_datasets(
 def complete_model(cfg: Config) -> ConfigDict:
     """The config's ``model`` with its ``data_preprocessor``.
 
-    mmpretrain's configs set that beside the model, where only mmengine's
-    Runner looks for it.
+    mmpretrain's configs set it beside the model, where only mmengine's Runner
+    finds it.
     """
     if cfg.get('data_preprocessor') is not None:
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)

@@ -6,14 +6,14 @@ from .errors import ConfigError
 
 
 def find_device(name: torch.device | str | None = None) -> torch.device:
-    """Check a device before anything is loaded for it.
+    """Choose a device, or check that the given one can be used.
 
     Args:
         name (torch.device | str, optional): ``cpu``, ``cuda`` or ``cuda:N``.
-            Defaults to the first GPU, to the CPU where there is none.
+            Defaults to the first GPU, or the CPU if there is none.
 
     Returns:
-        torch.device: A device that is there.
+        torch.device: A device that exists.
 
     Raises:
         ConfigError: There is no such device, or mmssm has no ops for it.
@@ -27,7 +27,7 @@ def find_device(name: torch.device | str | None = None) -> torch.device:
             f'--device {name}: no such device; give cpu, or cuda:0 and so on'
         ) from error
     if device.type not in ('cpu', 'cuda'):
-        # PyTorch knows the name of more than it, or an op, was built for.
+        # PyTorch knows names of devices for which there are no ops.
         raise ConfigError(
             f'--device {name}: models run on CPUs and NVIDIA GPUs only; give '
             'cpu, or cuda:0 and so on'

@@ -1,4 +1,4 @@
-"""Errors that the user can correct, and their text in one line."""
+"""Errors that the user can correct, and their messages."""
 
 import difflib
 import inspect
@@ -27,7 +27,7 @@ class UserError(ValueError):
 
 
 class ConfigError(UserError):
-    """A config or an option cannot be used as it stands."""
+    """A config or an option cannot be used."""
 
 
 class CheckpointError(UserError, RuntimeError):
@@ -52,9 +52,9 @@ def is_user_error(error: BaseException) -> bool:
 def one_line(error: BaseException) -> str:
     """The error's message without line breaks.
 
-    Of an error in a process that loads data, PyTorch's message is the whole
-    traceback: only the error itself is kept. What the registry finds gets a
-    hint of what to do.
+    If a data loading process fails, PyTorch's message is the whole traceback;
+    only the message of the original error is kept. Errors of mmengine's
+    registry get a hint of what to do.
     """
     # str(KeyError) puts its message in quotes.
     text = str(error.args[0] if isinstance(error, KeyError) else error)
@@ -81,9 +81,10 @@ def _hint(text: str) -> str:
 
 
 def _refusing_class(text: str) -> type | None:
-    """The class that did not take an argument, if a config can name it.
+    """The class that did not take an argument.
 
-    It is registered, or a base of a registered one.
+    None unless a config can name it: it must be registered, or be a base of a
+    registered class.
     """
     found = _BAD_ARGUMENT.search(text)
     if found is None:
@@ -105,6 +106,6 @@ def _refusing_class(text: str) -> type | None:
 
 
 def warn(message: str) -> None:
-    """Print a warning line; the first process speaks for all."""
+    """Print a warning line, in the first process only."""
     if is_main_process():
         print(f'warning: {message}', file=sys.stderr, flush=True)

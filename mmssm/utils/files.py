@@ -1,4 +1,4 @@
-"""Writing files and folders safely."""
+"""Write files and folders safely."""
 
 import fcntl
 import os
@@ -14,11 +14,11 @@ TEMP_SUFFIX = '.tmp'
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that takes its name only when it is complete.
+    """Open a file for writing that gets its name only when it is complete.
 
-    The bytes go to a hidden neighbor (``.<name>.<pid>.tmp``), reach the disk
-    (``fsync``) and are then renamed in one step. A crash, a full disk or a
-    kill at any moment leaves the previous file untouched.
+    The bytes are written to a hidden file beside it (``.<name>.<pid>.tmp``),
+    flushed to disk (``fsync``) and renamed in one step. A crash, a full disk
+    or a kill leaves the previous file unchanged.
 
     Args:
         path (str or Path): The file to write; its folder is created.
@@ -43,31 +43,31 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def file_lock(path: str | Path) -> Iterator[None]:
-    """Keep other processes out that lock the same path.
+    """Hold a lock, so that other processes wait that lock the same path.
 
-    The lock (``.<name>.lock`` beside it) ends with the process that holds it.
+    The lock (``.<name>.lock`` beside it) is released if the process ends.
 
     Args:
-        path (str or Path): What is to be changed; its folder must exist.
+        path (str or Path): The path to protect; its folder must exist.
     """
     path = Path(path)
     with open(path.with_name(f'.{path.name}.lock'), 'w') as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError:  # some network file systems have no locks
+        except OSError:  # some network file systems do not support locks
             pass
         yield
 
 
 def make_folder(folder: Path, option: str) -> None:
-    """Make a folder for results.
+    """Create a folder for results.
 
     Args:
-        folder (Path): May be there.
-        option (str): What names it, for the message.
+        folder (Path): The folder; it may exist.
+        option (str): The option that sets it, for the message.
 
     Raises:
-        ConfigError: It cannot be made.
+        ConfigError: It cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,14 +79,14 @@ def make_folder(folder: Path, option: str) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut, where the system allows it."""
+    """Make a rename survive a power failure, if the system supports it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:  # folders cannot be opened on Windows
         return
     try:
         os.fsync(descriptor)
-    except OSError:  # some network file systems refuse
+    except OSError:  # some network file systems do not support it
         pass
     finally:
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""How the C library handles freed memory."""
+"""Settings of the C library's memory allocator."""
 
 import ctypes
 import platform
@@ -8,14 +8,14 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
-    """Keep the memory of freed tensors for the next ones, in this process.
+    """Reuse the memory of freed tensors in this process.
 
-    glibc gives blocks over 32 MiB back at once and maps new ones page by
-    page, which takes a quarter of a forward pass at 2048 pixels. For programs
-    that run a model on a CPU; a library must leave this to them.
+    glibc returns freed blocks over 32 MiB to the system at once and maps new
+    ones page by page. This takes a quarter of a forward pass at 2048 pixels.
+    Call it in programs that run a model on a CPU, not in a library.
 
     Returns:
-        bool: Whether the C library took the setting; only glibc has it.
+        bool: Whether the C library accepted the setting; only glibc has it.
     """
     if platform.libc_ver()[0] != 'glibc':
         return False

@@ -1,10 +1,10 @@
-"""Old names that still work and name the new place."""
+"""Old names, which still work and warn about the new place."""
 
 import importlib
 import warnings
 from collections.abc import Callable
 
-# By the package that had them: the package that has each name now.
+# For each old package, the package that has each name now.
 _PLACES = {
     'mmssm.engine': {
         'ChangeMetric': 'mmssm.evaluation',
@@ -28,10 +28,10 @@ _PLACES = {
 
 
 def moved_names(package: str) -> Callable[[str], object]:
-    """A package's ``__getattr__`` for names that other packages have now.
+    """Make a package's ``__getattr__`` for names that have moved.
 
     Args:
-        package (str): The package that had them.
+        package (str): The old package.
 
     Returns:
         Callable: Looks a name up in its new place, with a FutureWarning.

@@ -1,4 +1,4 @@
-"""Small datasets of real handwritten digits, built where they are used."""
+"""Small datasets of real handwritten digits, built on first use."""
 
 from .dataset import (
     WRITERS,

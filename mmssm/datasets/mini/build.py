@@ -1,4 +1,4 @@
-"""Building a mini dataset's folder once, whole or not at all."""
+"""Build the folder of a mini dataset atomically."""
 
 import hashlib
 import json
@@ -15,22 +15,22 @@ DRAWING_SOURCES = sorted(Path(__file__).parent.glob('*.py'))
 
 
 def ensure_root(root: str | Path, write: Callable[[Path], None]) -> bool:
-    """Make sure that ``root`` holds a complete dataset of this version.
+    """Build the dataset in ``root`` unless a complete one is there.
 
-    The dataset is written to a temporary folder beside ``root`` and renamed
-    when it is complete. Of several processes that start together, one builds
-    and the others wait for it. A folder that lacks a file, or that other
-    drawing code made, is built anew.
+    The dataset is written to a temporary folder beside ``root``, which is
+    renamed when it is complete. If several processes start together, one
+    builds and the others wait. A folder is built again if a file is missing
+    or if the drawing code has changed.
 
     Args:
         root (str | Path): The dataset's folder.
-        write (Callable): Writes the dataset into the empty folder given.
+        write (Callable): Writes the dataset to an empty folder.
 
     Returns:
         bool: Whether the dataset had to be built.
 
     Raises:
-        UserError: If ``root`` holds something else.
+        UserError: If ``root`` has other contents.
     """
     root = Path(root).absolute()
     if _is_complete(root):
@@ -65,7 +65,7 @@ def _build(root: Path, scratch: Path, write: Callable[[Path], None]) -> None:
 
 
 def _version() -> str:
-    """A digest of the code that draws, so that a change rebuilds."""
+    """A digest of the drawing code; if it changes, datasets are rebuilt."""
     sources = b''.join(path.read_bytes() for path in DRAWING_SOURCES)
     return hashlib.sha256(sources).hexdigest()[:16]
 

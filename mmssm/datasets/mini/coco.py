@@ -79,7 +79,7 @@ def _annotate(instance: Instance) -> dict:
 def mask_to_polygons(mask: np.ndarray) -> list[list[float]]:
     """Trace a mask as COCO polygons, one for each connected part.
 
-    COCO polygons know no holes. A part with holes becomes one polygon that
+    COCO polygons cannot have holes. A part with holes becomes one polygon that
     enters each hole and leaves it again along the same line.
 
     Args:

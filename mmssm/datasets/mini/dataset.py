@@ -18,7 +18,7 @@ from .digits import CLASSES
 from .imagenet import write_imagenet
 from .levir_cd_plus import write_levir_cd_plus
 
-# Folder under data/mini: what writes it.
+# The function that writes each folder of data/mini.
 WRITERS: dict[str, Callable[[Path], None]] = dict(
     coco=write_coco,
     ade20k=write_ade20k,
@@ -49,7 +49,7 @@ def build_mini(name: str, root: str | Path) -> None:
         root (str | Path): The dataset's folder.
 
     Raises:
-        ValueError: If ``root`` holds something else.
+        ValueError: If ``root`` has other contents.
     """
     start = time.monotonic()
     if ensure_root(root, WRITERS[name]):
@@ -61,14 +61,14 @@ class _BuiltOnFirstUse:
 
     Attributes:
         mini_set (str): One of :data:`WRITERS`.
-        builds_its_files (bool): For those who look for missing files.
+        builds_its_files (bool): Tells checks of files that none are needed.
     """
 
     mini_set: str
     builds_its_files = True
 
     def load_data_list(self) -> list[dict]:
-        """Build the data if need be, then load it."""
+        """Build the data if necessary, then load it."""
         build_mini(self.mini_set, self.data_root)
         return super().load_data_list()
 

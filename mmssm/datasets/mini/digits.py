@@ -1,11 +1,11 @@
 """The real handwritten digits that every mini dataset is drawn from.
 
 scikit-learn bundles 1,797 digits of 8x8 pixels, the test partition of the UCI
-"Optical Recognition of Handwritten Digits" set. It names no writers, but its
-labels give them away: each person copied the same printed form of about 130
-digits, so the label sequence starts over, ``0123456789`` three times, wherever
-the next form begins. The digits are split at such a start: the forms before
-it are for training, the three after it for testing.
+"Optical Recognition of Handwritten Digits" set. It does not name writers, but
+they can be told from the labels: each person copied the same printed form of
+about 130 digits, so each form starts with the labels ``0123456789`` three
+times. The digits are split where a form starts: the forms before are for
+training, the last three for testing.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from mmssm.utils import UserError
 SPLITS = ('train', 'test')
 CLASSES = tuple('0123456789')
 
-# Where the twelfth of the fourteen forms begins.
+# The first digit of the twelfth of fourteen forms.
 FIRST_TEST_DIGIT = 1415
 MAX_INK = 16
 

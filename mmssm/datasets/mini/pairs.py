@@ -1,4 +1,4 @@
-"""Pairs: one sheet of digits, before and after some of them changed."""
+"""Pairs: a sheet of digits before and after some of them changed."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,20 +20,20 @@ PAIRS = dict(train=320, test=80)
 PAIR_SIZE = 96
 DIGITS = (3, 6)  # at least, at most
 GLYPH_SIZES = (28, 44)  # side of the digit's 8x8 field, pixels
-# What becomes of a digit, and how likely.
+# What happens to a digit, with probabilities.
 FATES = dict(stays=0.55, vanishes=0.16, appears=0.16, moves=0.13)
-MAX_FADE = 0.6  # share of its darkness that ink loses in one of the pictures
+MAX_FADE = 0.6  # largest share of darkness that ink loses in one picture
 
 # The light of each of the two pictures.
 EXPOSURES = (0.6, 1.1)
-MAX_CAST = 0.12  # share that a color channel differs from the others
-MAX_SLOPE = 0.25  # share of light that the sides gain and lose
-SHADOWS = (0.25, 0.7)  # light left in a shadow's middle
+MAX_CAST = 0.12  # largest change of a color channel's brightness
+MAX_SLOPE = 0.25  # largest share of light that the sides gain or lose
+SHADOWS = (0.25, 0.7)  # share of light in the middle of a shadow
 SHADOW_SIZES = (12.0, 26.0)  # pixels
 MAX_SHADOWS = 2  # in each picture
 GRAIN = (2.0, 5.0)  # standard deviation
 
-# The pictures that show a digit, for each place where it stands.
+# For each place of a digit, the pictures that show it.
 _SHOWN = dict(
     stays=[('before', 'after')],
     vanishes=[('before',)],
@@ -49,8 +49,8 @@ class Pair:
     Attributes:
         before (np.ndarray): (H, W, 3) uint8, blue-green-red.
         after (np.ndarray): Likewise.
-        changed (np.ndarray): (H, W) bool, the pixels of the digits that are
-            in one of the two only.
+        changed (np.ndarray): (H, W) bool, the pixels of digits that are in
+            only one of the two pictures.
     """
 
     before: np.ndarray
@@ -74,10 +74,9 @@ def draw_pairs(split: str, count: int) -> Iterator[Pair]:
 def draw_pair(rng: np.random.Generator, bank: DigitBank) -> Pair:
     """Draw one pair; equal generator states give equal pairs.
 
-    Digits stay, vanish, appear or move, each to a place where none has been.
-    Ink fades, in one picture or the other, and the two pictures are taken in
-    different light: their pixels differ everywhere, and what changed cannot
-    be told from the difference alone.
+    Digits stay, vanish, appear or move to a free place. Ink fades in one of
+    the pictures, and the two pictures have different light. So all pixels
+    differ, and the difference alone does not show what changed.
     """
     sheets = dict(before=draw_ground(rng, PAIR_SIZE))
     sheets['after'] = sheets['before'].copy()
@@ -105,7 +104,7 @@ def draw_pair(rng: np.random.Generator, bank: DigitBank) -> Pair:
 
 
 def _draw_inks(rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """An ink and how it has faded in one of the pictures, if it is there."""
+    """Draw the ink of a digit for both pictures; it is faded in one."""
     ink = draw_ink(rng)
     faded = ink + rng.uniform(0, MAX_FADE) * (PAPER_TINTS[0] - ink)
     inks = [ink, faded] if rng.random() < 0.5 else [faded, ink]
@@ -113,7 +112,7 @@ def _draw_inks(rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def take_picture(rng: np.random.Generator, sheet: np.ndarray) -> np.ndarray:
-    """Show a sheet in light of its own.
+    """Draw a picture of a sheet in random light.
 
     The light has a strength, a cast, a slope over the sheet and up to two
     soft shadows; the picture has grain.
@@ -137,7 +136,7 @@ def take_picture(rng: np.random.Generator, sheet: np.ndarray) -> np.ndarray:
             (columns - column) / length
         ) ** 2
         depth = 1 - rng.uniform(*SHADOWS)
-        # Steeper at its edge than a bell, as a cast shadow is.
+        # Its edge is steeper than that of a Gaussian, like a real shadow.
         light *= 1 - depth / (1 + distance**3)
     cast = rng.uniform(1 - MAX_CAST, 1 + MAX_CAST, size=3)
     picture = sheet * light[..., None] * cast * rng.uniform(*EXPOSURES)

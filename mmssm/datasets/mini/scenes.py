@@ -21,7 +21,7 @@ PAPER_TINTS = (170.0, 235.0)  # darkest and lightest, in each color channel
 MAX_SHIFT = 50.0  # to the paper's second tint
 MAX_INK_TINT = 80.0
 MAX_TILT = 8.0  # degrees
-MAX_HIDDEN = 0.05  # share of a digit that one laid over it may cover
+MAX_HIDDEN = 0.05  # largest share of a digit that another one may cover
 PLACEMENT_TRIES = 20
 
 _Drawn = TypeVar('_Drawn')
@@ -34,7 +34,7 @@ class Instance:
     Attributes:
         label (int): The digit that was written, 0 to 9.
         index (int): Its position in scikit-learn's set.
-        mask (np.ndarray): (H, W) bool, the pixels where it is seen.
+        mask (np.ndarray): (H, W) bool, its visible pixels.
     """
 
     label: int
@@ -74,17 +74,17 @@ def draw_all(
     count: int,
     name: str,
 ) -> Iterator[_Drawn]:
-    """Draw the first ``count`` of a split's, under a progress bar.
+    """Draw the first scenes or pairs of a split, under a progress bar.
 
     Args:
-        draw (Callable): Draws one.
+        draw (Callable): Draws one of them.
         split (str): ``'train'`` or ``'test'``.
         count (int): How many.
-        name (str): What they are called on the progress bar.
+        name (str): Their name on the progress bar.
     """
     bank = load_digit_bank(split)
     for number in track(range(count), f'drawing {split} {name}'):
-        # A generator of its own makes each independent of the others.
+        # One generator for each, so that each is independent of the others.
         rng = np.random.default_rng([SEED, SPLITS.index(split), number])
         yield draw(rng, bank)
 
@@ -177,8 +177,8 @@ def draw_glyph(
     )
     transform[:, 2] += side / 2 - center
     grown = cv2.warpAffine(ink, transform, (side, side), flags=cv2.INTER_CUBIC)
-    # The enlarged ink is blurred over a whole 8x8 cell: steepen its slope
-    # until an edge is about three pixels wide.
+    # Enlarging blurs an edge over a whole 8x8 cell: make it steeper, about
+    # three pixels wide.
     steepness = side / ink.shape[0] / 3
     opacity = np.clip((grown - 0.45) * steepness + 0.5, 0, 1)
     rows, columns = np.nonzero(opacity)
@@ -199,12 +199,12 @@ def find_place(
     size: int,
     max_hidden: float,
 ) -> tuple[int, int] | None:
-    """Find a place for a glyph where it hides little, if any.
+    """Find a place for a glyph where it hides little of the others.
 
     Args:
         rng (np.random.Generator): Draws the places to try.
-        taken (list[np.ndarray]): (size, size) bool, one mask for each glyph
-            that is there.
+        taken (list[np.ndarray]): (size, size) bool, the masks of the glyphs
+            that are there.
         glyph (np.ndarray): (h, w) float32, its opacity.
         size (int): Side of the scene, pixels.
         max_hidden (float): Share of another glyph that it may hide.

@@ -18,14 +18,14 @@ from mmssm.visualization.task_sheets import change_sheet
 
 @HOOKS.register_module()
 class ChangeVisualizationHook(Hook):
-    """Writes a picture of every tested pair: both images, truth, prediction.
+    """Write a picture of every tested pair: both images, truth, prediction.
 
-    Errors are colored. Of augmented views the first one is shown; of several
-    processes the first one draws its share.
+    Errors are colored. With test-time augmentation, the first view is shown.
+    With several processes, only the first one draws its images.
 
     Args:
-        out_dir (str): Where ``<name>.png`` go; of pairs, or tiles, of one
-            name all but the first get a number.
+        out_dir (str): The folder for ``<name>.png``. If several pairs or
+            tiles have the same name, all but the first get a number.
     """
 
     def __init__(self, out_dir: str) -> None:
@@ -43,7 +43,7 @@ class ChangeVisualizationHook(Hook):
         """Draw a batch; its inputs are pairs (6, H, W) uint8."""
         self.out_dir.mkdir(parents=True, exist_ok=True)
         inputs = data_batch['inputs']
-        # Of views, those of the first kind for the whole batch.
+        # With augmentation, inputs is a list of views; take the first view.
         pairs = inputs if isinstance(inputs[0], torch.Tensor) else inputs[0]
         for pair, sample in zip(pairs, outputs):
             image = np.ascontiguousarray(pair.permute(1, 2, 0).cpu().numpy())

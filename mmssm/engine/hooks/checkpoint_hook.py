@@ -1,4 +1,4 @@
-"""A checkpoint hook that no crash can leave without a checkpoint."""
+"""A checkpoint hook that keeps a valid checkpoint at any time."""
 
 import hashlib
 import io
@@ -21,10 +21,10 @@ from mmssm.utils.files import TEMP_SUFFIX
 
 @register_backend('mmssm_atomic')
 class AtomicBackend(LocalBackend):
-    """Local files that are written whole or not at all."""
+    """A backend that writes local files atomically."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write bytes to a file in one step; see :func:`atomic_write`."""
+        """Write bytes to a file atomically; see :func:`atomic_write`."""
         with atomic_write(filepath) as file:
             file.write(obj)
 
@@ -53,19 +53,22 @@ class _Postponed:
 
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
-    """mmengine's CheckpointHook, safe against a kill at any moment.
+    """mmengine's CheckpointHook, safe if the run is killed at any time.
 
-    It differs in order, not in options or file names: a checkpoint is written
-    to a temporary file and renamed; ``last_checkpoint`` names it only then,
-    itself replaced in one step; and the checkpoint (or best checkpoint) that
-    makes room is removed last, where mmengine removes it first. A published
-    file's name carries the sha256 of the file itself.
+    Options and file names are those of mmengine; the order of steps differs:
 
-    Remote storage (``backend_args``) keeps mmengine's way of writing.
+    1. A checkpoint is written to a temporary file and renamed.
+    2. ``last_checkpoint`` is replaced atomically and names it.
+    3. The outdated checkpoint (or best checkpoint) is removed. mmengine does
+       this first.
+
+    The name of a published file has the sha256 of that file.
+
+    Remote storage (``backend_args``) is written as in mmengine.
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Choose the atomic backend and clear what a killed run left."""
+        """Choose the atomic backend; remove the files of a killed run."""
         out_dir = str(self.out_dir or runner.work_dir)
         remote = '://' in out_dir or self.backend_args is not None
         if not remote and self.file_client_args is None:
@@ -105,7 +108,7 @@ class AtomicCheckpointHook(CheckpointHook):
                 self.file_backend.rmtree(path)
 
     def _make_room(self, runner, step: int):
-        """Note ``step`` as kept; return the step that it displaces, if any."""
+        """Add ``step`` to those kept; return the step to remove, if any."""
         if self.max_keep_ckpts <= 0 or step in self.keep_ckpt_ids:
             return None
         full = len(self.keep_ckpt_ids) == self.max_keep_ckpts
@@ -125,7 +128,7 @@ class AtomicCheckpointHook(CheckpointHook):
             super()._save_best_checkpoint(runner, metrics)
         finally:
             postponed, self.file_backend = self.file_backend, backend
-        # A resumed run can write its best checkpoint to the old one's name.
+        # A resumed run's best checkpoint can have the old one's name.
         if len(self.key_indicators) == 1:
             best = {self.best_ckpt_path}
         else:

@@ -1,4 +1,4 @@
-"""The course of a search for scan directions, as a file."""
+"""Log the course of a search for scan directions."""
 
 import json
 import math
@@ -20,7 +20,7 @@ from mmssm.utils import ConfigError, atomic_write
 
 @HOOKS.register_module()
 class DirectionSearchHook(Hook):
-    """Write down what a search for scan directions prefers, as it learns.
+    """Log the routes that a search for scan directions prefers.
 
     The model is the supernet of `LocalMamba
     <https://arxiv.org/abs/2403.09338>`_: a backbone with
@@ -31,23 +31,23 @@ class DirectionSearchHook(Hook):
     - **iter** (int): Iterations done.
     - **epoch** (int): Epochs done; 0 in a training by iterations, until it
       ends.
-    - **candidates** (list[str]): The routes.
-    - **probabilities** (list[list[float]]): Their shares, for each block.
+    - **candidates** (list[str]): The candidate routes.
+    - **probabilities** (list[list[float]]): Their probabilities in each block.
 
-    A resumed run goes on with the file and replaces what it repeats; another
-    one starts it anew. ``tools/visualization/vis_search.py`` draws it, and
-    ``tools/search/derive_directions.py`` makes a config of the last
-    checkpoint.
+    A resumed run continues the file and replaces the lines that it repeats;
+    a new run starts the file again. ``tools/visualization/vis_search.py``
+    draws it, and ``tools/search/derive_directions.py`` makes a config from
+    the last checkpoint.
 
     Args:
-        interval (int): Iterations from line to line. Defaults to 200.
-        out_file (str): The file's name, which ends in ``.jsonl``. Defaults to
+        interval (int): Iterations between two lines. Defaults to 200.
+        out_file (str): The file's name, ending in ``.jsonl``. Defaults to
             ``'directions.jsonl'``.
 
     Raises:
-        ConfigError: ``interval`` or ``out_file`` cannot be used; when
-            training starts: the model is no supernet, or the file that a
-            resumed run is to go on with is something else.
+        ConfigError: ``interval`` or ``out_file`` is invalid. When training
+            starts: the model is not a supernet, or the file that a resumed
+            run would continue was not written by this hook.
 
     Example:
         >>> model = dict(backbone=dict(directions='search'))
@@ -72,7 +72,7 @@ class DirectionSearchHook(Hook):
         self._last: int | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Find the weights; start the file or cut it to the resumed run."""
+        """Find the weights; start the file or cut it for a resumed run."""
         self._merges = [
             module
             for module in runner.model.modules()
@@ -110,14 +110,14 @@ class DirectionSearchHook(Hook):
         self._write(runner, runner.iter)
 
     def _read_back(self, iteration: int) -> list[dict]:
-        """The file's records up to that iteration; none for a new run."""
+        """The file's records up to an iteration; none for a new run."""
         if iteration == 0 or not self._path.exists():
             return []
         try:
             records = read_records(self._path)
         except ValueError as error:
             raise ConfigError(
-                f'DirectionSearchHook cannot go on with its file: {error}; '
+                f'DirectionSearchHook cannot continue its file: {error}; '
                 'move it away or choose another out_file'
             ) from error
         return [record for record in records if record['iter'] <= iteration]
@@ -142,10 +142,10 @@ class DirectionSearchHook(Hook):
 
 
 def summary(probabilities: Tensor) -> str:
-    """How decided a search is and what it prefers, in one line.
+    """Format the entropy and the likeliest routes of a search in one line.
 
     Args:
-        probabilities (Tensor): Of the candidates, (blocks, 8).
+        probabilities (Tensor): The candidates' probabilities, (blocks, 8).
     """
     entropy = torch.special.entr(probabilities).sum(1).mean().item()
     first = Counter(CANDIDATES[i] for i in probabilities.argmax(1).tolist())

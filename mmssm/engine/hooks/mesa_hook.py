@@ -17,30 +17,30 @@ class MESAHook(Hook):
 
     MESA (memory-efficient sharpness-aware training, from `Sharpness-Aware
     Training for Free <https://arxiv.org/abs/2205.14083>`_) looks for flat
-    minima: from a share of the training on, the model also learns to predict
-    what the running mean of its weights predicts. The loss is that of
-    Spatial-Mamba's authors, see :func:`soft_cross_entropy`. The log has it as
+    minima. From a given share of the training on, the model also learns to
+    predict what the running mean of its weights predicts. The loss is that of
+    Spatial-Mamba's authors, see :func:`soft_cross_entropy`. It is logged as
     ``loss_mesa``, beside the classifier's own ``loss``.
 
-    The teacher is the model that EMAHook keeps, which every checkpoint holds
-    already: there is no second copy and nothing else to save. It gets the
-    batch that the model gets, mixed images included, in eval mode and without
-    gradient. Validation, testing and the weights' names stay as they are.
+    The teacher is the model of EMAHook. It is already part of every
+    checkpoint, so no second copy is needed. It gets the same batch as the
+    model, including mixed images, in eval mode and without gradient.
+    Validation, testing and the names of weights do not change.
 
-    The loss is computed within the model's ``forward``, hence under mixed
-    precision, with accumulated gradients and in DistributedDataParallel. The
-    order of the two hooks does not matter.
+    The loss is computed in the model's ``forward``, so it works with mixed
+    precision, accumulated gradients and DistributedDataParallel. The order of
+    the two hooks does not matter.
 
     Args:
         weight (float): Factor of the loss. Defaults to 1.
-        begin (float): Share of the training's iterations that pass without
-            it. Defaults to 0.25. The first iteration always does: there is no
+        begin (float): Share of the training's iterations without the loss.
+            Defaults to 0.25. The first iteration never has it: there is no
             mean yet.
 
     Raises:
-        ConfigError: ``weight`` or ``begin`` is out of range; when training
-            starts: there is no EMAHook, or the model has no ``head`` or this
-            gives no logits.
+        ConfigError: ``weight`` or ``begin`` is out of range. When training
+            starts: there is no EMAHook, or the model has no ``head``, or the
+            ``head`` gives no logits.
 
     Example:
         >>> custom_hooks = [
@@ -68,7 +68,7 @@ class MESAHook(Hook):
         self._logits: Tensor | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Find teacher and head, and hook into the model."""
+        """Find the teacher and the head, and register the forward hooks."""
         means = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
         if not means:
             raise ConfigError(
@@ -95,11 +95,11 @@ class MESAHook(Hook):
         batch_idx: int,
         data_batch: dict | tuple | list | None = None,
     ) -> None:
-        """See whether the loss belongs to this iteration."""
+        """Decide whether this iteration has the loss."""
         self._active = runner.iter >= max(1, self.begin * runner.max_iters)
 
     def after_train(self, runner: Runner) -> None:
-        """Leave the model as it was."""
+        """Remove the forward hooks from the model."""
         self._unhook()
 
     def _unhook(self) -> None:
@@ -116,11 +116,11 @@ class MESAHook(Hook):
     def _add_loss(
         self, model: nn.Module, args: tuple, kwargs: dict, losses
     ) -> dict | None:
-        """Put the loss among those of a training step's ``forward``."""
+        """Add the loss to the losses that ``forward`` returns in training."""
         logits, self._logits = self._logits, None
         if not (model.training and kwargs.get('mode') == 'loss'):
             return None
-        # Seen at the first step, not when the loss begins, days later.
+        # Checked at the first step, not days later when the loss begins.
         if not isinstance(logits, Tensor):
             kind = type(logits).__name__
             raise _no_logits(model, f'has a head that gives a {kind}')
@@ -133,11 +133,11 @@ class MESAHook(Hook):
 
 
 def soft_cross_entropy(logits: Tensor, target_logits: Tensor) -> Tensor:
-    """Cross entropy of a softmax towards another one, at temperature 1.
+    """Cross entropy with the softmax of other logits as target.
 
     Args:
-        logits (Tensor): Those that learn, (B, classes).
-        target_logits (Tensor): Those of the teacher, (B, classes).
+        logits (Tensor): Logits of the student, (B, classes).
+        target_logits (Tensor): Logits of the teacher, (B, classes).
 
     Returns:
         Tensor: The mean over the batch, a float32 scalar. Its gradient does

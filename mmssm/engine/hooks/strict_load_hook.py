@@ -1,4 +1,4 @@
-"""Stopping a test whose checkpoint does not fit the model exactly."""
+"""Stop a test whose checkpoint does not fit the model exactly."""
 
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -10,16 +10,16 @@ from mmssm.checkpoint.strict_load import check_fits
 
 @HOOKS.register_module()
 class StrictLoadHook(Hook):
-    """Stop before a checkpoint is loaded that leaves any weight unset.
+    """Raise an error before loading a checkpoint that does not fit exactly.
 
-    mmengine loads what fits and logs the rest, so a test of a wrong
-    checkpoint runs to the end and reports a mAP near zero.
+    mmengine loads the weights that fit and logs the others, so that a test of
+    a wrong checkpoint runs to the end and reports a mAP near zero.
     """
 
     priority = 'VERY_LOW'  # after EMAHook has put its weights in place
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Compare keys and shapes; runner gives the file afterwards."""
+        """Compare keys and shapes, before the runner loads the weights."""
         model = runner.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module

@@ -1,4 +1,4 @@
-"""Starting runs of mmengine's Runner, and resuming them."""
+"""Start and resume runs of mmengine's Runner."""
 
 from .launch import prepare_launch
 from .resume import find_latest, prepare_resume

@@ -1,9 +1,9 @@
-"""Starting several processes, on a machine without a GPU too.
+"""Run several processes, with or without GPUs.
 
-mmengine's launcher selects a CUDA device and gives its number to
-``DistributedDataParallel``, so on a CPU it fails twice. Here the process group
-is started before mmengine looks for one, and on a CPU the wrapper is told that
-there are no devices.
+mmengine's launcher selects a CUDA device and passes its number to
+``DistributedDataParallel``; both fail on a CPU. Here the process group is
+started before mmengine does it, and on a CPU the wrapper gets no device
+numbers.
 """
 
 import ctypes
@@ -25,15 +25,15 @@ _DDP = 'MMDistributedDataParallel'
 
 
 def prepare_launch(cfg: Config, launcher: str) -> None:
-    """Make a config ready for a launcher, with GPUs or without.
+    """Prepare a config and this process for a launcher.
 
     Args:
         cfg (Config): The config to run; changed in place.
         launcher (str): ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
 
     Raises:
-        ConfigError: The launcher did not start this process, needs a GPU
-            that is not there, or started more processes than GPUs.
+        ConfigError: The launcher did not start this process, needs a GPU but
+            there is none, or started more processes than there are GPUs.
     """
     cfg.launcher = launcher
     if launcher == 'none':
@@ -50,7 +50,7 @@ def prepare_launch(cfg: Config, launcher: str) -> None:
         _check_devices(launcher)
     elif launcher != 'pytorch':
         raise ConfigError(
-            f'--launcher {launcher} needs GPUs and this machine shows none; '
+            f'--launcher {launcher} needs GPUs, but PyTorch finds none; '
             'on CPUs use tools/dist_train.sh or tools/dist_test.sh'
         )
     _start_group(cfg, launcher, on_gpus)
@@ -60,10 +60,10 @@ def prepare_launch(cfg: Config, launcher: str) -> None:
 
 
 def _end_with_launcher() -> None:
-    """End this process when torchrun dies, however it dies.
+    """End this process when torchrun ends, also if torchrun is killed.
 
-    A torchrun that is killed outright leaves its processes running; they
-    would go on writing to the folder in which the user resumes.
+    Otherwise the processes of a killed torchrun continue, and write to the
+    folder in which the user resumes.
     """
     if sys.platform == 'linux':
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -75,7 +75,7 @@ def _check_devices(launcher: str) -> None:
     if launcher == 'pytorch' and processes > devices:
         raise ConfigError(
             f'{processes} processes were asked for on this machine, but it '
-            f'shows {devices} GPU(s); give a smaller number, or run on the '
+            f'has {devices} GPU(s); give a smaller number, or run on the '
             'CPU with CUDA_VISIBLE_DEVICES='
         )
 
@@ -84,7 +84,7 @@ def _start_group(cfg: Config, launcher: str, on_gpus: bool) -> None:
     if dist.is_initialized():
         return
     settings = cfg.get('env_cfg') or {}
-    # In mmengine's own order: starting the group settles the start method.
+    # First, as in mmengine: the group fixes the processes' start method.
     set_multi_processing(**settings.get('mp_cfg', {}), distributed=True)
     if on_gpus:
         init_dist(launcher, **settings.get('dist_cfg', {}))
@@ -108,13 +108,13 @@ def _use_cpu_wrapper(cfg: Config) -> None:
 
 
 def _replace_sync_bn(cfg: Config) -> None:
-    """SyncBatchNorm exists on GPUs only; the states' names are the same."""
+    """Use BN on CPUs; SyncBN needs GPUs. Weights have the same names."""
     if _rename_type(cfg.model, 'SyncBN', 'BN'):
-        warn('SyncBN runs on GPUs only: plain BN takes its place')
+        warn('SyncBN runs on GPUs only; BN is used instead')
 
 
 def _rename_type(node, old: str, new: str) -> bool:
-    """Rename every ``type=old`` in a config; tell whether there was one."""
+    """Rename every ``type=old`` in a config; return whether there is one."""
     if isinstance(node, (list, tuple)):
         return any([_rename_type(item, old, new) for item in node])
     if not isinstance(node, dict):

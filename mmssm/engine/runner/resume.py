@@ -1,4 +1,4 @@
-"""Finding the checkpoint to resume from."""
+"""Find the checkpoint to resume from."""
 
 import re
 from pathlib import Path
@@ -19,12 +19,12 @@ def prepare_resume(cfg: Config, checkpoint: str) -> None:
     Args:
         cfg (Config): The config to run; changed in place.
         checkpoint (str): A file, or ``'auto'`` for the work directory's
-            newest checkpoint that can be loaded. Where there is none, the
-            training starts from its beginning.
+            newest checkpoint that can be loaded. If there is none, training
+            starts from the beginning.
 
     Raises:
-        CheckpointError: ``checkpoint`` cannot be resumed from, or the work
-            directory holds checkpoints but every one is damaged.
+        CheckpointError: ``checkpoint`` cannot be resumed from, or all
+            checkpoints of the work directory are damaged.
     """
     if checkpoint != 'auto':
         _check_resumable(Path(checkpoint))
@@ -42,14 +42,14 @@ def prepare_resume(cfg: Config, checkpoint: str) -> None:
 
 
 def find_latest(work_dir: str) -> str | None:
-    """The newest training checkpoint in a folder that can be loaded.
+    """Find the newest training checkpoint of a folder that can be loaded.
 
-    It is the one that ``last_checkpoint`` names; if that is missing or
-    damaged, a warning says so and the next newest is tried, and so on. The
-    first process decides for all.
+    The checkpoint that ``last_checkpoint`` names is tried first, then the
+    others, newest first. A warning names each damaged one. The first process
+    decides for all.
 
     Args:
-        work_dir (str): Where a run wrote its checkpoints.
+        work_dir (str): The folder of the checkpoints.
 
     Returns:
         str, optional: The file; None if there is no training checkpoint.
@@ -75,7 +75,7 @@ def _search(folder: Path) -> tuple[str | None, str | None]:
             _check_resumable(path)
         except CheckpointError as error:
             failures.append(path.name)
-            warn(f'--resume passes over a checkpoint: {error}')
+            warn(f'--resume skips a checkpoint: {error}')
         else:
             return str(path), None
     if not failures:
@@ -88,10 +88,10 @@ def _search(folder: Path) -> tuple[str | None, str | None]:
 
 
 def _candidates(folder: Path) -> list[Path]:
-    """The marked checkpoint, then the folder's others, newest first.
+    """The checkpoint of ``last_checkpoint``, then others, newest first.
 
     Best checkpoints (``best_*``) and published ones (``*-<sha256>.pth``)
-    hold no optimizer and are left out.
+    have no optimizer state and are left out.
     """
     candidates = []
     marker = folder / 'last_checkpoint'
@@ -104,7 +104,7 @@ def _candidates(folder: Path) -> list[Path]:
         and not re.search(r'-[0-9a-f]{8}\.pth$', path.name)
     ]
     others.sort(key=_age, reverse=True)
-    # The folder may have been moved since the marker was written.
+    # The folder may have been moved since last_checkpoint was written.
     here = folder / candidates[0].name if candidates else None
     if here is not None and not candidates[0].exists() and here.exists():
         candidates[0] = here

@@ -1,4 +1,4 @@
-"""A runner that shares its process with other libraries' runners."""
+"""A runner that works beside runners of other libraries."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +9,13 @@ from torch import nn
 
 
 class ScopedRunner(Runner):
-    """mmengine's Runner, with its own library's parts at any time.
+    """mmengine's Runner, which always uses its own default scope.
 
-    mmengine looks names such as ``Resize`` up in the default scope, which is
-    that of the runner made last. Data loaders and evaluators are built when
-    they are first used, so a detector's runner finds no ``PackDetInputs``
-    after a segmentor's has been made. Here each runner brings its own scope
-    along when it runs.
+    mmengine looks up names such as ``Resize`` in the default scope, which is
+    that of the runner built last. Data loaders and evaluators are built when
+    they are first used, so a detector's runner finds no ``PackDetInputs`` if a
+    segmentor's runner was built after it. This runner sets its own scope
+    whenever it runs.
     """
 
     def train(self) -> nn.Module:
