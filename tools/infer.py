@@ -1,10 +1,10 @@
 """Predict for your own images: pictures and JSON files.
 
-The config tells the task: detection and instance segmentation, semantic
-segmentation, classification or change detection. The last takes pairs: earlier
-images as IMAGE_OR_DIR, later ones with --after. Pictures go to OUT_DIR/vis,
-results to OUT_DIR/preds. The exit status is 1 if an image was skipped: it
-could not be read, has no partner, or the model cannot take it.
+The config decides the task: detection and instance segmentation, semantic
+segmentation, classification or change detection. Change detection needs pairs:
+earlier images as IMAGE_OR_DIR, later ones with --after. Pictures go to
+OUT_DIR/vis, results to OUT_DIR/preds. The exit status is 1 if an image was
+skipped: it could not be read, has no partner, or the model cannot process it.
 """
 
 import argparse
@@ -33,14 +33,14 @@ def parse_args() -> argparse.Namespace:
         'checkpoint',
         metavar='CHECKPOINT',
         nargs='?',
-        help="checkpoint file or address; an original author's file too; "
+        help="checkpoint file or address, also an original author's file; "
         'not needed for the name of a model with published weights',
     )
     parser.add_argument(
         '--after',
         metavar='IMAGE_OR_DIR',
         help='for change detection: the later image, or a folder with the '
-        'later images under the names of the earlier ones',
+        'later images, which have the names of the earlier ones',
     )
     parser.add_argument(
         '--out-dir',
@@ -56,7 +56,7 @@ def parse_args() -> argparse.Namespace:
         type=float,
         default=0.3,
         metavar='SCORE',
-        help='leave out detections that score less (default: %(default)s)',
+        help='leave out detections with a lower score (default: %(default)s)',
     )
     add_config_options(parser)
     add_unsafe_load(parser)

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the dist_*.sh and slurm_*.sh scripts share; sourced, not run.
+# Functions of the dist_*.sh and slurm_*.sh scripts, which source this file.
 
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export PYTHONPATH="$tools/..${PYTHONPATH:+:$PYTHONPATH}"
@@ -11,7 +11,7 @@ if [ -z "${PYTHON:-}${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] &&
   python=$tools/../.venv/bin/python
 fi
 
-# Both kinds' --help end in this.
+# The last line of --help.
 python_usage() {
   echo '  PYTHON                      interpreter (the active environment'"'"'s, else .venv'"'"'s)'
 }
@@ -20,10 +20,10 @@ dist_usage() {
   cat <<'EOF'
 
 Variables (defaults):
-  NNODES (1), NODE_RANK (0)   machines in all, and which one this is
+  NNODES (1), NODE_RANK (0)   number of machines, and index of this one
   MASTER_ADDR (127.0.0.1)     address of machine 0
-  PORT (a free one)           its port; with NNODES > 1 the default is 29500
-  OMP_NUM_THREADS             threads of a process (cores / GPUS)
+  PORT (a free one)           port on machine 0; 29500 if NNODES > 1
+  OMP_NUM_THREADS             threads per process (cores / GPUS)
 EOF
   python_usage
 }
@@ -31,9 +31,9 @@ EOF
 slurm_usage() {
   cat <<'EOF'
 Variables (defaults):
-  GPUS (8)                    processes in all, one per GPU
-  GPUS_PER_NODE (8)           of these, on one machine
-  CPUS_PER_TASK (5)           cores for each
+  GPUS (8)                    number of processes, one per GPU
+  GPUS_PER_NODE (8)           processes per machine
+  CPUS_PER_TASK (5)           cores per process
   SRUN_ARGS                   more options for srun
 EOF
   python_usage
@@ -52,7 +52,7 @@ dist_launch() {
   if [ "$nodes" = 1 ] && [ -z "${PORT:-}" ]; then
     rendezvous=(--standalone)
   fi
-  # torchrun's own default is 1, which leaves a CPU machine's cores idle.
+  # torchrun's default is 1, which leaves cores idle on a CPU machine.
   cores=$(nproc 2>/dev/null || echo 1)
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > gpus ? cores / gpus : 1))}
   exec "$python" "$tools/torchrun.py" "${rendezvous[@]}" \

@@ -12,11 +12,11 @@ Usage: bash tools/quickstart.sh [--task TASK] [--work-dir DIR] [--help]
      (data/mini, 20 MB at most): 10 seconds;
   3. trains a model with a small VMamba from scratch, as 2 processes on the
      CPU: 2 to 7 minutes on 2 cores;
-  4. tests it on digits by writers it has never seen, as they are and with
-     test-time augmentation: 1 minute;
+  4. tests it on digits by other writers, without and with test-time
+     augmentation: 1 minute;
   5. draws test images and the training curve: 30 seconds.
 
-Run it again after an interruption: it goes on from the last finished epoch.
+Run it again after an interruption: it resumes from the last finished epoch.
 
   --task TASK      detection (the default): Mask R-CNN, scenes of digits;
                    segmentation: UPerNet, the same scenes;
@@ -57,11 +57,11 @@ while [ $# -gt 0 ]; do
   esac
 done
 cd "$repo"
-# A GPU is not used even if there is one: the same run everywhere.
+# Do not use a GPU, so that the run is the same on all machines.
 export CUDA_VISIBLE_DEVICES=
 
-# settings TASK: its model, data set, length of training and what is reported
-# of its results (name in the log, and the name it is given).
+# settings TASK: its config, data set, minutes of training and the metrics to
+# report (name in the log=name in the report).
 settings() {
   case $1 in
     detection)
@@ -90,8 +90,8 @@ settings() {
 
 heading() { printf '\n== %s\n' "$1"; }
 
-# logged LOG COMMAND...: run the command with its output in LOG and only its
-# progress on the terminal.
+# logged LOG COMMAND...: run the command, write its output to LOG and show only
+# its progress.
 logged() {
   local log=$1
   shift
@@ -102,7 +102,7 @@ logged() {
   fi
 }
 
-# One short line out of each of mmengine's progress lines.
+# Shorten mmengine's progress lines; hide all other lines.
 show_progress() {
   local number='([0-9.]+)' place='\[ *([0-9]+)\]\[ *([0-9]+/[0-9]+)\]'
   sed -unE \
@@ -112,7 +112,7 @@ show_progress() {
     -e "s|.*Epoch\(test\) *\[ *([0-9]+/[0-9]+)\].* eta: ([^ ]+) .*|   batch \1, time left \2|p"
 }
 
-# metric LOG NAME: the row of the test's table: single scale, augmented.
+# metric LOG NAME: print a metric without and with test-time augmentation.
 metric() {
   local row
   row=$(awk -v name="$2" '$1 == name && NF == 3 { row = $2 " " $3 } END { print row }' "$1")

@@ -8,8 +8,8 @@ case "${1:-}" in
 Usage: bash tools/run_tests.sh [pytest arguments]
 
 Runs tools/setup_env.sh and tools/lint.sh, then the tests: about 20 minutes on
-2 cores after the set-up, and 5 more the first time, for the tests' own builds
-of the CUDA kernels. With arguments, only what pytest is told to run, e.g.:
+2 cores after the set-up, and 5 more the first time, to build the CUDA kernels
+for the tests. Arguments are passed to pytest, e.g.:
 bash tools/run_tests.sh tests/test_ops -x
 EOF
     exit 0

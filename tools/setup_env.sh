@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Build the environment mmssm runs in: a virtual environment with torch, the
-# OpenMMLab libraries and mmssm with its native op. Safe to run again: a step
-# whose inputs have not changed is skipped.
+# Build a virtual environment with torch, the OpenMMLab libraries and mmssm with
+# its native ops. Run it again at any time: a step whose inputs have not changed
+# is skipped.
 set -euo pipefail
 
 usage() {
@@ -31,9 +31,9 @@ export CFLAGS="${CFLAGS:-} -g0"
 steps=7
 number=0
 
-# step NAME INPUTS-HASH COMMAND...: run the command unless it already succeeded
-# with the same inputs; its output goes to a log that is shown when it fails.
-# The first word of NAME is the step's key.
+# step NAME INPUTS-HASH COMMAND...: run the command unless it has succeeded with
+# the same inputs. Its output goes to a log, which is shown if it fails. The
+# first word of NAME names the log.
 step() {
   local name=$1 hash=$2 key start
   shift 2
@@ -66,7 +66,7 @@ fi
 mkdir -p "$stamps" "$logs"
 
 mmcv_build() {
-  # No isolation: compile against the installed torch, with its setuptools.
+  # No isolation: build with the installed torch and setuptools.
   local mmcv
   mmcv=$(grep '^mmcv==' requirements/mminstall.txt)
   MMCV_WITH_OPS=1 pip install --no-build-isolation --no-deps "$mmcv"

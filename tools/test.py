@@ -15,13 +15,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument(
         'checkpoint',
-        help="checkpoint file or address; an original author's file too",
+        help="checkpoint file or address, also an original author's file",
     )
     parser.add_argument(
         '--tta',
         action='store_true',
-        help="test-time augmentation, as the config's tta_model and "
-        'tta_pipeline say',
+        help="test-time augmentation with the config's tta_model and "
+        'tta_pipeline',
     )
     parser.add_argument(
         '--out', metavar='FILE.pkl', help='write the predictions to a pickle'
@@ -29,7 +29,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--show-dir',
         metavar='DIR',
-        help='draw the predictions into this folder',
+        help='draw the predictions and write them to this folder',
     )
     add_common_options(parser)
     return parser.parse_args()

@@ -1,6 +1,6 @@
-"""torchrun without a traceback of its own when a process has failed.
+"""torchrun without its own traceback if a process fails.
 
-The process that failed has said why; torchrun would add forty lines below it.
+The failed process has printed the reason; torchrun would add forty lines.
 """
 
 import sys

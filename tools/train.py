@@ -15,8 +15,8 @@ def parse_args() -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CKPT',
-        help='continue from this checkpoint; without a file, from the newest '
-        'one in the work directory that can be loaded',
+        help='continue from this checkpoint; without CKPT, from the newest '
+        'checkpoint of the work directory that can be loaded',
     )
     parser.add_argument(
         '--amp', action='store_true', help='automatic mixed precision'

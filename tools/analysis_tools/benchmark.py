@@ -1,8 +1,8 @@
-"""Measure time and memory side by side, in interleaved rounds.
+"""Compare time and memory, in interleaved rounds.
 
-`op` holds the native routed scan against everything else that computes it,
-`fusion` the state fusion and `tree` the tree scan likewise, `model` backbones
-against each other.
+`op` compares the native routed scan with other implementations, `fusion` does
+so for the state fusion and `tree` for the tree scan; `model` compares
+backbones.
 """
 
 import argparse
@@ -31,20 +31,20 @@ def parse_args() -> argparse.Namespace:
     modes = parser.add_subparsers(dest='mode', required=True)
     op = modes.add_parser(
         'op',
-        help='the routed scan beside its alternatives',
+        help='the routed scan and its alternatives',
         description="The routed scan at VMamba's sizes: mmssm's native op, "
-        'its PyTorch reference, and what the originals do, a 1-D scan between '
-        "a gather and a merge, with mmssm's scan and, on a GPU and if "
-        "installed, mamba-ssm's and VMamba's.",
+        "its PyTorch reference, and the original code's gather, 1-D scan and "
+        "merge, with mmssm's 1-D scan and, on a GPU and if installed, those "
+        'of mamba-ssm and VMamba.',
     )
     op.add_argument(
         '--compile',
         action='store_true',
-        help='also what torch.compile makes of each; compiling takes minutes',
+        help='also versions compiled by torch.compile, which takes minutes',
     )
     fusion = modes.add_parser(
         'fusion',
-        help='the state fusion beside its alternatives',
+        help='the state fusion and its alternatives',
         description="Spatial-Mamba's state fusion at its own sizes: mmssm's "
         'native op, three dilated convolutions of padded maps, and one 11 x '
         '11 convolution with merged weights.',
@@ -57,7 +57,7 @@ def parse_args() -> argparse.Namespace:
     )
     tree = modes.add_parser(
         'tree',
-        help='the tree scan beside its reference and a plain scan',
+        help='the tree scan, its reference and a 1-D scan',
         description="The tree scan at FractalMamba's sizes: mmssm's native "
         'op, its PyTorch reference, and a 1-D scan of as many tokens.',
     )
@@ -65,8 +65,9 @@ def parse_args() -> argparse.Namespace:
         add_op_options(mode)
     model = modes.add_parser(
         'model',
-        help='backbones beside each other',
-        description='Backbones, image in, feature maps out: no neck, no head.',
+        help='backbones',
+        description='Backbones, from image to feature maps, without neck and '
+        'head.',
     )
     model.add_argument(
         '--arch',
@@ -80,7 +81,7 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         default=[],
         metavar='FILE',
-        help='configs whose backbones join, with the outputs they ask for',
+        help='configs whose backbones to measure, with the outputs set there',
     )
     model.add_argument(
         '--beside',
@@ -88,9 +89,9 @@ def parse_args() -> argparse.Namespace:
         default=[],
         choices=[*BESIDE, ORIGINAL],
         metavar='NAME',
-        help=f'well-known backbones that join, of timm if installed, else of '
-        f'mmpretrain: {", ".join(BESIDE)}; or {ORIGINAL}: VMamba-T by '
-        "VMamba's own code, if its files are on the path",
+        help=f'well-known backbones to compare, from timm if installed, else '
+        f'from mmpretrain: {", ".join(BESIDE)}; or {ORIGINAL}: the original '
+        'code of VMamba-T, if its files are on the path',
     )
     model.add_argument(
         '--size',
@@ -121,25 +122,25 @@ def add_op_options(parser: argparse.ArgumentParser) -> None:
         '--dtype',
         default='float32',
         choices=['float32', 'bfloat16', 'float16'],
-        help='of the tokens (default: %(default)s)',
+        help='dtype of the tokens (default: %(default)s)',
     )
     parser.add_argument(
         '--only',
         nargs='+',
         default=[],
         metavar='TEXT',
-        help='only sizes with one of these in their names, e.g. "stage 1"',
+        help='only sizes whose names contain one of these, e.g. "stage 1"',
     )
     parser.add_argument(
         '--graphs',
         action='store_true',
-        help='also replay each from a CUDA graph, which spares the launches',
+        help='also replay each in a CUDA graph, without single launches',
     )
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        '--batch', type=int, default=1, help='images (default: 1)'
+        '--batch', type=int, default=1, help='images in a batch (default: 1)'
     )
     parser.add_argument(
         '--rounds', type=int, default=5, help='timed rounds (default: 5)'

@@ -20,7 +20,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help="a classifier's config file")
     parser.add_argument(
         'checkpoint',
-        help="checkpoint file or address; an original author's file too",
+        help="checkpoint file or address, also an original author's file",
     )
     parser.add_argument(
         '--sizes',
@@ -29,7 +29,7 @@ def parse_args() -> argparse.Namespace:
         required=True,
         metavar='PX',
         help='heights and widths of the images, e.g. 224 384 512; the '
-        'resizing before a crop, and the batch, change with them',
+        'size before a crop and the batch size are adapted',
     )
     parser.add_argument(
         '--out',

@@ -19,10 +19,9 @@ def parse_args() -> argparse.Namespace:
         nargs=2,
         type=int,
         metavar=('H', 'W'),
-        help='size of the image (default: that of its tests, else 224 224, '
-        'for classification, '
-        '800 1280 for detection, 512 2048 for segmentation on crops of 512, '
-        'a crop for change detection)',
+        help='size of the image (default: for classification the test size, '
+        'else 224 224; for detection 800 1280; for segmentation with crops of '
+        '512, 512 2048; for change detection one crop)',
     )
     parser.add_argument(
         '--json', action='store_true', help='print one JSON object'
@@ -32,7 +31,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    # Standard output is for the result; the libraries' logs go elsewhere.
+    # Only the result goes to stdout; the libraries' logs go to stderr.
     with redirect_stdout(sys.stderr):
         cfg = load_config(args.config)
         result = count_config(cfg, args.shape and tuple(args.shape))

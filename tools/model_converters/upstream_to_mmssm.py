@@ -1,8 +1,8 @@
 """Convert an original author's checkpoint to mmssm's names.
 
 Family and arch are recognized from the file. The result is a file in
-mmpretrain's style, {'meta', 'state_dict'}, for a classifier, or a whole
-detector or segmentor for a released detection or segmentation file.
+mmpretrain's style, {'meta', 'state_dict'}, with a classifier, or with a whole
+detector or segmentor if the original file has one.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def report(converted: dict) -> None:
-    """Print what the file held."""
+    """Print what the file contains."""
     found = converted['meta']['mmssm']
     state_dict = converted['state_dict']
     parts = sorted({key.split('.', 1)[0] for key in state_dict})

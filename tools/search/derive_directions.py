@@ -1,7 +1,7 @@
-"""Print the scan directions that a search found, and write a config of them.
+"""Print the scan directions that a search found, and write them to a config.
 
-The search is one with DirectionSearchHook (backbone=dict(directions='search'))
-or an original author's.
+The checkpoint is of a search in mmssm (backbone=dict(directions='search')) or
+in the original code.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--base',
         metavar='CONFIG',
-        help='config of the model to train, which --out is to inherit; '
+        help='config of the model to train, which --out inherits; '
         'without it, add a line _base_ = ... yourself',
     )
     add_unsafe_load(parser)
@@ -52,7 +52,7 @@ def main() -> None:
     args = parse_args()
     allow_unsafe_loading(args.unsafe_load)
     if args.base and not args.out:
-        raise ConfigError('--base is for a config to write; add --out CONFIG')
+        raise ConfigError('--base needs a config to write; add --out CONFIG')
     names, probabilities = load_probabilities(args.checkpoint)
     directions = derive(probabilities, args.top)
     if args.out:

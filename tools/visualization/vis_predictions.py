@@ -1,10 +1,9 @@
 """Draw test images with ground truth and predictions side by side.
 
-The config's default_scope says what is drawn: boxes and masks of a detector,
-label maps of a segmentor, or thumbnails with a classifier's answers (green if
-right, red with the true class if wrong). Of a change detector, both images,
-the truth and the map found are drawn, false alarms red and what it missed
-blue.
+The config decides what is drawn: boxes and masks of a detector, label maps of
+a segmentor, thumbnails with the classes of a classifier (green if correct, red
+with the true class if wrong), or for a change detector both images, the truth
+and the prediction (false alarms red, missed changes blue).
 """
 
 import argparse
@@ -22,21 +21,21 @@ def parse_args() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        'config', help='a config of mmdet, mmseg or mmpretrain'
+        'config', help='a config for mmdet, mmseg or mmpretrain'
     )
     parser.add_argument('checkpoint', help='the trained model')
     parser.add_argument(
         '--num',
         type=int,
         help='how many images, spread evenly over the test set (default: 8, '
-        'of a classifier 40)',
+        'for a classifier 40)',
     )
     parser.add_argument(
         '--score-thr',
         type=float,
         default=0.5,
-        help='of a detector: leave out detections that score less (default: '
-        '%(default)s)',
+        help='for a detector: leave out detections with a lower score '
+        '(default: %(default)s)',
     )
     parser.add_argument(
         '--out',

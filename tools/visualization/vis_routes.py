@@ -1,7 +1,7 @@
 """Draw routes over a map, colored by time, with their scores.
 
-The score is the structural distortion: how many steps of the route lie between
-a token and its neighbors on the map, together.
+The score is the structural distortion: the number of steps of the route from a
+token to its neighbors on the map, added up over the neighbors.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         default=DEFAULT_ROUTES,
         metavar='ROUTE',
-        help=f'which to draw (default: {" ".join(DEFAULT_ROUTES)})',
+        help=f'routes to draw (default: {" ".join(DEFAULT_ROUTES)})',
     )
     parser.add_argument(
         '--pathways',
@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
         default=0.0,
         metavar='SHARE',
         help="draw FractalMamba's trees along the routes, in which this share "
-        'of tokens hangs on an earlier neighbor (default: %(default)s)',
+        'of tokens has an earlier neighbor as parent (default: %(default)s)',
     )
     parser.add_argument(
         '--out',

@@ -1,4 +1,4 @@
-"""Draw searches for scan directions: their course and the routes they keep."""
+"""Draw searches for scan directions: probabilities and the routes kept."""
 
 import argparse
 
@@ -15,7 +15,7 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         metavar='LOG_OR_CKPT',
         help='directions.jsonl, a work dir with one, or a checkpoint of the '
-        'supernet, of which the last probabilities are drawn',
+        'supernet, which has only the last probabilities',
     )
     parser.add_argument(
         '--out',
