@@ -13,7 +13,7 @@ from mmssm.utils import ConfigError
 from mmssm.utils.config import leaf_datasets
 from mmssm.visualization.palette import Classes, Color, generate_palette
 
-# Where a model keeps the head that knows the number of classes.
+# The heads of models that have a ``num_classes``.
 _HEADS = ('roi_head.bbox_head', 'bbox_head', 'decode_head', 'head')
 
 

@@ -119,6 +119,7 @@ def add_unsafe_load(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--unsafe-load',
         action='store_true',
-        help='load checkpoints that hold more than weights and plain values; '
-        'this can run code from the file, so only for authors you trust',
+        help='load checkpoints that contain more than weights and plain '
+        'values; this can run code from the file, so only for authors you '
+        'trust',
     )

@@ -15,7 +15,7 @@ from .tasks import find_task
 
 @dataclass(frozen=True)
 class Complexity:
-    """What a forward pass of one image costs.
+    """The cost of a forward pass for one image.
 
     Attributes:
         params (int): Number of parameters, including heads used only in

@@ -48,7 +48,7 @@ def draw_predictions(
 
     Args:
         config (str | Path): A config for mmdet, mmseg or mmpretrain; its
-            test set gives the images.
+            test set has the images.
         checkpoint (str | Path): A file or address; must fit the model exactly.
         out (str | Path): The picture, ``.png`` or ``.jpg``.
         num (int | None): How many images, spread evenly over the test set. By

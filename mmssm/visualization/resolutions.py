@@ -12,7 +12,7 @@ from .figures import check_figure_path, save_figure
 
 @dataclass
 class Resolution:
-    """What was measured at one image size.
+    """The accuracy at one image size.
 
     Attributes:
         size (int): Height and width of the images, pixels.

@@ -219,7 +219,7 @@ def copy_bandwidth(device: torch.device) -> float:
 
 @dataclass
 class Case:
-    """One computation and what was measured of its implementations.
+    """One computation and the results of its implementations.
 
     Attributes:
         name (str): What was computed.

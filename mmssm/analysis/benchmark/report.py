@@ -13,7 +13,7 @@ MIB = 2**20
 
 @dataclass
 class Report:
-    """What one command measured, and how. Added tables are printed.
+    """The results of one command. Added tables are printed.
 
     Attributes:
         title (str): What was measured, one line.

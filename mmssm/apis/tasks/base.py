@@ -1,4 +1,4 @@
-"""The interface of a task."""
+"""The base class of tasks."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from ..images import read_image
 
 @dataclass
 class Prediction:
-    """What a model found in an image.
+    """The prediction of a model for an image.
 
     Attributes:
         record (dict): The task's part of the JSON file.
@@ -46,7 +46,7 @@ Results = Iterable[tuple[np.ndarray, BaseDataElement]]
 
 
 class Task:
-    """What differs between the tasks; each task is a subclass.
+    """The interface of a task; each task is a subclass.
 
     The base class is for configs of other libraries, which can only be
     trained and evaluated.
@@ -157,7 +157,7 @@ class Task:
             score_thr (float): Detections with a lower score are left out.
 
         Returns:
-            Callable: Takes what :meth:`read` returns, gives a
+            Callable: Takes what :meth:`read` returns, returns a
             :class:`Prediction`.
 
         Raises:

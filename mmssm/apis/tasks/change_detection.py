@@ -17,7 +17,7 @@ from .segmentation import Segmentation
 
 
 class ChangeDetection(Segmentation):
-    """What changed from an earlier image to a later one."""
+    """Changes from an earlier image to a later one."""
 
     name = 'change detection'
     model = 'a change detector'
@@ -30,7 +30,7 @@ class ChangeDetection(Segmentation):
         )
 
     def input_shape(self, cfg: Config) -> tuple[int, int]:
-        """One crop of a pair."""
+        """The size of a training crop."""
         crop = (cfg.model.get('data_preprocessor') or {}).get('size')
         return tuple(crop) if crop else super().input_shape(cfg)
 

@@ -19,7 +19,7 @@ TOP = 5  # classes in a prediction
 
 
 class Classification(Task):
-    """One class for each image."""
+    """Classify images."""
 
     name = 'classification'
     model = 'a classifier'

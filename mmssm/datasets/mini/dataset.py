@@ -78,7 +78,7 @@ class MiniCocoDataset(_BuiltOnFirstUse, CocoDataset):
     """Scenes of handwritten digits, with boxes and instance masks.
 
     The folder ``data_root`` is built when it is first used (a few seconds). It
-    holds 600 training scenes (``annotations/train.json``, ``train/``) and 150
+    has 600 training scenes (``annotations/train.json``, ``train/``) and 150
     test scenes with digits by other writers (``annotations/test.json``,
     ``test/``). Takes the arguments of mmdet's ``CocoDataset``.
     """
@@ -92,7 +92,7 @@ class MiniADE20KDataset(_BuiltOnFirstUse, BaseSegDataset):
     """The same scenes with the class of each pixel: the ground or a digit.
 
     The folder ``data_root`` is built when it is first used (a few seconds). It
-    holds ``images/`` and ``annotations/`` with 600 scenes in ``training/`` and
+    has ``images/`` and ``annotations/`` with 600 scenes in ``training/`` and
     150 with digits by other writers in ``validation/``. Takes the arguments
     of mmseg's ``BaseSegDataset``.
     """
@@ -111,7 +111,7 @@ class MiniImageNetDataset(_BuiltOnFirstUse, CustomDataset):
     """Images of one handwritten digit each, in one folder per class.
 
     The folder ``data_root`` is built when it is first used (a few seconds). It
-    holds 4,245 images of 1,415 digits in ``train/`` and 382 of digits by other
+    has 4,245 images of 1,415 digits in ``train/`` and 382 of digits by other
     writers in ``val/``. Takes the arguments of mmpretrain's
     ``CustomDataset``.
     """
@@ -125,7 +125,7 @@ class MiniChangeDataset(_BuiltOnFirstUse, LEVIRCDPlusDataset):
     """Pairs of pictures of handwritten digits, some of which changed.
 
     The folder ``data_root`` is built when it is first used (a few seconds). It
-    holds 320 pairs of 96 x 96 pixels in ``train/{A,B,label}`` and 80 of
+    has 320 pairs of 96 x 96 pixels in ``train/{A,B,label}`` and 80 of
     digits by other writers in ``test/{A,B,label}``. Takes the arguments of
     :class:`LEVIRCDPlusDataset`.
     """

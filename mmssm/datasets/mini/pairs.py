@@ -72,7 +72,7 @@ def draw_pairs(split: str, count: int) -> Iterator[Pair]:
 
 
 def draw_pair(rng: np.random.Generator, bank: DigitBank) -> Pair:
-    """Draw one pair; equal generator states give equal pairs.
+    """Draw one pair; the same generator state gives the same pair.
 
     Digits stay, vanish, appear or move to a free place. Ink fades in one of
     the pictures, and the two pictures have different light. So all pixels
@@ -118,7 +118,7 @@ def take_picture(rng: np.random.Generator, sheet: np.ndarray) -> np.ndarray:
     soft shadows; the picture has grain.
 
     Args:
-        rng (np.random.Generator): Equal states give equal light.
+        rng (np.random.Generator): The same state gives the same light.
         sheet (np.ndarray): (H, W, 3) uint8.
 
     Returns:

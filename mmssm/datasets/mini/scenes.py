@@ -90,7 +90,7 @@ def draw_all(
 
 
 def draw_scene(rng: np.random.Generator, bank: DigitBank) -> Scene:
-    """Draw one scene; equal generator states give equal scenes."""
+    """Draw one scene; the same generator state gives the same scene."""
     scene = Scene(draw_ground(rng), [])
     count = int(rng.integers(DIGITS[0], DIGITS[1] + 1))
     for position in rng.choice(len(bank), size=count, replace=False):
@@ -116,7 +116,7 @@ def draw_portrait(rng: np.random.Generator, ink: np.ndarray) -> np.ndarray:
     """Draw one digit in dark ink that fills most of a sheet of light paper.
 
     Args:
-        rng (np.random.Generator): Equal states give equal images.
+        rng (np.random.Generator): The same state gives the same image.
         ink (np.ndarray): (8, 8) float32, the digit, see :class:`DigitBank`.
 
     Returns:
