@@ -1,4 +1,4 @@
-// The loops for processors with AVX512. System headers come before the
+// The loops for processors with AVX-512. System headers come before the
 // target is set: their inline functions must stay runnable everywhere.
 #include <math.h>
 #include <stdint.h>

@@ -26,7 +26,7 @@ inline cudaError_t allow_all_shared_memory(const void* kernel) {
   return error;
 }
 
-// Returns the first error, of the call itself or of the kernel's set-up.
+// Returns the first error, of the call itself or of the kernel's setup.
 template <typename... Parameters, typename... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads,
                    size_t shared_bytes, void* stream,

@@ -34,7 +34,8 @@ namespace mmssm {
 
 enum class InstructionSet { kGeneric, kAvx2, kAvx512 };
 
-// ATEN_CPU_CAPABILITY, PyTorch's own variable, lowers it.
+// Defined in cpu_generic.cpp. ATEN_CPU_CAPABILITY, PyTorch's own variable,
+// lowers it.
 InstructionSet best_set();
 
 // Its name: 'AVX-512', 'AVX2', 'SSE2' or, on other processors, 'generic'.

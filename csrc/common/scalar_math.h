@@ -1,7 +1,7 @@
-// Maths shared by the CPU kernels and the CUDA kernels.
+// Math shared by the CPU kernels and the CUDA kernels.
 //
 // The formulas are templates: a number is a float, or a CPU's vector of floats
-// (cpu/simd.h) that brings the same few operations. They are branch-free.
+// (simd.h) that brings the same few operations. They are branch-free.
 // Everything has internal linkage: the same header is compiled for several
 // instruction sets, and a shared symbol could hand one set's code to a
 // processor that lacks it.

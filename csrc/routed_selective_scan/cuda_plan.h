@@ -83,7 +83,7 @@ int64_t widest_token(const ScanArgs<T, Token>& p) {
 // What a forward kernel makes.
 enum class FwdKind { kSum, kStates, kCarry };
 
-// The kernels, by plain pointers (scan_forward.cu, scan_backward.cu). Launches
+// The kernels, by plain pointers (cuda_fwd.cu, cuda_bwd.cu). Launches
 // go to `stream`, a cudaStream_t; an error is returned as a cudaError_t.
 template <typename T, typename Token>
 int launch_fwd(const ScanArgs<T, Token>& p, const ScanPlan& plan,

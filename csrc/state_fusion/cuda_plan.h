@@ -31,7 +31,7 @@ inline int64_t& fusion_ranges() {
   return ranges;
 }
 
-// The kernels, by plain pointers (fusion_kernels.cu). Launches go to `stream`,
+// The kernels, by plain pointers (cuda_kernels.cu). Launches go to `stream`,
 // a cudaStream_t; an error is returned as a cudaError_t.
 template <typename T, typename Token>
 int launch_fusion(const FusionArgs<T, Token>& p, const FusionPlan& plan,

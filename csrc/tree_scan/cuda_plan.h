@@ -1,4 +1,4 @@
-// The tree scan's kernels, by plain pointers (tree_kernels.cu). Launches go to
+// The tree scan's kernels, by plain pointers (cuda_kernels.cu). Launches go to
 // `stream`, a cudaStream_t; an error is returned as a cudaError_t.
 //
 // What goes from one kernel to the next is (B, L, C), L in the order of the

@@ -56,19 +56,20 @@ OptionalTensor with_route(const OptionalTensor& t) {
 
 }  // namespace
 
+// By name: an argument that the routed scan gets must not move the others.
 ScanCall TreeCall::as_scan() const {
-  return {x,
-          dt.unsqueeze(2),
-          A.unsqueeze(0).unsqueeze(2),
-          B.unsqueeze(2).unsqueeze(3),
-          {},
-          {},
-          with_route(dt_weight),
-          with_route(dt_bias),
-          order.slice(0, 0, 1),
-          delta_softplus,
-          "states",
-          kTreeScan};
+  ScanCall scan;
+  scan.x = x;
+  scan.dt = dt.unsqueeze(2);
+  scan.A = A.unsqueeze(0).unsqueeze(2);
+  scan.B = B.unsqueeze(2).unsqueeze(3);
+  scan.dt_weight = with_route(dt_weight);
+  scan.dt_bias = with_route(dt_bias);
+  scan.routes = order.slice(0, 0, 1);
+  scan.delta_softplus = delta_softplus;
+  scan.output = "states";
+  scan.op = kTreeScan;
+  return scan;
 }
 
 TreeInputs prepare(const TreeCall& call, bool keep_half) {

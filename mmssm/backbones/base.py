@@ -34,6 +34,7 @@ class SSMBackbone(BaseModule):
 
     arch_settings: dict[str, dict[str, Any]] = {}
     arch_aliases: dict[str, str] = {}
+    default_arch = 'tiny'  # of an arch dict's missing fields
 
     def __init__(
         self,
@@ -87,7 +88,7 @@ class SSMBackbone(BaseModule):
     def parse_arch(cls, arch: Arch) -> tuple[str | None, dict[str, Any]]:
         """The canonical name (None for a dict) and all fields of ``arch``.
 
-        Fields that a dict leaves out are those of the first row.
+        Fields that a dict leaves out are those of :attr:`default_arch`.
 
         Raises:
             UserError: On an unknown name or field; lists the known ones.
@@ -105,7 +106,7 @@ class SSMBackbone(BaseModule):
             raise UserError(
                 f'{cls.__name__}: arch must be a name or a dict, got {arch!r}'
             )
-        defaults = next(iter(cls.arch_settings.values()))
+        defaults = cls.parse_arch(cls.default_arch)[1]
         unknown = sorted(set(arch) - set(defaults))
         if unknown:
             raise UserError(

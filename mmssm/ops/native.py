@@ -129,7 +129,7 @@ def _built_for() -> frozenset[str]:
 
 
 _PROBLEM = _load_extension()
-# A constant, not a look-up per call: compilers trace through its readers.
+# A constant, not a lookup per call: compilers trace through its readers.
 _DEVICES = _built_for()
 
 
