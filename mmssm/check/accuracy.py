@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ LIMITS = {
     torch.bfloat16: 1.1 * 2**-8,
     torch.float16: 1.1 * 2**-11,
 }
+# Ops whose result's dtype can be chosen.
+OUT_DTYPE_OPS = ('routed_selective_scan', 'tree_scan')
 # Inputs in the dtype of the tokens; with 16 bits, parameters are in float32.
 TOKENS = {'x', 'dt', 'u', 'delta', 'B', 'C'}
 
@@ -101,7 +104,9 @@ def _errors(
 ) -> dict[str, float]:
     """Errors of the result, under that name, and of every gradient."""
     inputs = {n: _cast(n, t, dtype) for n, t in case.tensors.items()}
-    got = _run(getattr(mmssm.ops, case.op), case, inputs, device)
+    # By default float16 tokens give float32.
+    narrow = dict(out_dtype=dtype) if case.op in OUT_DTYPE_OPS else {}
+    got = _run(getattr(mmssm.ops, case.op), case, inputs, device, **narrow)
     reference = getattr(mmssm.ops, f'{case.op}_reference')
     wide = {
         n: t.double() if t.is_floating_point() else t
@@ -128,6 +133,7 @@ def _run(
     case: Case,
     inputs: dict[str, Tensor],
     device: torch.device,
+    **options: Any,
 ) -> dict[str, Tensor]:
     """The result and the gradients of all inputs by name, on the CPU."""
     given = {n: t.to(device) for n, t in inputs.items()}
@@ -136,7 +142,7 @@ def _run(
         for n, t in given.items()
         if t.is_floating_point()
     }
-    result = op(**{**given, **leaves}, **case.options)
+    result = op(**{**given, **leaves}, **case.options, **options)
     generator = torch.Generator().manual_seed(1)
     # A few bits are enough, so no dtype rounds it.
     grad = torch.randint(-4, 5, result.shape, generator=generator) / 4

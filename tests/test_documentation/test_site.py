@@ -19,7 +19,7 @@ def test_site(tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    pages = [page.relative_toDOCS for page in DOCS.rglob('*.md')]
+    pages = [page.relative_to(DOCS) for page in DOCS.rglob('*.md')]
     assert len(pages) > 4
     for page in pages:
         assert (tmp_path / page).with_suffix('.html').is_file()
