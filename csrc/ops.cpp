@@ -1,7 +1,7 @@
-// Every op's schema. Kernels are registered in <op>/cpu.cpp and <op>/cuda.cpp;
-// gradients, and the shapes that tracing needs (fake kernels), in Python, in
-// mmssm/ops/<op>.py. Autocast needs no kernel: the ops take tokens and
-// parameters of different dtypes as they come, and compute in float32.
+// Every op's schema. Kernels are registered in <op>/cpu.cpp and <op>/cuda.cpp,
+// gradients in mmssm/ops/gradients.py, and the shapes that tracing needs (fake
+// kernels) in mmssm/ops/<op>.py. Autocast needs no kernel: the ops take tokens
+// and parameters of different dtypes as they come, and compute in float32.
 //
 // out_dtype is the result's: by default x's, but float32 for a float16 x.
 #include <torch/library.h>

@@ -7,9 +7,9 @@
 
 namespace mmssm {
 
-// Room for `size` values, not set to anything. What most maps need is kept
-// until the thread ends: fresh from the system it would cost as much as a small
-// map's whole scan. More than that goes back with this object.
+// Room for `size` values, which may hold anything. Up to kKeptBytes are kept
+// until the thread ends: new memory from the system would cost as much as the
+// whole scan of a small map. More than that is freed with this object.
 template <typename T>
 class Scratch {
  public:

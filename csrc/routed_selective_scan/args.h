@@ -70,16 +70,15 @@ MMSSM_INLINE int64_t output_offset(const ScanArgs<T, Token>& p, int64_t b,
 }
 
 // Gradients. Those that channels share have a partial sum for each part P of
-// the channels, so that no two threads add to one place and every run
-// adds in the same order.
+// the channels, so that different parts never add to one place.
 template <typename T>
 struct ScanGrads {
   const T* out;  // like the output
   T* x;          // (B, L, C), zeroed
   T* dt;         // (P, B, L, K, R), or (B, L, K, C), zeroed
   T *b, *c;      // (P, B, L, K, G, N), zeroed
-  // Like the parameters, with parts of the batch (CPU) or segments (CUDA) in
-  // front.
+  // Like the parameters, with an axis of partial sums in front: parts of the
+  // batch (CPU), shares of the batch times segments (CUDA).
   T *a, *d, *dt_weight, *dt_bias;
 };
 
@@ -89,7 +88,7 @@ struct ScanGrads {
 //
 //   h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t,   y_t = C_t h_t + D u_t
 //
-// V is a number or a vector of them (scalar_math.h).
+// V is a number (scalar_math.h) or a vector of them (simd.h).
 template <typename V>
 MMSSM_INLINE V decay(V delta, V a) {
   return fast_exp(delta * a);

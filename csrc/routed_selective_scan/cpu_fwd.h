@@ -1,6 +1,6 @@
-// A chunk of a route's steps for a block of channels: read, and its step sizes
-// computed; and the routed scan's forward. Compiled once per instruction set
-// (common/cpu_ops.h).
+// The routed scan's forward. It takes a chunk of a route's steps at a time, for
+// a block of channels: it reads the chunk, computes its step sizes and runs the
+// recurrence. Compiled once per instruction set (common/cpu_ops.h).
 #pragma once
 
 #include "../common/arena.h"

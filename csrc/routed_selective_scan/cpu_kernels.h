@@ -41,7 +41,7 @@ struct ScanKernels {
                  int64_t batch_part, int64_t part, T* scratch);
 };
 
-// Of each instruction set, in cpu_bwd.h.
+// The table of each instruction set; defined at the end of cpu_bwd.h.
 MMSSM_FOR_EACH_SET(template <typename T> ScanKernels<T> scan_kernels();)
 
 }  // namespace mmssm

@@ -1,4 +1,4 @@
-// The choice of a plan: only speed depends on it.
+// The choice of a plan. Speed depends on it, and the order of sums.
 #include "cuda_plan.h"
 
 #include <c10/util/Exception.h>

@@ -61,7 +61,8 @@ __device__ void sum_rank_grads(const T* d_raw, const T* weight, int rank,
 }
 
 // Adds a tile's rows to the gradients: load_tile the other way. Every block of
-// a group's channels has a part of the sums, so that no two add to one place.
+// a group's channels has a part of the sums; only segments may add to one
+// place.
 template <typename T>
 __device__ void add_tile(const ScanSizes& s, const ScanGrads<T>& g,
                          const Place& at, const ScanPlan& plan, int64_t batch,

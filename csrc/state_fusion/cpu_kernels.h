@@ -30,7 +30,7 @@ struct FusionKernels {
                  T* scratch);
 };
 
-// Of each instruction set, in cpu_bwd.h.
+// The table of each instruction set; defined at the end of cpu_bwd.h.
 MMSSM_FOR_EACH_SET(template <typename T> FusionKernels<T> fusion_kernels();)
 
 }  // namespace mmssm

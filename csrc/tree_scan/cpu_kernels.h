@@ -16,7 +16,7 @@ struct TreeKernels {
                  int64_t batch_part, int64_t part, T* scratch);
 };
 
-// Of each instruction set, in cpu_bwd.h.
+// The table of each instruction set; defined at the end of cpu_bwd.h.
 MMSSM_FOR_EACH_SET(template <typename T> TreeKernels<T> tree_kernels();)
 
 }  // namespace mmssm
