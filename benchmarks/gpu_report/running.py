@@ -127,6 +127,9 @@ class Runner:
                     stderr=subprocess.STDOUT,
                     # A group of its own, so that all of it can be ended.
                     start_new_session=True,
+                    # A report that runs in the background ignores interrupts;
+                    # a step that takes too long must not.
+                    preexec_fn=_take_interrupts,
                 )
             except OSError as error:
                 out.write(f'{error}\n'.encode())
@@ -149,6 +152,10 @@ class Runner:
                 process.wait()
                 with self._lock:
                     self._running.discard(process)
+
+
+def _take_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _signal(process: subprocess.Popen, number: int) -> None:
