@@ -53,9 +53,14 @@ def load_config(
             f'config {path} cannot be read: {type(error).__name__}: '
             f'{one_line(error)}'
         ) from error
-    for warning in noted:  # a renamed config warns
-        if 'config file' in str(warning.message):
-            warn(str(warning.message))
+    for warning in noted:
+        text = str(warning.message)
+        if text.startswith('The config file'):  # it was renamed
+            warn(text)
+        else:
+            warnings.warn_explicit(
+                text, warning.category, warning.filename, warning.lineno
+            )
     try:
         cfg.merge_from_dict(options or {})
     except (KeyError, TypeError, IndexError, AssertionError) as error:

@@ -76,3 +76,9 @@ def test_renamed_config_is_told(tmp_path, capsys):
     assert 'Please use new.py instead' in capsys.readouterr().err
     load_config(str(tmp_path / 'new.py'))
     assert not capsys.readouterr().err
+
+
+def test_other_warnings_of_a_config_are_kept(tmp_path):
+    (tmp_path / 'a.py').write_text("__import__('warnings').warn('old')\n")
+    with pytest.warns(UserWarning, match='^old$'):
+        load_config(str(tmp_path / 'a.py'))
