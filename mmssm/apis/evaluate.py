@@ -16,6 +16,7 @@ from mmssm.utils.config import (
 )
 from mmssm.utils.errors import warn
 
+from .annotations import check_annotations
 from .preflight import check_data
 from .results import (
     AUGMENTED,
@@ -88,6 +89,7 @@ def evaluate(
     if tta:
         _use_tta(cfg)
     check_data(cfg, 'test')
+    check_annotations(cfg, 'test')
     prepare_launch(cfg, launcher)
     if show_dir is not None and get_world_size() > 1:
         warn('--show-dir: only the first of several processes draws')

@@ -15,6 +15,7 @@ from mmssm.utils.config import (
     type_name,
 )
 
+from .annotations import check_annotations
 from .preflight import check_data, check_weights
 
 _MMENGINE_HOOK = ('CheckpointHook', 'mmengine.CheckpointHook')
@@ -63,6 +64,7 @@ def train(
     _use_atomic_checkpoints(cfg)
     _check_amp(cfg)
     check_data(cfg, 'train', 'val')
+    check_annotations(cfg, 'train', 'val')
     check_weights(cfg)
     prepare_launch(cfg, launcher)
     if resume is None and cfg.get('resume'):
