@@ -56,6 +56,11 @@ def check_annotations(cfg: Config, *splits: str) -> None:
             if (dataset.get('filter_cfg') or {}).get('filter_empty_gt'):
                 used = {item['image_id'] for item in objects}
                 images = [image for image in images if image['id'] in used]
+                if not images:
+                    raise ConfigError(
+                        f'no image in {path} has an object of the classes of '
+                        f'{place}, and the others are left out; add objects'
+                    )
             folder = (dataset.get('data_prefix') or {}).get('img') or ''
             folder = osp.join(root, folder)
             _check_images(images, path, folder, f'{place}.data_prefix.img')

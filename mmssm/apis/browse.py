@@ -65,12 +65,7 @@ def browse_dataset(
     check_data(cfg, split)
     check_annotations(cfg, split)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        dataset = DATASETS.build(cfg[loader].dataset)
-        if not len(dataset):
-            raise ConfigError(
-                f'the {split} set of config {config} has no image; check its '
-                f'{loader}.dataset'
-            )
+        dataset = _build(cfg, split)
         make_folder(out.parent, '--out')
         classes = _find_classes(dataset)
         num = min(num or task.default_num, len(dataset))
@@ -80,6 +75,23 @@ def browse_dataset(
         # PNG ignores the quality; JPEG's default blurs text.
         sheet.save(file, format=FORMATS[out.suffix.lower()], quality=92)
     return _count(task, dataset, classes)
+
+
+def _build(cfg: Config, split: str) -> torch.utils.data.Dataset:
+    empty = ConfigError(
+        f'the {split} set of config {cfg.filename} has no image; check the '
+        f'paths, file suffixes and filters of {split}_dataloader.dataset'
+    )
+    try:
+        dataset = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
+    except ValueError as error:
+        # mmengine's way to say it.
+        if str(error) == 'need at least one array to concatenate':
+            raise empty from error
+        raise
+    if not len(dataset):
+        raise empty
+    return dataset
 
 
 def _find_classes(dataset: torch.utils.data.Dataset) -> Classes | None:

@@ -117,7 +117,11 @@ def test_images(write, config):
     with pytest.raises(ConfigError, match=r'1 of 2 images .*train/2.png;'):
         check_annotations(config(), 'train')
     # Not read: it has no object.
-    check_annotations(config(filter_cfg=dict(filter_empty_gt=True)), 'train')
+    cfg = config(filter_cfg=dict(filter_empty_gt=True))
+    check_annotations(cfg, 'train')
+    write(objects=[])
+    with pytest.raises(ConfigError, match='no image in .* has an object'):
+        check_annotations(cfg, 'train')
 
 
 @pytest.mark.parametrize(

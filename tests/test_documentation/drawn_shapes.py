@@ -123,3 +123,29 @@ def _file_name(number: int) -> str:
     if number < len(FILES):
         return FILES[number]
     return f'{number:04}.jpg'
+
+
+def write_class_folders(root: Path, split: str, count: int, seed: int) -> None:
+    """Write ``<split>/<class>/``, with ``count`` images of each class."""
+    rng = np.random.default_rng(seed)
+    for label, name in enumerate(NAMES):
+        for number in range(count):
+            image = rng.integers(150, 230, (64, 80, 3)).astype(np.uint8)
+            turn = rng.uniform(0, 2 * np.pi)
+            polygon = _outline(label, np.array([40, 32]), 24.0, turn)
+            cv2.fillPoly(image, [polygon], rng.integers(0, 120, 3).tolist())
+            file = _file_name(number + label * count)
+            write_image(root / split / name / file, image)
+
+
+def write_label_maps(root: Path, split: str, count: int, seed: int) -> None:
+    """Write ``images/<split>/`` and ``masks/<split>/``; 0 is the ground."""
+    rng = np.random.default_rng(seed)
+    for number in range(count):
+        image, shapes = draw_scene(rng, (96, 128), 4)
+        labels = np.zeros(image.shape[:2], np.uint8)
+        for label, polygon in shapes:
+            cv2.fillPoly(labels, [polygon], 1 + label)
+        name = Path(_file_name(number)).with_suffix('.jpg')
+        write_image(root / 'images' / split / name, image)
+        write_image(root / 'masks' / split / name.with_suffix('.png'), labels)
