@@ -11,7 +11,12 @@ from mmengine.fileio import list_from_file
 from mmssm.utils import ConfigError
 from mmssm.utils.config import leaf_datasets, type_name
 
-_PARTS = ('images', 'annotations', 'categories')
+# The lists of a file, and what is read of their entries.
+_PARTS = dict(
+    images=('id', 'file_name', 'height', 'width'),
+    annotations=('id', 'image_id', 'category_id', 'bbox', 'area'),
+    categories=('id', 'name'),
+)
 _SHOWN = 10  # categories listed in a message
 
 
@@ -37,34 +42,47 @@ def check_annotations(cfg: Config, *splits: str) -> None:
             continue
         option = f'{split}_dataloader.dataset'
         for dataset, place in leaf_datasets(loader.dataset, option):
-            names = (dataset.get('metainfo') or {}).get('classes')
-            if (
-                type_name(dataset['type']) != 'CocoDataset'
-                or dataset.get('backend_args') is not None
-                or names is None
-            ):
-                continue
-            names = _as_names(names, place)
-            root = dataset.get('data_root') or ''
-            path = osp.join(root, dataset['ann_file'])
-            content = read(path)
-            _check_names(names, content, path, f'{place}.metainfo.classes')
-            objects = _kept_objects(content, names)
-            if _loads_masks(dataset):
-                _check_masks(objects, path)
-            images = content['images']
-            if (dataset.get('filter_cfg') or {}).get('filter_empty_gt'):
-                used = {item['image_id'] for item in objects}
-                images = [image for image in images if image['id'] in used]
-                if not images:
-                    raise ConfigError(
-                        f'no image in {path} has an object of the classes of '
-                        f'{place}, and the others are left out; add objects'
-                    )
-            folder = (dataset.get('data_prefix') or {}).get('img') or ''
-            folder = osp.join(root, folder)
-            _check_images(images, path, folder, f'{place}.data_prefix.img')
-            _check_evaluator(cfg, split, names, read)
+            if _names_its_classes(dataset):
+                _check_dataset(cfg, split, dataset, place, read)
+
+
+def _names_its_classes(dataset: dict) -> bool:
+    return (
+        type_name(dataset['type']) == 'CocoDataset'
+        and dataset.get('backend_args') is None
+        and bool(dataset.get('ann_file'))
+        and (dataset.get('metainfo') or {}).get('classes') is not None
+    )
+
+
+def _check_dataset(
+    cfg: Config,
+    split: str,
+    dataset: dict,
+    place: str,
+    read: Callable[[str], dict],
+) -> None:
+    names = _as_names(dataset['metainfo']['classes'], place)
+    root = dataset.get('data_root') or ''
+    path = osp.join(root, dataset['ann_file'])
+    content = read(path)
+    _check_names(names, content, path, f'{place}.metainfo.classes')
+    objects = _kept_objects(content, names)
+    if _loads_masks(dataset):
+        _check_masks(objects, path)
+    images = content['images']
+    if (dataset.get('filter_cfg') or {}).get('filter_empty_gt'):
+        used = {item['image_id'] for item in objects}
+        images = [image for image in images if image['id'] in used]
+        if not images:
+            raise ConfigError(
+                f'no image in {path} has an object of the classes of {place}, '
+                'and the others are left out; add objects'
+            )
+    folder = (dataset.get('data_prefix') or {}).get('img') or ''
+    folder = osp.join(root, folder)
+    _check_images(images, path, folder, f'{place}.data_prefix.img')
+    _check_evaluator(cfg, split, names, read)
 
 
 def _read(path: str) -> dict:
@@ -73,12 +91,20 @@ def _read(path: str) -> dict:
             content = json.load(file)
     except ValueError as error:
         raise ConfigError(f'{path} is not a JSON file: {error}') from error
-    missing = [part for part in _PARTS if part not in content]
+    missing = [p for p in ('images', 'categories') if p not in content]
     if missing:
         raise ConfigError(
             f'{path} has no {" and no ".join(missing)}; a COCO-style file '
             f'has the lists {", ".join(_PARTS)}'
         )
+    content.setdefault('annotations', [])  # a test set may have none
+    for part, keys in _PARTS.items():
+        for number, entry in enumerate(content[part]):
+            for key in keys:
+                if key not in entry:
+                    raise ConfigError(
+                        f'{part}[{number}] in {path} has no {key}; add it'
+                    )
     return content
 
 
@@ -116,7 +142,7 @@ def _kept_objects(content: dict, names: Sequence[str]) -> list[dict]:
         for item in content['annotations']
         if item['category_id'] in kept
         and not item.get('ignore')
-        and item.get('area', 1) > 0
+        and item['area'] > 0
         and min(item['bbox'][2:]) >= 1
     ]
 

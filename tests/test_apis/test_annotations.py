@@ -22,8 +22,8 @@ def write(tmp_path):
             (tmp_path / 'train' / file).touch()
         content = dict(
             images=[
-                dict(id=7, file_name='ä b.JPG'),
-                dict(id=20, file_name='2.png'),
+                dict(id=7, file_name='ä b.JPG', height=4, width=4),
+                dict(id=20, file_name='2.png', height=4, width=4),
             ],
             annotations=list(objects),
             categories=[dict(id=3, name='ball'), dict(id=5, name='box')],
@@ -62,6 +62,8 @@ def config(tmp_path):
 def test_what_fits(write, config, tmp_path):
     write()
     check_annotations(config(), 'train', 'val')
+    write(annotations=None)  # of a test
+    check_annotations(config(), 'train')
     names = tmp_path / 'names.txt'
     names.write_text('box\nball\n')
     check_annotations(config(str(names)), 'train')
@@ -126,12 +128,21 @@ def test_images(write, config):
 
 @pytest.mark.parametrize(
     ('text', 'message'),
-    [('{"images": [', 'not a JSON file'), ('{}', 'has no images and no ann')],
+    [
+        ('{"images": [', 'not a JSON file'),
+        ('{}', 'has no images and no categories'),
+    ],
 )
 def test_files(write, config, tmp_path, text, message):
     write()
     (tmp_path / 'train.json').write_text(text)
     with pytest.raises(ConfigError, match=message):
+        check_annotations(config(), 'train')
+
+
+def test_entries(write, config):
+    write([BALL | MASK, dict(id=11, image_id=7, category_id=3)])
+    with pytest.raises(ConfigError, match=r'annotations\[1\] .* has no bbox'):
         check_annotations(config(), 'train')
 
 

@@ -155,6 +155,12 @@ def run(folder, monkeypatch, capfd):
     return run
 
 
+def test_every_command_is_run():
+    assert len(COMMANDS) == PAGE.count('\npython ')
+    for command in COMMANDS:
+        assert sum(f'my/{name}.py' in command for name in SMALL) == 1
+
+
 def named(record, field):
     return {row['name'] for row in record[field]}
 
