@@ -25,7 +25,7 @@ from mmengine.visualization import Visualizer
 from PIL import Image
 
 from mmssm.apis import train
-from mmssm.utils import ConfigError
+from mmssm.utils import UserError
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / 'docs' / 'your_own_data.md').read_text()
@@ -241,6 +241,9 @@ FAULTS = [
     lambda folder: {'train_dataloader.dataset.data_prefix.img': 'val/'},
     lambda folder: rewrite(folder, lambda item: item.pop('segmentation')),
     lambda folder: {'val_evaluator.ann_file': 'data/coco/annotations/x.json'},
+    lambda folder: {
+        'model.backbone.init_cfg.checkpoint': 'http://127.0.0.1:9/x.pth'
+    },
     lambda folder: {'model.backbone.init_cfg.checkpoint': 'x.pth'},
 ]
 ROWS = re.findall(r'^\| `([^`]*)` \|', PAGE, re.M)
@@ -253,7 +256,7 @@ def test_every_fault_is_caused():
 @pytest.mark.parametrize(('shown', 'cause'), zip(ROWS, FAULTS), ids=ROWS)
 def test_faults(folder, monkeypatch, shown, cause):
     monkeypatch.chdir(folder)
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         train('my/shapes.py', options=cause(folder))
     parts = map(re.escape, filter(None, map(str.strip, shown.split('...'))))
     assert re.search('.*'.join(parts), str(error.value)), str(error.value)
