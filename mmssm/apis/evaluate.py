@@ -4,6 +4,8 @@ import os
 
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import get_world_size, is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 from mmssm.checkpoint import locate_checkpoint
 from mmssm.engine import StrictLoadHook
@@ -95,6 +97,9 @@ def evaluate(
         warn('--show-dir: only the first of several processes draws')
     runner = build_runner(cfg)
     runner.register_hook(StrictLoadHook())
+    # A change detector's hook numbers pictures of one name.
+    if show_dir is not None and not task.takes_pairs:
+        runner.register_hook(_PictureNamesHook())
     if out is not None:
         runner.test_evaluator.metrics.append(task.dump_predictions(out))
     metrics = runner.test()
@@ -103,6 +108,27 @@ def evaluate(
         results = keep_result(cfg.work_dir, identity, mode, metrics)
         print(f'results of {checkpoint}\n{as_table(results)}', flush=True)
     return metrics
+
+
+class _PictureNamesHook(Hook):
+    """Warn of pictures that will replace each other.
+
+    The libraries' hooks name pictures after files, without their folders.
+    """
+
+    def before_test(self, runner: Runner) -> None:
+        dataset = runner.test_dataloader.dataset
+        if not hasattr(dataset, 'get_data_info'):
+            return  # not mmengine's kind
+        infos = (dataset.get_data_info(i) for i in range(len(dataset)))
+        paths = [info['img_path'] for info in infos if 'img_path' in info]
+        names = {os.path.basename(path) for path in paths}
+        if len(names) < len(paths):
+            warn(
+                f'--show-dir: {len(paths)} test images have only {len(names)} '
+                'names, and pictures of one name replace each other; give '
+                'files in different folders different names'
+            )
 
 
 def _require_hook(cfg: Config) -> None:

@@ -126,7 +126,10 @@ def _file_name(number: int) -> str:
 
 
 def write_class_folders(root: Path, split: str, count: int, seed: int) -> None:
-    """Write ``<split>/<class>/``, with ``count`` images of each class."""
+    """Write ``<split>/<class>/``, with ``count`` images of each class.
+
+    Files of different classes have the same names.
+    """
     rng = np.random.default_rng(seed)
     for label, name in enumerate(NAMES):
         for number in range(count):
@@ -134,8 +137,7 @@ def write_class_folders(root: Path, split: str, count: int, seed: int) -> None:
             turn = rng.uniform(0, 2 * np.pi)
             polygon = _outline(label, np.array([40, 32]), 24.0, turn)
             cv2.fillPoly(image, [polygon], rng.integers(0, 120, 3).tolist())
-            file = _file_name(number + label * count)
-            write_image(root / split / name / file, image)
+            write_image(root / split / name / _file_name(number), image)
 
 
 def write_label_maps(root: Path, split: str, count: int, seed: int) -> None:

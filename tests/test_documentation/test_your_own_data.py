@@ -140,7 +140,7 @@ def run(folder, monkeypatch, capfd):
                 runpy.run_path(str(folder / tool), run_name='__main__')
             except SystemExit as end:
                 assert not end.code, capfd.readouterr().err
-            outputs[Path(tool).stem] = capfd.readouterr().out
+            outputs[Path(tool).stem] = capfd.readouterr()
             # Processes of their own would share none of these.
             for manager in (
                 MMLogger,
@@ -185,28 +185,31 @@ def check_pictures(folder, name, count):
 def test_detection(run, folder):
     outputs = run('shapes')
     (shown,) = re.findall(r'^\d+ images; .*', PAGE, re.M)
-    assert shown in outputs['browse_dataset']
+    assert shown in outputs['browse_dataset'].out
     assert Image.open(folder / 'shapes.png').width > 1000
-    assert 'coco/segm_mAP' in outputs['test']
+    assert 'coco/segm_mAP' in outputs['test'].out
     check_pictures(folder, 'shapes', 4)
+    assert '--show-dir' not in outputs['test'].err
     assert Image.open(folder / 'result.jpg').width > 1000
-    assert outputs['infer'].startswith('4 images done, 0 skipped')
+    assert outputs['infer'].out.startswith('4 images done, 0 skipped')
     check_inference(folder, 'shapes', 'detections')
 
 
 def test_classification(run, folder):
     outputs = run('kinds')
     counts = ', '.join(f'{name}: 4' for name in NAMES)
-    assert f'12 images; {counts}' in outputs['browse_dataset']
-    assert 'accuracy/top1' in outputs['test']
-    check_pictures(folder, 'kinds', 12)
+    assert f'12 images; {counts}' in outputs['browse_dataset'].out
+    assert 'accuracy/top1' in outputs['test'].out
+    (warning,) = re.findall(r'`--show-dir` warns: `(.*)` \|', PAGE)
+    assert f'--show-dir: {warning}' in outputs['test'].err
+    check_pictures(folder, 'kinds', 4)
     check_inference(folder, 'kinds', 'classes')
 
 
 def test_segmentation(run, folder):
     outputs = run('parts')
-    assert '4 images' in outputs['browse_dataset']
-    assert 'mIoU' in outputs['test']
+    assert '4 images' in outputs['browse_dataset'].out
+    assert 'mIoU' in outputs['test'].out
     check_pictures(folder, 'parts', 4)
     check_inference(folder, 'parts', 'classes')
 
