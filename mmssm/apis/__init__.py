@@ -1,4 +1,13 @@
-"""The functions behind the command-line tools."""
+"""The functions behind the command-line tools.
+
+Importing this package registers all parts of mmssm that configs can name, so
+that a config whose ``custom_imports`` are others still finds them.
+"""
+
+import mmssm.datasets
+import mmssm.engine
+import mmssm.evaluation
+import mmssm.models  # noqa: F401
 
 from .convert import convert
 from .evaluate import evaluate
