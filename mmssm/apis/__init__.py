@@ -8,11 +8,12 @@ import mmssm.datasets
 import mmssm.engine
 import mmssm.evaluation
 import mmssm.models  # noqa: F401
+from mmssm.utils.model_index import register_model_index
 
 from .convert import convert
 from .evaluate import evaluate
 from .infer import InferenceSummary, infer
-from .model_index import find_model, register_model_index
+from .model_index import find_model
 from .train import train
 
 __all__ = [
