@@ -14,6 +14,7 @@ from mmssm.utils.config import (
     require,
     type_name,
 )
+from mmssm.utils.errors import warn
 
 from .preflight import check_data, check_weights
 
@@ -37,7 +38,8 @@ def train(
             the config's own, else ``work_dirs/<config's name>``.
         resume (str, optional): A checkpoint to continue from, or ``'auto'``
             for the newest one in the work directory.
-        amp (bool): Train with automatic mixed precision.
+        amp (bool): Train with automatic mixed precision; without a GPU, in
+            bfloat16 on the CPU.
         auto_scale_lr (bool): Scale the learning rate with the batch size.
         options (dict, optional): Config values to overwrite.
         launcher (str): What started this process: ``'none'``, ``'pytorch'``,
@@ -61,7 +63,7 @@ def train(
     if auto_scale_lr:
         _scale_lr(cfg)
     _use_atomic_checkpoints(cfg)
-    _check_amp(cfg)
+    _prepare_amp(cfg)
     check_data(cfg, 'train', 'val')
     check_weights(cfg)
     prepare_launch(cfg, launcher)
@@ -83,10 +85,6 @@ def build_runner(cfg: Config) -> Runner:
 
 
 def _use_amp(cfg: Config) -> None:
-    if not torch.cuda.is_available():
-        raise ConfigError(
-            '--amp needs a GPU, but PyTorch finds none; leave it out'
-        )
     wrapper = cfg.optim_wrapper
     if wrapper.get('type', 'OptimWrapper') not in (
         'OptimWrapper',
@@ -100,15 +98,23 @@ def _use_amp(cfg: Config) -> None:
     wrapper.setdefault('loss_scale', 'dynamic')
 
 
-def _check_amp(cfg: Config) -> None:
-    """Raise a ConfigError where mixed precision has no GPU to run on."""
-    kind = type_name(cfg.optim_wrapper.get('type', 'OptimWrapper'))
-    if kind == 'AmpOptimWrapper' and not torch.cuda.is_available():
+def _prepare_amp(cfg: Config) -> None:
+    """Without a GPU, let mixed precision run on the CPU, in bfloat16."""
+    wrapper = cfg.optim_wrapper
+    kind = type_name(wrapper.get('type', 'OptimWrapper'))
+    if kind != 'AmpOptimWrapper' or torch.cuda.is_available():
+        return
+    dtype = wrapper.pop('dtype', None)
+    if dtype not in (None, 'bfloat16'):
         raise ConfigError(
-            f'config {cfg.filename} trains in mixed precision, which needs a '
-            'GPU, but PyTorch finds none; add --cfg-options '
-            'optim_wrapper.type=OptimWrapper'
+            f'config {cfg.filename} trains in mixed precision with {dtype}, '
+            'which needs a GPU, but PyTorch finds none; CPUs take '
+            '--cfg-options optim_wrapper.dtype=bfloat16'
         )
+    for of_gpus in ('loss_scale', 'use_fsdp'):
+        wrapper.pop(of_gpus, None)
+    wrapper.type = 'CPUAmpOptimWrapper'
+    warn('mixed precision on a CPU: PyTorch finds no GPU; using bfloat16')
 
 
 def _scale_lr(cfg: Config) -> None:

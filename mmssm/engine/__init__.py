@@ -1,4 +1,4 @@
-"""Training: hooks, a runner, launching and resuming."""
+"""Training: hooks, optimizer wrappers, a runner, launching and resuming."""
 
 from mmssm.utils.moved import moved_names
 
@@ -9,10 +9,12 @@ from .hooks import (
     MESAHook,
     StrictLoadHook,
 )
+from .optimizers import CPUAmpOptimWrapper
 from .runner import ScopedRunner, find_latest
 
 __all__ = [
     'AtomicCheckpointHook',
+    'CPUAmpOptimWrapper',
     'ChangeVisualizationHook',
     'DirectionSearchHook',
     'MESAHook',
