@@ -16,6 +16,7 @@ from mmssm.utils.config import (
 )
 from mmssm.utils.errors import warn
 
+from .model_checks import check_channels, check_num_classes
 from .preflight import check_data, check_weights
 
 _MMENGINE_HOOK = ('CheckpointHook', 'mmengine.CheckpointHook')
@@ -66,12 +67,15 @@ def train(
     _prepare_amp(cfg)
     check_data(cfg, 'train', 'val')
     check_weights(cfg)
+    check_num_classes(cfg, 'train', 'val')
     prepare_launch(cfg, launcher)
     if resume is None and cfg.get('resume'):
         resume = cfg.get('load_from') or 'auto'
     if resume is not None:
         prepare_resume(cfg, resume)
-    build_runner(cfg).train()
+    runner = build_runner(cfg)
+    check_channels(cfg, runner.model)
+    runner.train()
 
 
 def build_runner(cfg: Config) -> Runner:

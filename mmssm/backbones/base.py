@@ -62,8 +62,29 @@ class SSMBackbone(BaseModule):
         self.norm_eval = norm_eval
         self.with_cp = with_cp
 
+    @property
+    def out_channels(self) -> tuple[int, ...]:
+        """Channels of each map or vector that ``forward`` returns."""
+        return tuple(map(self._channels_of, sorted(self.out_indices)))
+
+    @property
+    def out_strides(self) -> tuple[int, ...]:
+        """Pixels between two tokens, of each map that ``forward`` returns.
+
+        Empty if it returns a vector.
+        """
+        return tuple(map(self._stride_of, sorted(self.out_indices)))
+
     def _count_stages(self) -> int:
         """The number of stages of ``self.arch``."""
+        raise NotImplementedError
+
+    def _channels_of(self, stage: int) -> int:
+        """Channels of a stage's map."""
+        raise NotImplementedError
+
+    def _stride_of(self, stage: int) -> int:
+        """Pixels between two tokens of a stage's map."""
         raise NotImplementedError
 
     def _parse_out_indices(self, indices: Sequence[int]) -> tuple[int, ...]:

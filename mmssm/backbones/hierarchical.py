@@ -85,6 +85,12 @@ class HierarchicalBackbone(SSMBackbone):
     def _count_stages(self) -> int:
         return len(self.arch['depths'])
 
+    def _channels_of(self, stage: int) -> int:
+        return self.arch['embed_dims'] * 2**stage
+
+    def _stride_of(self, stage: int) -> int:
+        return 4 * 2**stage
+
     def _is_optional(self, key: str) -> bool:
         return not self.norms_feed_stages and super()._is_optional(key)
 

@@ -104,8 +104,22 @@ class PlainBackbone(SSMBackbone):
             self.norm = self._build_norm(embed_dims)
         self._freeze_stages()
 
+    @property
+    def out_strides(self) -> tuple[int, ...]:
+        """Pixels between two tokens, of each map that ``forward`` returns.
+
+        Empty if it returns a vector.
+        """
+        return super().out_strides if self.out_type == 'featmap' else ()
+
     def _count_stages(self) -> int:
         return self.arch['depth']
+
+    def _channels_of(self, stage: int) -> int:
+        return self.arch['embed_dims']
+
+    def _stride_of(self, stage: int) -> int:
+        return self.arch['patch_stride']
 
     def _parse_out_indices(self, indices: Sequence[int]) -> tuple[int, ...]:
         if isinstance(indices, Sequence):

@@ -107,6 +107,17 @@ def test_any_size_learns(kind, size):
         assert parameter.grad.isfinite().all(), name
 
 
+@pytest.mark.parametrize('kind', KINDS)
+def test_channels_and_strides_are_those_of_the_maps(kind):
+    for indices in ((3,), (0, 1, 2, 3), (2, 0)):
+        model = mini(kind, out_indices=indices).eval()
+        with torch.no_grad():
+            maps = model(torch.rand(1, 3, 64, 96))
+        assert model.out_channels == tuple(y.shape[1] for y in maps)
+        assert model.out_strides == tuple(64 // y.shape[2] for y in maps)
+        assert model.out_strides == tuple(96 // y.shape[3] for y in maps)
+
+
 @pytest.mark.parametrize('kind', FAMILIES)
 def test_batch_items_do_not_mix(kind):
     model = mini(kind).eval()

@@ -67,6 +67,25 @@ def test_parameter_count_is_the_originals(backbone, arch):
     assert count(model) + head == PARAMETERS[backbone, arch]
 
 
+@pytest.mark.parametrize('stride', [8, 16])
+@pytest.mark.parametrize('kind', KINDS)
+def test_channels_and_strides_are_those_of_the_outputs(kind, stride):
+    x = torch.rand(1, 3, 64, 96)
+    model = mini(kind, stride, out_type='featmap', out_indices=(2, 0)).eval()
+    with torch.no_grad():
+        maps = model(x)
+    assert model.out_channels == tuple(y.shape[1] for y in maps)
+    assert model.out_strides == (stride, stride)
+    # Patches are 16 pixels wide; with a smaller stride, they overlap.
+    size = [(length - 16) // stride + 1 for length in (64, 96)]
+    assert list(maps[0].shape[2:]) == size
+    model = mini(kind, stride).eval()
+    with torch.no_grad():
+        (vector,) = model(x)
+    assert model.out_channels == (vector.shape[1],)
+    assert model.out_strides == ()
+
+
 @pytest.mark.parametrize('kind', KINDS)
 def test_out_types(kind):
     """Maps are what the mixers add, normed; vectors the normed sum's."""
