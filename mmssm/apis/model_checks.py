@@ -34,6 +34,21 @@ _CLASSIFYING = (
 )
 
 
+def is_own_backbone(cfg: Config, backbone: dict) -> bool:
+    """Whether a backbone's config names one of mmssm's, or a subclass.
+
+    Args:
+        cfg (Config): The config, for its ``default_scope``.
+        backbone (dict): The backbone's part of it.
+    """
+    kind = backbone.get('type')
+    if isinstance(kind, str):
+        scope = cfg.get('default_scope')
+        with MODELS.switch_scope_and_registry(scope) as registry:
+            kind = registry.get(kind)
+    return isinstance(kind, type) and issubclass(kind, SSMBackbone)
+
+
 def check_channels(cfg: Config, model: nn.Module) -> None:
     """Refuse a neck or head that expects other channels than it will get.
 
@@ -70,7 +85,7 @@ def check_num_classes(cfg: Config, *splits: str) -> None:
         ConfigError: Names the heads, the dataset and both ways to mend it.
     """
     part = _part_with_backbone(cfg)
-    if part is None or not _is_ours(cfg, part[1].backbone):
+    if part is None or not is_own_backbone(cfg, part[1].backbone):
         return
     heads = dict(_class_counts(*part))
     for split in splits:
@@ -100,15 +115,6 @@ def _part_with_backbone(cfg: Config) -> tuple[str, ConfigDict] | None:
     return None
 
 
-def _is_ours(cfg: Config, backbone: dict) -> bool:
-    kind = backbone.get('type')
-    if isinstance(kind, str):
-        scope = cfg.get('default_scope')
-        with MODELS.switch_scope_and_registry(scope) as registry:
-            kind = registry.get(kind)
-    return isinstance(kind, type) and issubclass(kind, SSMBackbone)
-
-
 def _as_list(value: object) -> list:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
@@ -136,6 +142,8 @@ def _expected_channels(
             if 'in_channels' in head:
                 index = head.get('in_index')
                 yield f'{option}.in_channels', head['in_channels'], index
+            if 'c1_in_channels' in head:  # DeepLabV3+: also the first map
+                yield f'{option}.c1_in_channels', head['c1_in_channels'], 0
 
 
 def _check_option(

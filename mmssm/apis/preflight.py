@@ -11,6 +11,8 @@ from mmssm.checkpoint import local_file
 from mmssm.utils import ConfigError
 from mmssm.utils.config import leaf_datasets, type_name
 
+from .model_checks import is_own_backbone
+
 # The files expected in ``data_root``, by dataset type.
 _LAYOUTS = dict(
     CocoDataset='COCO 2017 (https://cocodataset.org): train2017/, val2017/ '
@@ -58,6 +60,7 @@ def check_data(cfg: Config, *splits: str) -> None:
 def check_weights(cfg: Config) -> None:
     """Raise a one-line error if the backbone's pretrained file is missing.
 
+    Also if mmseg's ``model.pretrained`` is still that of another backbone.
     Addresses are not checked: the loader does that.
 
     Args:
@@ -68,7 +71,14 @@ def check_weights(cfg: Config) -> None:
             if there is one, and the option that changes the path.
     """
     option = 'model.backbone.init_cfg'
-    init = (cfg.model.get('backbone') or {}).get('init_cfg')
+    backbone = cfg.model.get('backbone') or {}
+    if cfg.model.get('pretrained') and is_own_backbone(cfg, backbone):
+        raise ConfigError(
+            f'model.pretrained={cfg.model.pretrained!r} is for the backbone '
+            'of the inherited config; set model.pretrained=None, and the '
+            f'weights of {type_name(backbone.type)} with {option}'
+        )
+    init = backbone.get('init_cfg')
     several = isinstance(init, (list, tuple))
     for i, part in enumerate(init if several else [init]):
         place = f'{option}.{i}' if several else option

@@ -100,6 +100,14 @@ def test_parts_that_fit(parts):
             'set model.head.in_channels=128',
         ),
         (
+            dict(
+                decode_head=dict(
+                    in_channels=128, in_index=3, c1_in_channels=256
+                )
+            ),
+            'set model.decode_head.c1_in_channels=16',
+        ),
+        (
             dict(auxiliary_head=[dict(in_channels=32, in_index=2)]),
             'set model.auxiliary_head.0.in_channels=64',
         ),

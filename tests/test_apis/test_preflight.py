@@ -5,6 +5,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from torch.utils.data import Dataset
 
+import mmssm  # noqa: F401
 from mmssm.apis.preflight import check_data, check_weights
 from mmssm.utils import ConfigError
 
@@ -165,6 +166,19 @@ def test_missing_weights_of_a_released_model(tmp_path):
     for name in (None, tmp_path / 'config.py'):
         with pytest.raises(ConfigError, match='spatial_mamba/README.md tells'):
             check_weights(pretrained(checkpoint, name))
+
+
+def test_weights_of_the_inherited_backbone(tmp_path):
+    """mmseg's base configs have model.pretrained, for their ResNet."""
+    name = 'open-mmlab://resnet50_v1c'
+    cfg = Config(dict(model=dict(pretrained=name, backbone=dict())))
+    cfg.model.backbone.type = 'VMamba'
+    with pytest.raises(ConfigError, match='set model.pretrained=None, and'):
+        check_weights(cfg)
+    cfg.model.backbone.type = 'mmseg.ResNetV1c'
+    check_weights(cfg)
+    cfg.model = dict(pretrained=None, backbone=dict(type='VMamba'))
+    check_weights(cfg)
 
 
 def test_weights_that_are_there_or_fetched(tmp_path):
