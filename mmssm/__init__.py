@@ -1,11 +1,11 @@
 """Visual state-space models for OpenMMLab.
 
-Importing the package registers its backbones in MMEngine's root ``MODELS``,
-its ops, and safe, converting checkpoint loaders; it imports none of mmdet,
-mmsegmentation or mmpretrain.
+Importing the package registers its backbones, hooks and optimizer constructor
+in MMEngine's root registries, its ops, and safe, converting checkpoint
+loaders; it imports none of mmdet, mmsegmentation or mmpretrain.
 """
 
-from . import checkpoint  # noqa: F401  (registers the loaders)
+from . import checkpoint, engine  # noqa: F401  (for what they register)
 from .backbones import (
     FractalMamba,
     LocalVim,

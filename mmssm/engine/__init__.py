@@ -1,4 +1,4 @@
-"""Training: hooks, a runner, launching and resuming."""
+"""Training: hooks, an optimizer constructor, a runner, launching, resuming."""
 
 from mmssm.utils.moved import moved_names
 
@@ -9,12 +9,14 @@ from .hooks import (
     MESAHook,
     StrictLoadHook,
 )
+from .optimizers import LayerDecayOptimWrapperConstructor
 from .runner import ScopedRunner, find_latest
 
 __all__ = [
     'AtomicCheckpointHook',
     'ChangeVisualizationHook',
     'DirectionSearchHook',
+    'LayerDecayOptimWrapperConstructor',
     'MESAHook',
     'ScopedRunner',
     'StrictLoadHook',

@@ -1,0 +1,7 @@
+"""Constructors of optimizers."""
+
+from .layer_decay_optim_wrapper_constructor import (
+    LayerDecayOptimWrapperConstructor,
+)
+
+__all__ = ['LayerDecayOptimWrapperConstructor']
