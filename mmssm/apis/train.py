@@ -15,7 +15,7 @@ from mmssm.utils.config import (
     type_name,
 )
 
-from .preflight import check_data, check_weights
+from .preflight import check_data, check_layer_decay, check_weights
 
 _MMENGINE_HOOK = ('CheckpointHook', 'mmengine.CheckpointHook')
 
@@ -62,6 +62,7 @@ def train(
         _scale_lr(cfg)
     _use_atomic_checkpoints(cfg)
     _check_amp(cfg)
+    check_layer_decay(cfg)
     check_data(cfg, 'train', 'val')
     check_weights(cfg)
     prepare_launch(cfg, launcher)
