@@ -1,11 +1,12 @@
 """Check that a config's model fits its backbone and its datasets."""
 
+import inspect
 import os
 import os.path as osp
 from collections.abc import Iterator, Sequence
 
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, Registry
 from torch import nn
 
 from mmssm.backbones.base import SSMBackbone
@@ -41,12 +42,25 @@ def is_own_backbone(cfg: Config, backbone: dict) -> bool:
         cfg (Config): The config, for its ``default_scope``.
         backbone (dict): The backbone's part of it.
     """
-    kind = backbone.get('type')
+    kind = registered(MODELS, backbone, cfg.get('default_scope'))
+    return kind is not None and issubclass(kind, SSMBackbone)
+
+
+def registered(
+    registry: Registry, settings: dict, scope: str | None
+) -> type | None:
+    """The class that a config's part names; None if there is none.
+
+    Args:
+        registry (Registry): One of mmengine's root registries.
+        settings (dict): The part, with a ``type``.
+        scope (str, optional): The config's ``default_scope``.
+    """
+    kind = settings.get('type')
     if isinstance(kind, str):
-        scope = cfg.get('default_scope')
-        with MODELS.switch_scope_and_registry(scope) as registry:
-            kind = registry.get(kind)
-    return isinstance(kind, type) and issubclass(kind, SSMBackbone)
+        with registry.switch_scope_and_registry(scope) as scoped:
+            kind = scoped.get(kind)
+    return kind if inspect.isclass(kind) else None
 
 
 def check_channels(cfg: Config, model: nn.Module) -> None:

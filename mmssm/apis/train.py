@@ -17,7 +17,7 @@ from mmssm.utils.config import (
 from mmssm.utils.errors import warn
 
 from .model_checks import check_channels, check_num_classes
-from .preflight import check_data, check_weights
+from .preflight import check_data, check_layer_decay, check_weights
 
 _MMENGINE_HOOK = ('CheckpointHook', 'mmengine.CheckpointHook')
 
@@ -65,6 +65,7 @@ def train(
         _scale_lr(cfg)
     _use_atomic_checkpoints(cfg)
     _prepare_amp(cfg)
+    check_layer_decay(cfg)
     check_data(cfg, 'train', 'val')
     check_weights(cfg)
     check_num_classes(cfg, 'train', 'val')

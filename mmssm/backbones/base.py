@@ -20,9 +20,11 @@ InitCfg = dict[str, Any] | list[dict[str, Any]]
 class SSMBackbone(BaseModule):
     """Base of all backbones.
 
-    A subclass fills :attr:`arch_settings` and says how many stages it has
-    (:meth:`_count_stages`); the layers of a plain model are its stages. Norms
-    at its outputs are called ``norm``, or ``norm{i}`` for stage i.
+    A subclass fills :attr:`arch_settings`, counts its stages and blocks
+    (:meth:`_count_stages`, :meth:`_count_blocks`) and says to which block a
+    parameter belongs (:meth:`_layer_of`); the layers of a plain model are its
+    stages and its blocks. Norms at its outputs are called ``norm``, or
+    ``norm{i}`` for stage i.
 
     The arguments are described at the two assemblies:
     :class:`mmssm.backbones.HierarchicalBackbone` and
@@ -86,6 +88,45 @@ class SSMBackbone(BaseModule):
     def _stride_of(self, stage: int) -> int:
         """Pixels between two tokens of a stage's map."""
         raise NotImplementedError
+
+    def _count_blocks(self) -> int:
+        """The number of blocks of ``self.arch``, over all stages."""
+        raise NotImplementedError
+
+    def _layer_of(self, name: str) -> int | None:
+        """The layer of a parameter of this backbone.
+
+        0 before the first block, i in and after the i-th block, counted from
+        1. None for what follows the last block.
+        """
+        raise NotImplementedError
+
+    def get_layer_depth(
+        self, param_name: str, prefix: str = ''
+    ) -> tuple[int, int]:
+        """The layer of a parameter, for layer-wise learning rates.
+
+        The protocol and the layers are those of MMPretrain's backbones. Layer
+        0 is the stem, the positions and the class token. Each block is a
+        layer, counted over all stages. Downsampling is in the layer of the
+        block before it, as is a norm between that block and the downsampling.
+        The last layer has the norms of outputs, what follows the backbone, and
+        any other parameter.
+
+        Args:
+            param_name (str): The name of the parameter in the model.
+            prefix (str): How the names of this backbone's parameters start,
+                such as 'backbone.'. Defaults to ''.
+
+        Returns:
+            tuple[int, int]: The layer, from 0, and the number of layers, which
+            is that of blocks + 2.
+        """
+        last = self._count_blocks() + 1
+        layer = None
+        if param_name.startswith(prefix):
+            layer = self._layer_of(param_name[len(prefix) :])
+        return last if layer is None else layer, last + 1
 
     def _parse_out_indices(self, indices: Sequence[int]) -> tuple[int, ...]:
         num_stages = self._count_stages()

@@ -91,6 +91,24 @@ class HierarchicalBackbone(SSMBackbone):
     def _stride_of(self, stage: int) -> int:
         return 4 * 2**stage
 
+    def _count_blocks(self) -> int:
+        return sum(self.arch['depths'])
+
+    def _layer_of(self, name: str) -> int | None:
+        depths = self.arch['depths']
+        part, *rest = name.split('.')
+        if part == 'stem':
+            return 0
+        if part == 'stages':
+            stage = int(rest[0])
+            if rest[1] == 'blocks':
+                return sum(depths[:stage]) + int(rest[2]) + 1
+            return sum(depths[: stage + 1])
+        feeds_stage = [f'norm{i}' for i in range(len(depths) - 1)]
+        if self.norms_feed_stages and part in feeds_stage:
+            return sum(depths[: feeds_stage.index(part) + 1])
+        return None
+
     def _is_optional(self, key: str) -> bool:
         return not self.norms_feed_stages and super()._is_optional(key)
 

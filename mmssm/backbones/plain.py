@@ -121,6 +121,15 @@ class PlainBackbone(SSMBackbone):
     def _stride_of(self, stage: int) -> int:
         return self.arch['patch_stride']
 
+    def _count_blocks(self) -> int:
+        return self.arch['depth']
+
+    def _layer_of(self, name: str) -> int | None:
+        part, *rest = name.split('.')
+        if part in ('stem', 'pos_embed', 'cls_token'):
+            return 0
+        return int(rest[0]) + 1 if part == 'layers' else None
+
     def _parse_out_indices(self, indices: Sequence[int]) -> tuple[int, ...]:
         if isinstance(indices, Sequence):
             depth = self.arch['depth']

@@ -1,4 +1,4 @@
-"""Training: hooks, optimizer wrappers, a runner, launching and resuming."""
+"""Training: hooks, optimizers, a runner, launching and resuming."""
 
 from mmssm.utils.moved import moved_names
 
@@ -9,7 +9,7 @@ from .hooks import (
     MESAHook,
     StrictLoadHook,
 )
-from .optimizers import CPUAmpOptimWrapper
+from .optimizers import CPUAmpOptimWrapper, LayerDecayOptimWrapperConstructor
 from .runner import ScopedRunner, find_latest
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     'CPUAmpOptimWrapper',
     'ChangeVisualizationHook',
     'DirectionSearchHook',
+    'LayerDecayOptimWrapperConstructor',
     'MESAHook',
     'ScopedRunner',
     'StrictLoadHook',

@@ -156,6 +156,77 @@ def test_frozen_stages(kind):
         assert torch.equal(value, before[key]), key
 
 
+@pytest.mark.parametrize('kind', KINDS)
+def test_layer_depth_of_every_parameter(kind):
+    """Each block is a layer; downsampling is in that of the block before."""
+    model = mini(kind, (2, 1, 3, 1), out_indices=(0, 1, 2, 3))
+    expected = {id(p): 0 for p in model.stem.parameters()}
+    layer = 0
+    for i, stage in enumerate(model.stages):
+        for block in stage.blocks:
+            layer += 1
+            expected.update({id(p): layer for p in block.parameters()})
+        if stage.downsample is not None:
+            rest = stage.downsample.parameters()
+            expected.update({id(p): layer for p in rest})
+        # A norm that feeds the next stage has learned with the stage's.
+        feeds = model.norms_feed_stages and i < 3
+        norm = getattr(model, f'norm{i}').parameters()
+        expected.update({id(p): layer if feeds else 8 for p in norm})
+    names = dict(model.named_parameters())
+    assert len(expected) == len(names)
+    for name, parameter in names.items():
+        depth = (expected[id(parameter)], 9)
+        assert model.get_layer_depth(name) == depth, name
+        assert model.get_layer_depth(f'backbone.{name}', 'backbone.') == depth
+        # Of another part of the model, whose names may be alike.
+        assert model.get_layer_depth(name, 'backbone.') == (8, 9)
+    assert model.get_layer_depth('head.fc.weight', 'backbone.') == (8, 9)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_layer_depth_grows_along_the_forward_pass(kind):
+    model = mini(kind, (1, 2, 1, 1))
+    called = []
+    for name, module in model.named_modules():
+        for parameter, _ in module.named_parameters(name, recurse=False):
+            module.register_forward_hook(
+                lambda *_, p=parameter: called.append(p)
+            )
+    model(torch.randn(1, 3, 64, 64))
+    depths = [model.get_layer_depth(name)[0] for name in called]
+    assert depths == sorted(depths)
+    assert set(depths) == set(range(7))
+
+
+def test_layer_depth_is_that_of_mmpretrains_swin():
+    from mmpretrain.models import SwinTransformer
+
+    depths = (2, 1, 2, 1)
+    model = mini('vmamba', depths, out_indices=(0, 1, 2, 3))
+    swin = SwinTransformer(
+        dict(embed_dims=16, depths=depths, num_heads=(1, 1, 1, 1)),
+        out_indices=(0, 1, 2, 3),
+    )
+    parts = [f'norm{i}.' for i in range(4)]
+    parts += [f'stages.{i}.downsample.' for i in range(3)]
+    parts += [
+        f'stages.{i}.blocks.{j}.'
+        for i, depth in enumerate(depths)
+        for j in range(depth)
+    ]
+    for own, its in [('stem.', 'patch_embed.'), *zip(parts, parts)]:
+        (layer,), (expected,) = (
+            {
+                backbone.get_layer_depth(name)
+                for name, _ in backbone.named_parameters()
+                if name.startswith(part)
+            }
+            for backbone, part in ((model, own), (swin, its))
+        )
+        assert layer == expected, own
+
+
 @pytest.mark.parametrize('kind', FAMILIES)
 def test_with_cp_changes_nothing_but_memory(kind):
     torch.manual_seed(0)
