@@ -124,8 +124,9 @@ def check_layer_decay(cfg: Config) -> None:
     given = cfg.optim_wrapper.get('paramwise_cfg') or {}
     rate = given.get('decay_rate') or given.get('layer_decay_rate') or 0.9
     raise ConfigError(
-        f'{name} does not know the layers of {type_name(backbone.type)}; write '
-        "optim_wrapper.constructor='LayerDecayOptimWrapperConstructor' and "
+        f'{name} does not know the layers of {type_name(backbone.type)}; '
+        'write optim_wrapper.constructor='
+        "'LayerDecayOptimWrapperConstructor' and "
         f'optim_wrapper.paramwise_cfg=dict(layer_decay_rate={rate}, '
         'flat_decay_mult=0.0), with the same parameters free from decay; '
         'the number of layers is that of the backbone'
