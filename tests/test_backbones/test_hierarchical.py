@@ -179,8 +179,9 @@ def test_layer_depth_of_every_parameter(kind):
         depth = (expected[id(parameter)], 9)
         assert model.get_layer_depth(name) == depth, name
         assert model.get_layer_depth(f'backbone.{name}', 'backbone.') == depth
-        # Of another part of the model, whose names may be alike.
-        assert model.get_layer_depth(name, 'backbone.') == (8, 9)
+        # Of another part of the model, as long a name as the prefix.
+        other = f'teachers.{name}'
+        assert model.get_layer_depth(other, 'backbone.') == (8, 9)
     assert model.get_layer_depth('head.fc.weight', 'backbone.') == (8, 9)
 
 

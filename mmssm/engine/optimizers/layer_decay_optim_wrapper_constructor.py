@@ -32,9 +32,11 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     the rate that it would have otherwise: discriminative fine-tuning of
     `ULMFiT <https://arxiv.org/abs/1801.06146>`_, as `BEiT
     <https://arxiv.org/abs/2106.08254>`_ does it. The backbone's
-    ``get_layer_depth`` tells the layers. All backbones of mmssm have it, see
-    :meth:`mmssm.backbones.HierarchicalBackbone.get_layer_depth`, and so have
-    MMPretrain's ViT, Swin and others. Heads and necks are in the last layer.
+    ``get_layer_depth`` tells the layers. In mmssm's backbones, layer 0 is the
+    stem, the positions and the class token. Each block is a layer, with the
+    downsampling after it. The last layer is all the rest, such as norms of
+    outputs, neck and heads. MMPretrain's ViT, Swin and others have
+    ``get_layer_depth``, too.
 
     A schedule multiplies the rates of all layers alike, but an ``eta_min``
     above 0 is one rate for all of them; ``eta_min_ratio`` keeps their ratios.
