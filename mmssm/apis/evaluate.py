@@ -16,6 +16,7 @@ from mmssm.utils.config import (
 )
 from mmssm.utils.errors import warn
 
+from .annotations import check_annotations
 from .model_checks import check_channels, check_num_classes
 from .preflight import check_data
 from .results import (
@@ -90,6 +91,7 @@ def evaluate(
         _use_tta(cfg)
     check_data(cfg, 'test')
     check_num_classes(cfg, 'test')
+    check_annotations(cfg, 'test')
     prepare_launch(cfg, launcher)
     if show_dir is not None and get_world_size() > 1:
         warn('--show-dir: only the first of several processes draws')

@@ -22,6 +22,7 @@ from mmssm.utils.config import (
 from mmssm.utils.device import find_device
 from mmssm.utils.files import make_folder
 
+from .annotations import check_annotations
 from .preflight import check_data
 from .tasks import Task, find_task
 from .tasks.base import Results
@@ -78,6 +79,7 @@ def draw_predictions(
     task = find_task(cfg, 'drawing predictions')
     require(cfg, 'model', 'test_dataloader', purpose='drawing predictions')
     check_data(cfg, 'test')
+    check_annotations(cfg, 'test')
     task.check_test_set(cfg)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = _load_model(cfg, checkpoint, device)

@@ -16,6 +16,7 @@ from mmssm.utils.config import (
 )
 from mmssm.utils.errors import warn
 
+from .annotations import check_annotations
 from .model_checks import check_channels, check_num_classes
 from .preflight import check_data, check_layer_decay, check_weights
 
@@ -69,6 +70,7 @@ def train(
     check_data(cfg, 'train', 'val')
     check_weights(cfg)
     check_num_classes(cfg, 'train', 'val')
+    check_annotations(cfg, 'train', 'val')
     prepare_launch(cfg, launcher)
     if resume is None and cfg.get('resume'):
         resume = cfg.get('load_from') or 'auto'

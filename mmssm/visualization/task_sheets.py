@@ -22,6 +22,7 @@ from .pictures import (
 from .sheets import (
     THUMBNAIL,
     TILE,
+    TITLES,
     Thumbnail,
     add_legend,
     caption_font,
@@ -29,7 +30,7 @@ from .sheets import (
     tile_thumbnails,
 )
 
-RIGHT, WRONG = (0, 128, 0), (200, 0, 0)
+RIGHT, WRONG, BLACK = (0, 128, 0), (200, 0, 0), (0, 0, 0)
 CHANGE_TITLES = ('before', 'after', 'ground truth', 'prediction')
 # Colors in change maps, as in papers about change detection.
 UNCHANGED, CHANGED, IGNORED = (0, 0, 0), (255, 255, 255), (128, 128, 128)
@@ -65,6 +66,20 @@ def detection_sheet(
     return tile_groups(pairs)
 
 
+def instance_sheet(results: Results, classes: Classes) -> Image.Image:
+    """Draw the true instances alone.
+
+    Args:
+        results (Results): Samples with ``gt_instances``.
+        classes (Classes): Names and colors by label.
+    """
+    pictures = [
+        (_draw_instances(image, sample.gt_instances, classes),)
+        for image, sample in results
+    ]
+    return tile_groups(pictures, TITLES[:1])
+
+
 def _draw_instances(
     image: np.ndarray, instances: InstanceData, classes: Classes
 ) -> Image.Image:
@@ -89,18 +104,24 @@ def _draw_instances(
     )
 
 
-def label_map_sheet(results: Results, classes: Classes) -> Image.Image:
+def label_map_sheet(
+    results: Results, classes: Classes, with_prediction: bool = True
+) -> Image.Image:
     """Draw true and predicted labels over images, with a legend.
 
     Args:
-        results (Results): Samples with ``gt_sem_seg`` and ``pred_sem_seg``.
+        results (Results): Samples with ``gt_sem_seg`` and, if it is drawn,
+            ``pred_sem_seg``.
         classes (Classes): Names and colors by label. Pixels with other
             labels are ignored and not changed.
+        with_prediction (bool): Whether to draw the predicted labels. Defaults
+            to True.
     """
+    fields = ('gt_sem_seg', 'pred_sem_seg')[: 1 + with_prediction]
     pairs, occurring = [], set()
     for image, sample in results:
         sides = []
-        for field in ('gt_sem_seg', 'pred_sem_seg'):
+        for field in fields:
             labels = sample.get(field).data.squeeze(0).numpy()
             occurring.update(np.unique(labels).tolist())
             sides.append(
@@ -114,26 +135,34 @@ def label_map_sheet(results: Results, classes: Classes) -> Image.Image:
         )
         if label in occurring
     }
-    return add_legend(tile_groups(pairs), colors)
+    return add_legend(tile_groups(pairs, TITLES[: len(fields)]), colors)
 
 
-def change_sheet(results: Results, ignore_index: int = 255) -> Image.Image:
+def change_sheet(
+    results: Results, ignore_index: int = 255, with_prediction: bool = True
+) -> Image.Image:
     """Draw pairs of images, what changed, and the prediction with its errors.
 
     Args:
-        results (Results): Pairs, and samples with ``gt_sem_seg`` and
-            ``pred_sem_seg`` of the pair's size, 0 where nothing changed.
+        results (Results): Pairs, and samples with ``gt_sem_seg`` and, if it
+            is drawn, ``pred_sem_seg`` of the pair's size, 0 where nothing
+            changed.
         ignore_index (int): The label of ignored pixels in the truth.
             Defaults to 255.
+        with_prediction (bool): Whether to draw the prediction. Defaults to
+            True.
     """
+    fields = ('gt_sem_seg', 'pred_sem_seg')[: 1 + with_prediction]
     groups, legend = [], dict(changed=CHANGED, unchanged=UNCHANGED)
-    legend |= {'false alarm': FALSE_ALARM, 'missed': MISSED}
+    if with_prediction:
+        legend |= {'false alarm': FALSE_ALARM, 'missed': MISSED}
     for pair, sample in results:
-        truth, found = (
-            sample.get(field).data.squeeze(0).numpy()
-            for field in ('gt_sem_seg', 'pred_sem_seg')
+        maps = [sample.get(field).data.squeeze(0).numpy() for field in fields]
+        ignored, truth, found = (
+            maps[0] == ignore_index,
+            maps[0] != 0,
+            maps[-1] != 0,
         )
-        ignored, truth, found = truth == ignore_index, truth != 0, found != 0
         if ignored.any():
             legend['ignored'] = IGNORED
         true_map, found_map = (
@@ -143,6 +172,7 @@ def change_sheet(results: Results, ignore_index: int = 255) -> Image.Image:
         found_map[found & ~truth] = FALSE_ALARM
         found_map[truth & ~found] = MISSED
         true_map[ignored] = found_map[ignored] = IGNORED
+        shown = (true_map, found_map)[: len(fields)]
         images = [
             scale_image(np.ascontiguousarray(image), TILE)[0]
             for image in (pair[..., :3], pair[..., 3:])
@@ -151,10 +181,11 @@ def change_sheet(results: Results, ignore_index: int = 255) -> Image.Image:
         images += [
             # Colors of a map cannot be interpolated.
             cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST)
-            for picture in (true_map, found_map)
+            for picture in shown
         ]
         groups.append(tuple(map(Image.fromarray, images)))
-    return add_legend(tile_groups(groups, CHANGE_TITLES), legend)
+    titles = CHANGE_TITLES[: 2 + len(fields)]
+    return add_legend(tile_groups(groups, titles), legend)
 
 
 def class_sheet(results: Results, names: Sequence[str] | None) -> Image.Image:
@@ -187,6 +218,27 @@ def class_sheet(results: Results, names: Sequence[str] | None) -> Image.Image:
     return tile_thumbnails(
         thumbnails, f'{right} of {len(thumbnails)} test images right'
     )
+
+
+def true_class_sheet(
+    results: Results, names: Sequence[str] | None
+) -> Image.Image:
+    """Draw thumbnails with the true class below each.
+
+    Args:
+        results (Results): Samples with ``gt_label``.
+        names (Sequence[str] | None): Names by label. Without them, numbers
+            are written.
+    """
+    thumbnails = []
+    for image, sample in results:
+        picture, _ = scale_image(image, THUMBNAIL)
+        labels = sample.gt_label.tolist()
+        caption = ' / '.join(_class_name(names, label) for label in labels)
+        thumbnails.append(
+            Thumbnail(Image.fromarray(picture), (caption,), BLACK)
+        )
+    return tile_thumbnails(thumbnails, TITLES[0])
 
 
 def _class_name(names: Sequence[str] | None, label: int) -> str:

@@ -178,6 +178,31 @@ class Task:
         """
         raise NotImplementedError
 
+    def draw_truth(
+        self, results: Results, classes: Classes | None
+    ) -> Image.Image:
+        """Draw the annotations of images on one sheet.
+
+        Args:
+            results (Results): Images with the samples of a pipeline.
+            classes (Classes | None): None if the dataset has no names.
+
+        Raises:
+            ConfigError: The task has no such picture.
+        """
+        raise ConfigError(
+            f'annotations for {self.name} are not drawn; give a config for '
+            'detection, segmentation or classification'
+        )
+
+    def true_labels(self, info: dict) -> list[int]:
+        """The labels in an image's annotations, as far as they are in memory.
+
+        Args:
+            info (dict): What the dataset's ``get_data_info`` returns.
+        """
+        return []
+
     def find_test_classes(self, cfg: Config, meta: dict) -> Classes | None:
         """The names and colors of a test set's classes.
 

@@ -60,6 +60,12 @@ class ChangeDetection(Segmentation):
         ]
         return draw_changes(image, labels, lines)
 
+    def draw_truth(
+        self, results: Results, classes: Classes | None
+    ) -> Image.Image:
+        """Draw both images and what changed."""
+        return change_sheet(results, with_prediction=False)
+
     def draw_results(
         self, results: Results, classes: Classes | None, score_thr: float
     ) -> Image.Image:

@@ -9,7 +9,7 @@ from mmssm.checkpoint.strict_load import load_exactly
 from mmssm.utils import ConfigError
 from mmssm.visualization.palette import Classes
 from mmssm.visualization.pictures import draw_classification
-from mmssm.visualization.task_sheets import class_sheet
+from mmssm.visualization.task_sheets import class_sheet, true_class_sheet
 
 from ..classes import check_count
 from ..image_sizes import own_size
@@ -90,3 +90,13 @@ class Classification(Task):
     ) -> Image.Image:
         """Draw thumbnails with the predicted and, if wrong, the true class."""
         return class_sheet(results, classes and classes.names)
+
+    def draw_truth(
+        self, results: Results, classes: Classes | None
+    ) -> Image.Image:
+        """Draw thumbnails with the true class."""
+        return true_class_sheet(results, classes and classes.names)
+
+    def true_labels(self, info: dict) -> list[int]:
+        """Of the image; some images have several."""
+        return np.atleast_1d(info['gt_label']).tolist()

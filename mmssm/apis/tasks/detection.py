@@ -11,7 +11,10 @@ from torch import nn
 
 from mmssm.visualization.palette import Classes
 from mmssm.visualization.pictures import draw_detections
-from mmssm.visualization.task_sheets import detection_sheet
+from mmssm.visualization.task_sheets import (
+    detection_sheet,
+    instance_sheet,
+)
 
 from ..classes import check_names
 from .base import (
@@ -123,6 +126,20 @@ class Detection(Task):
     ) -> Image.Image:
         """Draw true and found instances side by side."""
         return detection_sheet(results, classes, score_thr)
+
+    def draw_truth(
+        self, results: Results, classes: Classes | None
+    ) -> Image.Image:
+        """Draw true instances."""
+        return instance_sheet(results, classes)
+
+    def true_labels(self, info: dict) -> list[int]:
+        """Of the boxes that are no crowd."""
+        return [
+            instance['bbox_label']
+            for instance in info['instances']
+            if not instance.get('ignore_flag')
+        ]
 
     def has_truth(self, sample: BaseDataElement) -> bool:
         """``gt_instances`` is always there, but may be empty."""

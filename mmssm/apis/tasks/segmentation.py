@@ -123,3 +123,9 @@ class Segmentation(Task):
     ) -> Image.Image:
         """Draw true and predicted labels over the images."""
         return label_map_sheet(results, classes)
+
+    def draw_truth(
+        self, results: Results, classes: Classes | None
+    ) -> Image.Image:
+        """Draw true labels over the images."""
+        return label_map_sheet(results, classes, with_prediction=False)

@@ -1,0 +1,152 @@
+"""Pictures of a dataset's images and annotations, before any training."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS, DefaultScope
+
+from mmssm.utils import ConfigError, UserError, atomic_write
+from mmssm.utils.config import load_config, require
+from mmssm.utils.files import make_folder
+from mmssm.visualization.palette import Classes, generate_palette
+
+from .annotations import check_annotations
+from .predictions import FORMATS
+from .preflight import check_data
+from .tasks import Task, find_task
+from .tasks.base import Results
+
+SPLITS = ('train', 'val', 'test')
+
+
+def browse_dataset(
+    config: str | Path,
+    out: str | Path,
+    split: str = 'train',
+    num: int | None = None,
+    options: dict | None = None,
+) -> str:
+    """Draw images of a dataset with their annotations.
+
+    Images are drawn as the split's pipeline gives them to the model: resized,
+    flipped, cropped.
+
+    Args:
+        config (str | Path): A config for mmdet, mmseg or mmpretrain.
+        out (str | Path): The picture, ``.png`` or ``.jpg``.
+        split (str): ``'train'``, ``'val'`` or ``'test'``.
+        num (int | None): How many images, spread evenly over the dataset. By
+            default 8, for a classifier 40.
+        options (dict | None): Config values to overwrite.
+
+    Returns:
+        str: The number of images and, where annotations are in memory, of
+        objects of each class, in one line.
+
+    Raises:
+        ConfigError: If the config or its data cannot be used.
+        UserError: If ``num`` is not positive or ``out`` has another suffix.
+    """
+    out = Path(out)
+    if num is not None and num < 1:
+        raise UserError(f'--num {num}: at least 1 image must be drawn')
+    if out.suffix.lower() not in FORMATS:
+        raise UserError(f'cannot write {out}: name it .png or .jpg')
+    if out.is_dir():
+        raise ConfigError(f'--out {out} is a folder; name a picture')
+    cfg = load_config(str(config), options)
+    task = find_task(cfg, 'drawing a dataset')
+    loader = f'{split}_dataloader'
+    require(cfg, loader, purpose='drawing a dataset')
+    check_data(cfg, split)
+    check_annotations(cfg, split)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        dataset = _build(cfg, split)
+        make_folder(out.parent, '--out')
+        classes = _find_classes(dataset)
+        num = min(num or task.default_num, len(dataset))
+        results = _samples(task, cfg, dataset, num)
+        sheet = task.draw_truth(results, classes)
+    with atomic_write(out) as file:
+        # PNG ignores the quality; JPEG's default blurs text.
+        sheet.save(file, format=FORMATS[out.suffix.lower()], quality=92)
+    return _count(task, dataset, classes)
+
+
+def _build(cfg: Config, split: str) -> torch.utils.data.Dataset:
+    empty = ConfigError(
+        f'the {split} set of config {cfg.filename} has no image; check the '
+        f'paths, file suffixes and filters of {split}_dataloader.dataset'
+    )
+    try:
+        dataset = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
+    except ValueError as error:
+        # mmengine's way to say it.
+        if str(error) == 'need at least one array to concatenate':
+            raise empty from error
+        raise
+    if not len(dataset):
+        raise empty
+    return dataset
+
+
+def _find_classes(dataset: torch.utils.data.Dataset) -> Classes | None:
+    names = dataset.metainfo.get('classes')
+    if names is None:
+        return None
+    palette = dataset.metainfo.get('palette')
+    if not isinstance(palette, (list, tuple)) or len(palette) < len(names):
+        palette = generate_palette(len(names))
+    colors = [tuple(map(int, color)) for color in palette]
+    return Classes(list(names), colors, 'the dataset')
+
+
+def _samples(
+    task: Task, cfg: Config, dataset: torch.utils.data.Dataset, num: int
+) -> Results:
+    """Images, red-green-blue, with their samples."""
+    for index in np.linspace(0, len(dataset) - 1, num).round().astype(int):
+        item = dataset[int(index)]
+        image, sample = item.get('inputs'), item.get('data_samples')
+        if not isinstance(image, torch.Tensor) or image.dim() != 3:
+            raise ConfigError(
+                f'the pipeline of config {cfg.filename} gives no image of '
+                'three dimensions; end it with PackDetInputs, PackSegInputs '
+                'or PackInputs'
+            )
+        if sample is None or not task.has_truth(sample):
+            raise ConfigError(
+                f'the pipeline of config {cfg.filename} gives no {task.truth}'
+                ' to draw; add LoadAnnotations to it'
+            )
+        image = image.permute(1, 2, 0).numpy()
+        # Pairs are loaded red-green-blue, single images blue-green-red.
+        if not task.takes_pairs:
+            image = image[..., ::-1]
+        yield np.ascontiguousarray(image.clip(0, 255).astype(np.uint8)), sample
+
+
+def _count(
+    task: Task, dataset: torch.utils.data.Dataset, classes: Classes | None
+) -> str:
+    counts = Counter(
+        label for info in _infos(dataset) for label in task.true_labels(info)
+    )
+    unit = 'image' if len(dataset) == 1 else 'images'
+    text = f'{len(dataset)} {unit}'
+    if not counts:
+        return text
+    labels = range(len(classes.names)) if classes else sorted(counts)
+    parts = [
+        f'{classes.names[label] if classes else label}: {counts[label]}'
+        for label in labels
+    ]
+    return f'{text}; {", ".join(parts)}'
+
+
+def _infos(dataset: torch.utils.data.Dataset) -> Iterator[dict]:
+    return (dataset.get_data_info(index) for index in range(len(dataset)))
