@@ -5,6 +5,7 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmssm.engine import PartialLoadHook
 from mmssm.engine.runner.launch import prepare_launch
 from mmssm.engine.runner.resume import prepare_resume
 from mmssm.engine.runner.scoped_runner import ScopedRunner
@@ -69,7 +70,10 @@ def train(
         resume = cfg.get('load_from') or 'auto'
     if resume is not None:
         prepare_resume(cfg, resume)
-    build_runner(cfg).train()
+    runner = build_runner(cfg)
+    if not any(isinstance(hook, PartialLoadHook) for hook in runner.hooks):
+        runner.register_hook(PartialLoadHook())
+    runner.train()
 
 
 def build_runner(cfg: Config) -> Runner:

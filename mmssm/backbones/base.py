@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmssm.utils import CheckpointError, UserError
 
 from .fitting import compare, fit_first_convolution
-from .part_loading import fit_part
+from .part_loading import FILE, fit_part
 
 Arch = str | dict[str, Any]
 InitCfg = dict[str, Any] | list[dict[str, Any]]
@@ -41,6 +41,7 @@ class SSMBackbone(BaseModule):
     arch_settings: dict[str, dict[str, Any]] = {}
     arch_aliases: dict[str, str] = {}
     default_arch = 'tiny'  # of an arch dict's missing fields
+    untrained_init_cfg: list[dict[str, Any]] = []  # without a file
     has_weights = False  # from init_weights or from a file
 
     def __init__(
@@ -165,7 +166,10 @@ class SSMBackbone(BaseModule):
         kinds = ('Pretrained', PretrainedInit)
         files = [c for c in cfgs if c.get('type') in kinds]
         others = [c for c in cfgs if c.get('type') not in kinds]
-        if others or not files:
+        in_part = any(c.get('strict') is False for c in files)
+        if in_part and not others:
+            others = self.untrained_init_cfg
+        if others or in_part or not files:
             self.init_cfg = others
             super().init_weights()
             self.init_cfg = given
@@ -246,11 +250,10 @@ class SSMBackbone(BaseModule):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Load tensors; as a part of a model, check and fit them first."""
-        # mmengine, which loads files, calls it with strict=True in any case.
-        # PyTorch's strict=False may leave a backbone out on purpose.
-        if prefix and strict:
-            fit_part(self, state_dict, prefix, unexpected_keys)
+        """Load tensors; those of a whole model's file are checked first."""
+        file = local_metadata.get(FILE)
+        if file is not None and prefix:
+            fit_part(self, file, state_dict, prefix, unexpected_keys)
         super()._load_from_state_dict(
             state_dict,
             prefix,

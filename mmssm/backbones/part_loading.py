@@ -3,6 +3,11 @@
 mmengine's loading of files passes over all that does not fit, and the
 libraries' inferencers and test tools use it. A wrong file then gives results
 of random weights, and no error.
+
+mmssm's loaders of files (:mod:`mmssm.checkpoint.loaders`) note the file's name
+in the metadata of a state dict. mmengine passes them to each module with its
+tensors. So only what comes from a file is checked: whoever calls PyTorch's
+``load_state_dict`` may leave a backbone out on purpose.
 """
 
 from __future__ import annotations
@@ -21,6 +26,9 @@ from .fitting import Fit, compare
 if TYPE_CHECKING:
     from .base import SSMBackbone
 
+# In the metadata of a model's backbone: the file that the tensors come from.
+FILE = 'mmssm_file'
+
 # The part of OpenMMLab's models that predicts, and whose it is.
 _HEADS = dict(
     head='classifier',
@@ -37,6 +45,7 @@ _ADVICE = (
 
 def fit_part(
     backbone: SSMBackbone,
+    file: str,
     state_dict: dict[str, Any],
     prefix: str,
     others: Sequence[str],
@@ -48,6 +57,7 @@ def fit_part(
 
     Args:
         backbone (SSMBackbone): What is about to be loaded.
+        file (str): The file's name.
         state_dict (dict): The file's tensors under ``prefix``; the fitted
             ones are put in place.
         prefix (str): Where the backbone is in the model.
@@ -75,7 +85,7 @@ def fit_part(
     name = type(backbone).__name__
     if to_test:
         gives_features = len(backbone.out_indices) == 1 and not fit.missing
-        _refuse_other_model(fit, name, others, gives_features)
+        _refuse_other_model(fit, file, name, others, gives_features)
     backbone.has_weights = True
     state_dict.update({prefix + key: weights[key] for key in weights})
     left = fit.missing + fit.reshaped
@@ -83,7 +93,7 @@ def fit_part(
         left = [key for key in left if not backbone._is_optional(key)]
     if left:
         print_log(
-            f'{name}: the file has only {len(fit.taken)} of its '
+            f'{name}: {file} has only {len(fit.taken)} of its '
             f'{len(fit.own)} tensors ({len(fit.missing)} are missing, '
             f'{len(fit.reshaped)} have another shape; first: {left[0]}); the '
             'others keep their values',
@@ -93,7 +103,11 @@ def fit_part(
 
 
 def _refuse_other_model(
-    fit: Fit, backbone: str, others: Sequence[str], gives_features: bool
+    fit: Fit,
+    file: str,
+    backbone: str,
+    others: Sequence[str],
+    gives_features: bool,
 ) -> None:
     """Raise if a file is of another model than the one to be tested.
 
@@ -104,7 +118,7 @@ def _refuse_other_model(
         keys = [*fit.unknown, *fit.reshaped, *others]
         found = f' (but {keys[0]})' if keys else ''
         raise CheckpointError(
-            f"the file has none of the {len(fit.own)} tensors of the model's "
+            f"{file} has none of the {len(fit.own)} tensors of the model's "
             f'{backbone}{found}: {_ADVICE}'
         )
     roots = [key.split('.')[0] for key in others]
@@ -112,7 +126,7 @@ def _refuse_other_model(
     if head is None or (head == 'head' and gives_features):
         return
     raise CheckpointError(
-        f"the file is a {_HEADS[head]}'s: it has {head}.*, which this model "
+        f"{file} is a {_HEADS[head]}'s: it has {head}.*, which this model "
         f'lacks; {len(fit.taken)} of the {len(fit.own)} tensors of {backbone} '
         f'fit, and the rest of the model would keep random values: {_ADVICE}'
     )

@@ -7,6 +7,7 @@ from .hooks import (
     ChangeVisualizationHook,
     DirectionSearchHook,
     MESAHook,
+    PartialLoadHook,
     StrictLoadHook,
 )
 from .runner import ScopedRunner, find_latest
@@ -16,6 +17,7 @@ __all__ = [
     'ChangeVisualizationHook',
     'DirectionSearchHook',
     'MESAHook',
+    'PartialLoadHook',
     'ScopedRunner',
     'StrictLoadHook',
     'find_latest',
