@@ -71,27 +71,43 @@ def test_nothing_fits(tmp_path):
     assert 'set model.backbone.init_cfg instead' in text and '\n' not in text
 
 
-def test_other_channels_and_image_sizes(tmp_path):
+class Student(BaseModel):
+    """A model that has another one as a part."""
+
+    def __init__(self, student):
+        super().__init__()
+        self.student = student
+
+    def forward(self, inputs):
+        return inputs
+
+
+@pytest.mark.parametrize('place', ['backbone', 'student.backbone'])
+def test_other_channels_and_image_sizes(tmp_path, place):
     """The average of EMAHook, which loads the file too, gets the same."""
     arch = dict(embed_dims=32, depth=1)
     source = Net(Vim(arch, img_size=64))
     net = Net(Vim(arch, img_size=96, in_channels=6))
+    if place != 'backbone':
+        source, net = Student(source), Student(net)
     average = EMAHook()
     (line,) = load(
         tmp_path, net, dict(state_dict=source.state_dict()), [average]
     )
     number = len(source.state_dict())
     assert f'loaded {number} of {number} tensors' in line
+    old = source.get_submodule(place).eval()
     for model in (net, average.ema_model.module):
-        stem, old = model.backbone.stem.conv, source.backbone.stem.conv
-        mean = old.weight.mean(1, keepdim=True).expand(-1, 6, -1, -1) / 2
-        torch.testing.assert_close(stem.weight, mean)
-        assert model.backbone.pos_embed.shape == (1, 37, 32)
+        new = model.get_submodule(place).eval()
+        mean = old.stem.conv.weight.mean(1, keepdim=True) * 3 / 6
+        torch.testing.assert_close(
+            new.stem.conv.weight, mean.expand(-1, 6, -1, -1)
+        )
+        assert new.pos_embed.shape == (1, 37, 32)
         x = torch.rand(1, 1, 96, 96)
         with torch.no_grad():
             torch.testing.assert_close(
-                model.backbone.eval()(x.expand(-1, 6, -1, -1)),
-                source.backbone.eval()(x.expand(-1, 3, -1, -1)),
+                new(x.expand(-1, 6, -1, -1)), old(x.expand(-1, 3, -1, -1))
             )
 
 
