@@ -4,16 +4,16 @@ mmengine's loading of files passes over all that does not fit, and the
 libraries' inferencers and test tools use it. A wrong file then gives results
 of random weights, and no error.
 
-mmssm's loaders of files (:mod:`mmssm.checkpoint.loaders`) note the file's name
-in the metadata of a state dict. mmengine passes them to each module with its
-tensors. So only what comes from a file is checked: whoever calls PyTorch's
+mmssm's loaders of files (:mod:`mmssm.checkpoint.loaders`) put a note into the
+metadata of a state dict. mmengine passes them to each module with its tensors.
+So only what comes from a file is checked: whoever calls PyTorch's
 ``load_state_dict`` may leave a backbone out on purpose.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmengine.logging import print_log
@@ -26,16 +26,8 @@ from .fitting import Fit, compare
 if TYPE_CHECKING:
     from .base import SSMBackbone
 
-# In the metadata of a model's backbone: the file that the tensors come from.
-FILE = 'mmssm_file'
+FILE = 'mmssm_file'  # the note's name in the metadata of a backbone
 
-# The part of OpenMMLab's models that predicts, and whose it is.
-_HEADS = dict(
-    head='classifier',
-    decode_head='segmentor',
-    bbox_head='detector',
-    rpn_head='detector',
-)
 _ADVICE = (
     'test with a file of this model, or with the config that belongs to the '
     'file; to train from it, set init_cfg of the backbone; for the backbone '
@@ -43,9 +35,24 @@ _ADVICE = (
 )
 
 
+# Of plain types, which may be saved and loaded again: the file's name, and the
+# names of the heads that it has.
+FileNote = tuple[str, tuple[str, ...]]
+
+
+def file_note(name: str, keys: Iterable) -> FileNote:
+    """The note on a file that has these keys.
+
+    OpenMMLab's names of heads end so: ``head``, ``decode_head``, ``rpn_head``.
+    """
+    names = (str(key).removeprefix('module.') for key in keys)
+    roots = {n.split('.')[0] for n in names}
+    return name, tuple(sorted(r for r in roots if r.endswith('head')))
+
+
 def fit_part(
     backbone: SSMBackbone,
-    file: str,
+    file: FileNote,
     state_dict: dict[str, Any],
     prefix: str,
     others: Sequence[str],
@@ -57,7 +64,7 @@ def fit_part(
 
     Args:
         backbone (SSMBackbone): What is about to be loaded.
-        file (str): The file's name.
+        file (FileNote): Where the tensors come from.
         state_dict (dict): The file's tensors under ``prefix``; the fitted
             ones are put in place.
         prefix (str): Where the backbone is in the model.
@@ -66,7 +73,7 @@ def fit_part(
 
     Raises:
         CheckpointError: The model is to be tested, and nothing of the file
-            fits the backbone or the file has the head of another task.
+            fits the backbone or none of the file's heads is in the model.
     """
     given = {
         key[len(prefix) :]: value
@@ -93,7 +100,7 @@ def fit_part(
         left = [key for key in left if not backbone._is_optional(key)]
     if left:
         print_log(
-            f'{name}: {file} has only {len(fit.taken)} of its '
+            f'{name}: {file[0]} has only {len(fit.taken)} of its '
             f'{len(fit.own)} tensors ({len(fit.missing)} are missing, '
             f'{len(fit.reshaped)} have another shape; first: {left[0]}); the '
             'others keep their values',
@@ -104,7 +111,7 @@ def fit_part(
 
 def _refuse_other_model(
     fit: Fit,
-    file: str,
+    file: FileNote,
     backbone: str,
     others: Sequence[str],
     gives_features: bool,
@@ -114,19 +121,20 @@ def _refuse_other_model(
     A classifier without its head gives features, and takes a classifier's
     file.
     """
+    path, heads = file
     if fit.share() == 0:
         keys = [*fit.unknown, *fit.reshaped, *others]
         found = f' (but {keys[0]})' if keys else ''
         raise CheckpointError(
-            f"{file} has none of the {len(fit.own)} tensors of the model's "
-            f'{backbone}{found}: {_ADVICE}'
+            f'{path} has none of the {len(fit.own)} tensors of the '
+            f"model's {backbone}{found}: {_ADVICE}"
         )
-    roots = [key.split('.')[0] for key in others]
-    head = next((root for root in roots if root in _HEADS), None)
-    if head is None or (head == 'head' and gives_features):
+    known = set(heads) - {key.split('.')[0] for key in others}
+    if known or not heads or (gives_features and heads == ('head',)):
         return
     raise CheckpointError(
-        f"{file} is a {_HEADS[head]}'s: it has {head}.*, which this model "
-        f'lacks; {len(fit.taken)} of the {len(fit.own)} tensors of {backbone} '
-        f'fit, and the rest of the model would keep random values: {_ADVICE}'
+        f'{path} is of another model: it has {heads[0]}.*, which '
+        f'this one lacks; {len(fit.taken)} of the {len(fit.own)} tensors of '
+        f'{backbone} fit, and the rest of the model would keep random values: '
+        f'{_ADVICE}'
     )

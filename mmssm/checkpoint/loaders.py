@@ -24,7 +24,7 @@ from mmengine.runner.checkpoint import (
 
 from mmssm.utils import CheckpointError
 
-from ..backbones.part_loading import FILE
+from ..backbones.part_loading import FILE, file_note
 from .safe_load import load_file
 from .upstream import convert_upstream
 
@@ -51,7 +51,7 @@ def load_from_local(
 
 
 def _note_file(checkpoint: Any, filename: str) -> Any:
-    """Write the file's name where a model's backbone reads it, see FILE.
+    """Write the file's name and heads where a model's backbone reads them.
 
     PyTorch keeps the metadata of modules, by their names, in an attribute of
     state dicts.
@@ -64,7 +64,8 @@ def _note_file(checkpoint: Any, filename: str) -> Any:
             return checkpoint
         weights = OrderedDict(weights)
     metadata = dict(getattr(weights, '_metadata', {}))
-    metadata['backbone'] = {**metadata.get('backbone', {}), FILE: filename}
+    note = file_note(filename, weights)
+    metadata['backbone'] = {**metadata.get('backbone', {}), FILE: note}
     weights._metadata = metadata  # type: ignore[attr-defined]
     if 'state_dict' not in checkpoint:
         return weights
