@@ -5,6 +5,7 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmssm.engine import PartialLoadHook
 from mmssm.engine.runner.launch import prepare_launch
 from mmssm.engine.runner.resume import prepare_resume
 from mmssm.engine.runner.scoped_runner import ScopedRunner
@@ -78,6 +79,8 @@ def train(
         prepare_resume(cfg, resume)
     runner = build_runner(cfg)
     check_channels(cfg, runner.model)
+    if not any(isinstance(hook, PartialLoadHook) for hook in runner.hooks):
+        runner.register_hook(PartialLoadHook())
     runner.train()
 
 

@@ -30,8 +30,9 @@ class HierarchicalBackbone(SSMBackbone):
             to False.
         init_cfg (dict | list[dict], optional): OpenMMLab's initialization.
             ``dict(type='Pretrained', checkpoint=...)`` takes mmssm's files
-            and those of the original authors. Defaults to truncated normal
-            linear layers, as in the originals.
+            and those of the original authors, whole; with ``strict=False``,
+            what fits. Defaults to truncated normal linear layers, as in the
+            originals.
     """
 
     # Whether a stage's norm comes before its downsampling, too. Then every
@@ -39,6 +40,10 @@ class HierarchicalBackbone(SSMBackbone):
     norms_feed_stages = False
     # Whether blocks have convolutional positional encodings.
     cpe = False
+    untrained_init_cfg = [
+        dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
+        dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
+    ]
 
     def __init__(
         self,
@@ -58,11 +63,7 @@ class HierarchicalBackbone(SSMBackbone):
             frozen_stages=frozen_stages,
             norm_eval=norm_eval,
             with_cp=with_cp,
-            init_cfg=init_cfg
-            or [
-                dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
-                dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
-            ],
+            init_cfg=init_cfg or self.untrained_init_cfg,
         )
         depths, embed_dims = self.arch['depths'], self.arch['embed_dims']
         self.stem = self._build_stem(in_channels, embed_dims)

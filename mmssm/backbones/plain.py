@@ -52,8 +52,8 @@ class PlainBackbone(SSMBackbone):
             to False.
         init_cfg (dict | list[dict], optional): OpenMMLab's initialization.
             ``dict(type='Pretrained', checkpoint=...)`` takes mmssm's files
-            and those of the original authors. Defaults to the originals'
-            initialization.
+            and those of the original authors, whole; with ``strict=False``,
+            what fits. Defaults to the originals' initialization.
     """
 
     def __init__(

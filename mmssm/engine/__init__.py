@@ -7,6 +7,7 @@ from .hooks import (
     ChangeVisualizationHook,
     DirectionSearchHook,
     MESAHook,
+    PartialLoadHook,
     StrictLoadHook,
 )
 from .optimizers import CPUAmpOptimWrapper, LayerDecayOptimWrapperConstructor
@@ -19,6 +20,7 @@ __all__ = [
     'DirectionSearchHook',
     'LayerDecayOptimWrapperConstructor',
     'MESAHook',
+    'PartialLoadHook',
     'ScopedRunner',
     'StrictLoadHook',
     'find_latest',
