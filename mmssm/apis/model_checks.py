@@ -63,7 +63,7 @@ def registered(
     return kind if inspect.isclass(kind) else None
 
 
-def check_channels(cfg: Config, model: nn.Module) -> None:
+def check_channels(cfg: Config, model: nn.Module | dict) -> None:
     """Refuse a neck or head that expects other channels than it will get.
 
     Only models with a backbone of mmssm are checked, where the config tells
@@ -71,11 +71,14 @@ def check_channels(cfg: Config, model: nn.Module) -> None:
 
     Args:
         cfg (Config): The config.
-        model (nn.Module): The model that was built from it.
+        model (nn.Module | dict): The model that was built from it; a dict,
+            which is not built yet, is not checked.
 
     Raises:
         ConfigError: Names the option and the value that fits.
     """
+    if not isinstance(model, nn.Module):
+        return  # mmengine's FlexibleRunner builds it later
     backbones = (m for m in model.modules() if isinstance(m, SSMBackbone))
     backbone = next(backbones, None)
     part = _part_with_backbone(cfg)

@@ -168,6 +168,7 @@ def test_other_backbones_are_not_checked():
     cfg, _ = build(neck=dict(type='FPN', in_channels=[1] * 4))
     check_channels(cfg, nn.Conv2d(1, 1, 1))
     check_channels(Config(dict(model=dict(type='A'))), VMamba(STAGES['arch']))
+    check_channels(cfg, cfg.model)  # not built yet
 
 
 @pytest.mark.parametrize('tool', ['train', 'test', 'get_flops'])

@@ -1,4 +1,4 @@
-"""docs/fine-tune.md's examples take what its table says."""
+"""docs/fine_tune.md's examples take what its table says."""
 
 import re
 import sys
@@ -14,7 +14,7 @@ from mmssm.engine import PartialLoadHook
 from mmssm.utils.config import complete_model, load_config
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / 'docs' / 'fine-tune.md').read_text()
+PAGE = (ROOT / 'docs' / 'fine_tune.md').read_text()
 MINI = ROOT / 'configs' / 'mini'
 CLASSIFIER = MINI / 'vmamba-mini_mini-in1k.py'
 DETECTOR = MINI / 'mask-rcnn_vmamba-mini_mini-coco.py'
