@@ -14,7 +14,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner, load_checkpoint
 from torch import nn
 
-from mmssm.backbones import Vim, VMamba
+from mmssm.backbones import FractalMamba, Vim, VMamba
 from mmssm.utils import CheckpointError
 from mmssm.utils.config import complete_model, load_config
 
@@ -191,8 +191,23 @@ def test_classifiers_without_a_head_give_features(tmp_path):
     assert torch.equal(
         net.backbone.stem.conv1.weight, source.stem.conv1.weight
     )
+
+
+@pytest.mark.parametrize(
+    'family, arch, maps',
+    [
+        (VMamba, MINI, dict(out_indices=(2, 3))),
+        # Every norm is in a classifier's file, too.
+        (FractalMamba, MINI, dict(out_indices=(2, 3))),
+        (Vim, VIM, dict(out_type='featmap')),  # one map, with its own norm
+    ],
+)
+def test_detectors_and_segmentors_do_not_take_it(tmp_path, family, arch, maps):
+    file = save(
+        tmp_path / 'a.pth', backbone=family(arch), head=nn.Linear(1, 1)
+    )
     with pytest.raises(CheckpointError, match=r'it has head\.\*'):
-        load_checkpoint(Net(VMamba(MINI, out_indices=(2, 3))), file)
+        load_checkpoint(Net(family(arch, **maps)), file)
 
 
 def test_an_auxiliary_head_may_be_left_out(tmp_path):
