@@ -1,11 +1,12 @@
 """Visual state-space models for OpenMMLab.
 
-Importing the package registers its backbones in MMEngine's root ``MODELS``,
-its ops, and safe, converting checkpoint loaders; it imports none of mmdet,
-mmsegmentation or mmpretrain.
+Importing the package registers its backbones, hooks and optimizers in
+MMEngine's root registries, its ops, safe, converting checkpoint loaders, and
+the names of its models for MMPretrain and the libraries' inferencers. It
+imports none of mmdet, mmsegmentation or mmpretrain.
 """
 
-from . import checkpoint  # noqa: F401  (registers the loaders)
+from . import checkpoint, engine  # noqa: F401  (for what they register)
 from .backbones import (
     FractalMamba,
     LocalVim,
@@ -14,6 +15,7 @@ from .backbones import (
     Vim,
     VMamba,
 )
+from .utils.model_index import register_model_names
 from .version import __version__
 
 __all__ = [
@@ -25,3 +27,5 @@ __all__ = [
     'Vim',
     '__version__',
 ]
+
+register_model_names()

@@ -19,7 +19,9 @@ def parse_args() -> argparse.Namespace:
         'checkpoint of the work directory that can be loaded',
     )
     parser.add_argument(
-        '--amp', action='store_true', help='automatic mixed precision'
+        '--amp',
+        action='store_true',
+        help='automatic mixed precision; without a GPU, in bfloat16',
     )
     parser.add_argument(
         '--auto-scale-lr',

@@ -19,19 +19,7 @@ model = dict(
     decode_head=dict(in_channels=[channels] * 4, channels=channels),
     auxiliary_head=dict(in_channels=channels),
 )
-# The authors' smaller rates for earlier layers reach the first ones only:
-# their code looks for layers by names that this backbone's do not have.
-first_rate = 0.95**25
 optim_wrapper = dict(
     optimizer=dict(lr=1e-4, weight_decay=0.05),
-    paramwise_cfg=dict(
-        custom_keys={
-            'backbone.stem': dict(lr_mult=first_rate),
-            'backbone.stem.conv.bias': dict(
-                lr_mult=first_rate, decay_mult=0.0
-            ),
-            'backbone.pos_embed': dict(lr_mult=first_rate),
-            'backbone.cls_token': dict(lr_mult=first_rate),
-        }
-    ),
+    paramwise_cfg=dict(stem_lr_mult=0.95**25),
 )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS
 from torch import nn
@@ -120,6 +120,21 @@ def check_palette(cfg: Config) -> None:
         )
 
 
+def named_classes(cfg: Config, dataset: ConfigDict) -> list[str]:
+    """The names of a dataset's classes, if the config or its class has them.
+
+    Args:
+        cfg (Config): The config, for its ``default_scope``.
+        dataset (ConfigDict): A dataset of it, not a wrapper.
+
+    Returns:
+        list[str]: Empty if the names are unknown before the data are read.
+    """
+    given, known, _ = _read_meta(cfg, dataset)
+    names = given.get('classes') or known.get('classes') or ()
+    return [] if isinstance(names, str) else [str(name) for name in names]
+
+
 def check_count(model: nn.Module, classes: Classes) -> None:
     """Raise a ConfigError unless a model's head has as many classes."""
     for place in _HEADS:
@@ -170,9 +185,15 @@ def _find_test_set(cfg: Config) -> _TestSet:
     """The meta of the test set; for a wrapper, of its first part."""
     root = 'test_dataloader.dataset'
     dataset, place = next(leaf_datasets(cfg.test_dataloader.dataset, root))
+    return _TestSet(*_read_meta(cfg, dataset), place)
+
+
+def _read_meta(cfg: Config, dataset: ConfigDict) -> tuple[dict, dict, str]:
+    """What the config and the dataset class say; the name of the class."""
     kind = dataset.get('type')
     if isinstance(kind, str):
-        with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
+        scope = cfg.get('default_scope')
+        with DATASETS.switch_scope_and_registry(scope) as registry:
             kind = registry.get(kind) or kind
     given = dict(dataset.get('metainfo') or {})
     if dataset.get('classes') is not None:  # mmpretrain reads them here too
@@ -181,4 +202,4 @@ def _find_test_set(cfg: Config) -> _TestSet:
     if isinstance(names, str) and Path(names).is_file():
         given['classes'] = list_from_file(names)
     known = dict(getattr(kind, 'METAINFO', None) or {})
-    return _TestSet(given, known, getattr(kind, '__name__', str(kind)), place)
+    return given, known, getattr(kind, '__name__', str(kind))

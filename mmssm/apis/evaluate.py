@@ -19,6 +19,7 @@ from mmssm.utils.config import (
 from mmssm.utils.errors import warn
 
 from .annotations import check_annotations
+from .model_checks import check_channels, check_num_classes
 from .preflight import check_data
 from .results import (
     AUGMENTED,
@@ -91,11 +92,13 @@ def evaluate(
     if tta:
         _use_tta(cfg)
     check_data(cfg, 'test')
+    check_num_classes(cfg, 'test')
     check_annotations(cfg, 'test')
     prepare_launch(cfg, launcher)
     if show_dir is not None and get_world_size() > 1:
         warn('--show-dir: only the first of several processes draws')
     runner = build_runner(cfg)
+    check_channels(cfg, runner.model)
     runner.register_hook(StrictLoadHook())
     # A change detector's hook numbers pictures of one name.
     if show_dir is not None and not task.takes_pairs:

@@ -10,6 +10,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 from mmssm.analysis.flops import count_model
 
+from .model_checks import check_channels
 from .tasks import find_task
 
 
@@ -57,7 +58,8 @@ def count_config(
         Complexity: The counts for one image.
 
     Raises:
-        ConfigError: The config is for none of the three libraries.
+        ConfigError: The config is for none of the three libraries, or a part
+            of its model does not fit its backbone.
     """
     task = find_task(cfg, 'counting FLOPs')
     shape = shape or task.input_shape(cfg)
@@ -70,6 +72,7 @@ def count_config(
     ):
         torch.manual_seed(0)
         model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
+        check_channels(cfg, model)
         regions = task.prepare_count(model, shape)
         image = torch.randn(1, channels, *shape)
         flops, macs, by_operator = count_model(model, (image,))

@@ -1,4 +1,4 @@
-"""Check that a config's files exist before anything is built."""
+"""Check a config before anything is built: its files and its optimizer."""
 
 import inspect
 import os.path as osp
@@ -11,6 +11,8 @@ from mmssm.checkpoint import local_file
 from mmssm.utils import ConfigError
 from mmssm.utils.config import leaf_datasets, type_name
 
+from .model_checks import is_own_backbone, registered
+
 # The files expected in ``data_root``, by dataset type.
 _LAYOUTS = dict(
     CocoDataset='COCO 2017 (https://cocodataset.org): train2017/, val2017/ '
@@ -21,6 +23,11 @@ _LAYOUTS = dict(
     LEVIRCDPlusDataset='LEVIR-CD+ '
     '(https://github.com/S2Looking/Dataset): {train,test}/{A,B,label}/*.png, '
     'one name for the two images of a pair and its label',
+)
+# MMDetection's and MMSegmentation's, which know other backbones only.
+_FOREIGN_LAYER_DECAY = (
+    'LearningRateDecayOptimizerConstructor',
+    'LayerDecayOptimizerConstructor',
 )
 _DATA_KEYS = ('ann_file', 'data_prefix')
 
@@ -58,6 +65,7 @@ def check_data(cfg: Config, *splits: str) -> None:
 def check_weights(cfg: Config) -> None:
     """Raise a one-line error if the backbone's pretrained file is missing.
 
+    Also if mmseg's ``model.pretrained`` is still that of another backbone.
     Addresses are not checked: the loader does that.
 
     Args:
@@ -68,7 +76,14 @@ def check_weights(cfg: Config) -> None:
             if there is one, and the option that changes the path.
     """
     option = 'model.backbone.init_cfg'
-    init = (cfg.model.get('backbone') or {}).get('init_cfg')
+    backbone = cfg.model.get('backbone') or {}
+    if cfg.model.get('pretrained') and is_own_backbone(cfg, backbone):
+        raise ConfigError(
+            f'model.pretrained={cfg.model.pretrained!r} is for the backbone '
+            'of the inherited config; set model.pretrained=None, and the '
+            f'weights of {type_name(backbone.type)} with {option}'
+        )
+    init = backbone.get('init_cfg')
     several = isinstance(init, (list, tuple))
     for i, part in enumerate(init if several else [init]):
         place = f'{option}.{i}' if several else option
@@ -85,6 +100,37 @@ def check_weights(cfg: Config) -> None:
             f'them there, point elsewhere with --cfg-options {place}'
             f'.checkpoint=/path/to/file, or start untrained with {option}=None'
         )
+
+
+def check_layer_decay(cfg: Config) -> None:
+    """Raise a one-line error if layers' rates are left to another library.
+
+    MMDetection's and MMSegmentation's constructors have lists of backbones,
+    and end in a NotImplementedError without a message for all others.
+
+    Args:
+        cfg (Config): The config to train.
+
+    Raises:
+        ConfigError: The backbone is one of mmssm's; tells what to write
+            instead.
+    """
+    name = type_name(cfg.optim_wrapper.get('constructor') or '')
+    backbone = cfg.model.get('backbone')
+    if name not in _FOREIGN_LAYER_DECAY or not backbone:
+        return
+    if not is_own_backbone(cfg, backbone):
+        return
+    given = cfg.optim_wrapper.get('paramwise_cfg') or {}
+    rate = given.get('decay_rate') or given.get('layer_decay_rate') or 0.9
+    raise ConfigError(
+        f'{name} does not know the layers of {type_name(backbone.type)}; '
+        'write optim_wrapper.constructor='
+        "'LayerDecayOptimWrapperConstructor' and "
+        f'optim_wrapper.paramwise_cfg=dict(layer_decay_rate={rate}, '
+        'flat_decay_mult=0.0), with the same parameters free from decay; '
+        'the number of layers is that of the backbone'
+    )
 
 
 def _readme_about(file: Path, cfg: Config) -> Path | None:
@@ -104,10 +150,8 @@ def _readme_about(file: Path, cfg: Config) -> Path | None:
 
 
 def _builds_itself(dataset: dict, scope: str | None) -> bool:
-    with DATASETS.switch_scope_and_registry(scope) as registry:
-        kind = dataset['type']
-        kind = registry.get(kind) if isinstance(kind, str) else kind
-    if kind is None or not inspect.isclass(kind):
+    kind = registered(DATASETS, dataset, scope)
+    if kind is None:
         return False  # building it will say that the type is unknown
     if getattr(kind, 'builds_its_files', False):
         return True

@@ -5,6 +5,7 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmssm.engine import PartialLoadHook
 from mmssm.engine.runner.launch import prepare_launch
 from mmssm.engine.runner.resume import prepare_resume
 from mmssm.engine.runner.scoped_runner import ScopedRunner
@@ -14,9 +15,11 @@ from mmssm.utils.config import (
     require,
     type_name,
 )
+from mmssm.utils.errors import warn
 
 from .annotations import check_annotations
-from .preflight import check_data, check_weights
+from .model_checks import check_channels, check_num_classes
+from .preflight import check_data, check_layer_decay, check_weights
 
 _MMENGINE_HOOK = ('CheckpointHook', 'mmengine.CheckpointHook')
 
@@ -38,7 +41,8 @@ def train(
             the config's own, else ``work_dirs/<config's name>``.
         resume (str, optional): A checkpoint to continue from, or ``'auto'``
             for the newest one in the work directory.
-        amp (bool): Train with automatic mixed precision.
+        amp (bool): Train with automatic mixed precision; without a GPU, in
+            bfloat16 on the CPU.
         auto_scale_lr (bool): Scale the learning rate with the batch size.
         options (dict, optional): Config values to overwrite.
         launcher (str): What started this process: ``'none'``, ``'pytorch'``,
@@ -62,16 +66,22 @@ def train(
     if auto_scale_lr:
         _scale_lr(cfg)
     _use_atomic_checkpoints(cfg)
-    _check_amp(cfg)
+    _prepare_amp(cfg)
+    check_layer_decay(cfg)
     check_data(cfg, 'train', 'val')
-    check_annotations(cfg, 'train', 'val')
     check_weights(cfg)
+    check_num_classes(cfg, 'train', 'val')
+    check_annotations(cfg, 'train', 'val')
     prepare_launch(cfg, launcher)
     if resume is None and cfg.get('resume'):
         resume = cfg.get('load_from') or 'auto'
     if resume is not None:
         prepare_resume(cfg, resume)
-    build_runner(cfg).train()
+    runner = build_runner(cfg)
+    check_channels(cfg, runner.model)
+    if not any(isinstance(hook, PartialLoadHook) for hook in runner.hooks):
+        runner.register_hook(PartialLoadHook())
+    runner.train()
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -85,10 +95,6 @@ def build_runner(cfg: Config) -> Runner:
 
 
 def _use_amp(cfg: Config) -> None:
-    if not torch.cuda.is_available():
-        raise ConfigError(
-            '--amp needs a GPU, but PyTorch finds none; leave it out'
-        )
     wrapper = cfg.optim_wrapper
     if wrapper.get('type', 'OptimWrapper') not in (
         'OptimWrapper',
@@ -102,15 +108,23 @@ def _use_amp(cfg: Config) -> None:
     wrapper.setdefault('loss_scale', 'dynamic')
 
 
-def _check_amp(cfg: Config) -> None:
-    """Raise a ConfigError where mixed precision has no GPU to run on."""
-    kind = type_name(cfg.optim_wrapper.get('type', 'OptimWrapper'))
-    if kind == 'AmpOptimWrapper' and not torch.cuda.is_available():
+def _prepare_amp(cfg: Config) -> None:
+    """Without a GPU, let mixed precision run on the CPU, in bfloat16."""
+    wrapper = cfg.optim_wrapper
+    kind = type_name(wrapper.get('type', 'OptimWrapper'))
+    if kind != 'AmpOptimWrapper' or torch.cuda.is_available():
+        return
+    dtype = wrapper.pop('dtype', None)
+    if dtype not in (None, 'bfloat16'):
         raise ConfigError(
-            f'config {cfg.filename} trains in mixed precision, which needs a '
-            'GPU, but PyTorch finds none; add --cfg-options '
-            'optim_wrapper.type=OptimWrapper'
+            f'config {cfg.filename} trains in mixed precision with {dtype}, '
+            'which needs a GPU, but PyTorch finds none; CPUs take '
+            '--cfg-options optim_wrapper.dtype=bfloat16'
         )
+    for of_gpus in ('loss_scale', 'use_fsdp'):
+        wrapper.pop(of_gpus, None)
+    wrapper.type = 'CPUAmpOptimWrapper'
+    warn('mixed precision on a CPU: PyTorch finds no GPU; using bfloat16')
 
 
 def _scale_lr(cfg: Config) -> None:

@@ -13,16 +13,24 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmssm.utils import CheckpointError, UserError
 
+from .fitting import compare, fit_first_convolution
+from .part_loading import FILE, fit_part
+
 Arch = str | dict[str, Any]
 InitCfg = dict[str, Any] | list[dict[str, Any]]
+
+# With strict=False, a file that fills less of the model is a wrong one.
+_SMALLEST_SHARE = 0.1
 
 
 class SSMBackbone(BaseModule):
     """Base of all backbones.
 
-    A subclass fills :attr:`arch_settings` and says how many stages it has
-    (:meth:`_count_stages`); the layers of a plain model are its stages. Norms
-    at its outputs are called ``norm``, or ``norm{i}`` for stage i.
+    A subclass fills :attr:`arch_settings`, counts its stages and blocks
+    (:meth:`_count_stages`, :meth:`_count_blocks`) and says to which block a
+    parameter belongs (:meth:`_layer_of`); the layers of a plain model are its
+    stages and its blocks. Norms at its outputs are called ``norm``, or
+    ``norm{i}`` for stage i.
 
     The arguments are described at the two assemblies:
     :class:`mmssm.backbones.HierarchicalBackbone` and
@@ -35,6 +43,8 @@ class SSMBackbone(BaseModule):
     arch_settings: dict[str, dict[str, Any]] = {}
     arch_aliases: dict[str, str] = {}
     default_arch = 'tiny'  # of an arch dict's missing fields
+    untrained_init_cfg: list[dict[str, Any]] = []  # without a file
+    has_weights = False  # from init_weights or from a file
 
     def __init__(
         self,
@@ -62,9 +72,69 @@ class SSMBackbone(BaseModule):
         self.norm_eval = norm_eval
         self.with_cp = with_cp
 
+    @property
+    def out_channels(self) -> tuple[int, ...]:
+        """Channels of each map or vector that ``forward`` returns."""
+        return tuple(map(self._channels_of, sorted(self.out_indices)))
+
+    @property
+    def out_strides(self) -> tuple[int, ...]:
+        """Pixels between two tokens, of each map that ``forward`` returns.
+
+        Empty if it returns a vector.
+        """
+        return tuple(map(self._stride_of, sorted(self.out_indices)))
+
     def _count_stages(self) -> int:
         """The number of stages of ``self.arch``."""
         raise NotImplementedError
+
+    def _channels_of(self, stage: int) -> int:
+        """Channels of a stage's map."""
+        raise NotImplementedError
+
+    def _stride_of(self, stage: int) -> int:
+        """Pixels between two tokens of a stage's map."""
+        raise NotImplementedError
+
+    def _count_blocks(self) -> int:
+        """The number of blocks of ``self.arch``, over all stages."""
+        raise NotImplementedError
+
+    def _layer_of(self, name: str) -> int | None:
+        """The layer of a parameter of this backbone.
+
+        0 before the first block, i in and after the i-th block, counted from
+        1. None for what follows the last block.
+        """
+        raise NotImplementedError
+
+    def get_layer_depth(
+        self, param_name: str, prefix: str = ''
+    ) -> tuple[int, int]:
+        """The layer of a parameter, for layer-wise learning rates.
+
+        The protocol and the layers are those of MMPretrain's backbones. Layer
+        0 is the stem, the positions and the class token. Each block is a
+        layer, counted over all stages. Downsampling is in the layer of the
+        block before it, as is a norm between that block and the downsampling.
+        The last layer has the norms of outputs, what follows the backbone, and
+        any other parameter.
+
+        Args:
+            param_name (str): The name of the parameter in the model.
+            prefix (str): How the names of this backbone's parameters start,
+                such as 'backbone.'. Defaults to ''.
+
+        Returns:
+            tuple[int, int]: The layer, from 0, and the number of layers, which
+            is that of blocks + 2.
+        """
+        last = self._count_blocks() + 1
+        layer = None
+        if param_name.startswith(prefix):
+            layer = self._layer_of(param_name[len(prefix) :])
+        return last if layer is None else layer, last + 1
 
     def _parse_out_indices(self, indices: Sequence[int]) -> tuple[int, ...]:
         num_stages = self._count_stages()
@@ -145,7 +215,10 @@ class SSMBackbone(BaseModule):
         return self
 
     def init_weights(self) -> None:
-        """Initialize, or load a pretrained file strictly.
+        """Initialize, or load a pretrained file.
+
+        The latter is ``dict(type='Pretrained', checkpoint=...)`` with, if need
+        be, ``prefix`` and ``strict``, see :meth:`load_pretrained`.
 
         Raises:
             CheckpointError: If the file's tensors are not this model's.
@@ -155,62 +228,116 @@ class SSMBackbone(BaseModule):
         kinds = ('Pretrained', PretrainedInit)
         files = [c for c in cfgs if c.get('type') in kinds]
         others = [c for c in cfgs if c.get('type') not in kinds]
-        if others or not files:
+        in_part = any(c.get('strict') is False for c in files)
+        if in_part and not others:
+            others = self.untrained_init_cfg
+        if others or in_part or not files:
             self.init_cfg = others
             super().init_weights()
             self.init_cfg = given
         for cfg in files:
             cfg = {k: v for k, v in cfg.items() if k != 'type'}
-            if not {'checkpoint'} <= set(cfg) <= {'checkpoint', 'prefix'}:
+            known = {'checkpoint', 'prefix', 'strict'}
+            if not {'checkpoint'} <= set(cfg) <= known:
                 raise UserError(
                     "init_cfg of type 'Pretrained' takes checkpoint and, if "
-                    f'need be, prefix; got {", ".join(cfg) or "neither"}'
+                    'need be, prefix and strict; got '
+                    f'{", ".join(cfg) or "none of them"}'
                 )
-            self.load_pretrained(cfg['checkpoint'], cfg.get('prefix'))
-        self._is_init = True
+            self.load_pretrained(
+                cfg['checkpoint'], cfg.get('prefix'), cfg.get('strict', True)
+            )
+        self._is_init = self.has_weights = True
 
-    def load_pretrained(self, path: str, prefix: str | None = None) -> None:
-        """Load this backbone's part of a checkpoint, all of it or nothing.
+    def load_pretrained(
+        self, path: str, prefix: str | None = None, strict: bool = True
+    ) -> None:
+        """Load this backbone's part of a checkpoint.
 
-        Only the norms of outputs may differ, since they depend on
-        ``out_indices``. Those that the file lacks keep their initial values.
+        By default all of it is loaded, or nothing. Only the norms of outputs
+        may differ, since they depend on ``out_indices``. What the file lacks
+        keeps its initial values. The log names everything that is left out.
+
+        The first convolution is fitted to ``in_channels``: each channel gets
+        the mean of the file's filters, times the file's channels over the
+        model's. Learned positions are fitted to ``img_size``.
 
         Args:
             path (str): File or URL.
             prefix (str, optional): How the backbone's keys start in the file.
                 Defaults to 'backbone.' where there are such keys.
+            strict (bool): If False, load every tensor whose name and shape
+                fit, and only those. Defaults to True.
 
         Raises:
             CheckpointError: On keys that are missing, unknown or of another
-                shape; names the first.
+                shape; names the first. With ``strict=False``, if less than a
+                tenth of the model's tensors fit.
         """
+        if not isinstance(strict, bool):
+            raise UserError(
+                f'{type(self).__name__}: strict must be True (all tensors '
+                f'or none) or False (those that fit), got {strict!r}'
+            )
         checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
         weights = self._select_weights(path, checkpoint, prefix)
-        weights = self._adapt_weights(weights)
-        own = self.state_dict()
-        fresh = [k for k in own if k not in weights]
-        unknown = [
-            k for k in weights if k not in own and not self._is_optional(k)
-        ]
-        missing = [k for k in fresh if not self._is_optional(k)]
-        reshaped = [
-            f'{k} {tuple(weights[k].shape)} instead of {tuple(own[k].shape)}'
-            for k in own
-            if k in weights and weights[k].shape != own[k].shape
-        ]
-        if unknown or missing or reshaped:
-            self._raise_mismatch(path, checkpoint, unknown, missing, reshaped)
-        self.load_state_dict(
-            {k: v for k, v in weights.items() if k in own}, strict=False
-        )
-        print_log(
-            f'{type(self).__name__}: loaded {len(own) - len(fresh)} tensors '
-            f'from {path}; start fresh: {", ".join(fresh) or "none"}',
-            logger='current',
+        weights = self.fit_weights(weights)
+        fit = compare(self.state_dict(), weights)
+        if strict:
+            unknown = [k for k in fit.unknown if not self._is_optional(k)]
+            missing = [k for k in fit.missing if not self._is_optional(k)]
+            if unknown or missing or fit.reshaped:
+                self._raise_mismatch(
+                    path, checkpoint, unknown, missing, fit.shapes()
+                )
+        elif fit.share() < _SMALLEST_SHARE:
+            raise CheckpointError(
+                f'{path} is a wrong file: only {len(fit.taken)} of the '
+                f'{len(fit.own)} tensors of {type(self).__name__} fit in name '
+                'and shape; choose another one, or set prefix in init_cfg to '
+                'what stands before the backbone in its keys (its first: '
+                f'{next(iter(weights), None)!r})'
+            )
+        self.load_state_dict({k: weights[k] for k in fit.taken}, strict=False)
+        self.has_weights = True
+        print_log(f'{type(self).__name__}: {path}: {fit}', logger='current')
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Load tensors; those of a whole model's file are checked first."""
+        file = local_metadata.get(FILE)
+        if file is not None and prefix:
+            fit_part(self, file, state_dict, prefix, unexpected_keys)
+        super()._load_from_state_dict(
+            state_dict,
+            prefix,
+            local_metadata,
+            strict,
+            missing_keys,
+            unexpected_keys,
+            error_msgs,
         )
 
+    def fit_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The file's tensors, fitted to this model where that is possible.
+
+        Args:
+            weights (dict[str, Tensor]): By this backbone's names. The first
+                convolution is fitted to ``in_channels``, learned positions to
+                ``img_size``; other tensors stay as they are.
+        """
+        return fit_first_convolution(self, self._adapt_weights(weights))
+
     def _adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The file's tensors, fitted to this model where that is possible."""
+        """The file's tensors, with positions fitted to this model."""
         return weights
 
     def _is_optional(self, key: str) -> bool:
@@ -277,5 +404,6 @@ class SSMBackbone(BaseModule):
             f'{path} {holds}does not fit {type(self).__name__} arch '
             f'{self.arch_name or "given as a dict"!r}: {"; ".join(problems)}. '
             'Set arch, and what else the model is built with, to what the '
-            'file holds, or choose another file'
+            'file holds, or choose another file; to load what fits and leave '
+            'out the rest, add strict=False to init_cfg'
         )

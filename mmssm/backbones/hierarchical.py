@@ -30,8 +30,9 @@ class HierarchicalBackbone(SSMBackbone):
             to False.
         init_cfg (dict | list[dict], optional): OpenMMLab's initialization.
             ``dict(type='Pretrained', checkpoint=...)`` takes mmssm's files
-            and those of the original authors. Defaults to truncated normal
-            linear layers, as in the originals.
+            and those of the original authors, whole; with ``strict=False``,
+            what fits. Defaults to truncated normal linear layers, as in the
+            originals.
     """
 
     # Whether a stage's norm comes before its downsampling, too. Then every
@@ -39,6 +40,10 @@ class HierarchicalBackbone(SSMBackbone):
     norms_feed_stages = False
     # Whether blocks have convolutional positional encodings.
     cpe = False
+    untrained_init_cfg = [
+        dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
+        dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
+    ]
 
     def __init__(
         self,
@@ -58,11 +63,7 @@ class HierarchicalBackbone(SSMBackbone):
             frozen_stages=frozen_stages,
             norm_eval=norm_eval,
             with_cp=with_cp,
-            init_cfg=init_cfg
-            or [
-                dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
-                dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
-            ],
+            init_cfg=init_cfg or self.untrained_init_cfg,
         )
         depths, embed_dims = self.arch['depths'], self.arch['embed_dims']
         self.stem = self._build_stem(in_channels, embed_dims)
@@ -84,6 +85,30 @@ class HierarchicalBackbone(SSMBackbone):
 
     def _count_stages(self) -> int:
         return len(self.arch['depths'])
+
+    def _channels_of(self, stage: int) -> int:
+        return self.arch['embed_dims'] * 2**stage
+
+    def _stride_of(self, stage: int) -> int:
+        return 4 * 2**stage
+
+    def _count_blocks(self) -> int:
+        return sum(self.arch['depths'])
+
+    def _layer_of(self, name: str) -> int | None:
+        depths = self.arch['depths']
+        part, *rest = name.split('.')
+        if part == 'stem':
+            return 0
+        if part == 'stages':
+            stage = int(rest[0])
+            if rest[1] == 'blocks':
+                return sum(depths[:stage]) + int(rest[2]) + 1
+            return sum(depths[: stage + 1])
+        feeds_stage = [f'norm{i}' for i in range(len(depths) - 1)]
+        if self.norms_feed_stages and part in feeds_stage:
+            return sum(depths[: feeds_stage.index(part) + 1])
+        return None
 
     def _is_optional(self, key: str) -> bool:
         return not self.norms_feed_stages and super()._is_optional(key)

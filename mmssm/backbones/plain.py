@@ -52,8 +52,8 @@ class PlainBackbone(SSMBackbone):
             to False.
         init_cfg (dict | list[dict], optional): OpenMMLab's initialization.
             ``dict(type='Pretrained', checkpoint=...)`` takes mmssm's files
-            and those of the original authors. Defaults to the originals'
-            initialization.
+            and those of the original authors, whole; with ``strict=False``,
+            what fits. Defaults to the originals' initialization.
     """
 
     def __init__(
@@ -104,8 +104,31 @@ class PlainBackbone(SSMBackbone):
             self.norm = self._build_norm(embed_dims)
         self._freeze_stages()
 
+    @property
+    def out_strides(self) -> tuple[int, ...]:
+        """Pixels between two tokens, of each map that ``forward`` returns.
+
+        Empty if it returns a vector.
+        """
+        return super().out_strides if self.out_type == 'featmap' else ()
+
     def _count_stages(self) -> int:
         return self.arch['depth']
+
+    def _channels_of(self, stage: int) -> int:
+        return self.arch['embed_dims']
+
+    def _stride_of(self, stage: int) -> int:
+        return self.arch['patch_stride']
+
+    def _count_blocks(self) -> int:
+        return self.arch['depth']
+
+    def _layer_of(self, name: str) -> int | None:
+        part, *rest = name.split('.')
+        if part in ('stem', 'pos_embed', 'cls_token'):
+            return 0
+        return int(rest[0]) + 1 if part == 'layers' else None
 
     def _parse_out_indices(self, indices: Sequence[int]) -> tuple[int, ...]:
         if isinstance(indices, Sequence):

@@ -8,6 +8,7 @@ load files safely and understand the original authors' files.
 import hashlib
 import os
 import re
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -23,6 +24,7 @@ from mmengine.runner.checkpoint import (
 
 from mmssm.utils import CheckpointError
 
+from ..backbones.part_loading import FILE, file_note
 from .safe_load import load_file
 from .upstream import convert_upstream
 
@@ -45,7 +47,29 @@ def load_from_local(
         map_location = None if torch.cuda.is_available() else 'cpu'
     checkpoint = load_file(filename, map_location, weights_only)
     converted = convert_upstream(checkpoint, source=Path(filename).name)
-    return checkpoint if converted is None else converted
+    return _note_file(checkpoint if converted is None else converted, filename)
+
+
+def _note_file(checkpoint: Any, filename: str) -> Any:
+    """Write the file's name and heads where a model's backbone reads them.
+
+    PyTorch keeps the metadata of modules, by their names, in an attribute of
+    state dicts.
+    """
+    if not isinstance(checkpoint, dict):
+        return checkpoint
+    weights = checkpoint.get('state_dict', checkpoint)
+    if not isinstance(weights, OrderedDict):
+        if not isinstance(weights, dict):
+            return checkpoint
+        weights = OrderedDict(weights)
+    metadata = dict(getattr(weights, '_metadata', {}))
+    note = file_note(filename, weights)
+    metadata['backbone'] = {**metadata.get('backbone', {}), FILE: note}
+    weights._metadata = metadata  # type: ignore[attr-defined]
+    if 'state_dict' not in checkpoint:
+        return weights
+    return {**checkpoint, 'state_dict': weights}
 
 
 def load_from_http(

@@ -1,4 +1,4 @@
-"""Training: hooks, a runner, launching and resuming."""
+"""Training: hooks, optimizers, a runner, launching and resuming."""
 
 from mmssm.utils.moved import moved_names
 
@@ -7,15 +7,20 @@ from .hooks import (
     ChangeVisualizationHook,
     DirectionSearchHook,
     MESAHook,
+    PartialLoadHook,
     StrictLoadHook,
 )
+from .optimizers import CPUAmpOptimWrapper, LayerDecayOptimWrapperConstructor
 from .runner import ScopedRunner, find_latest
 
 __all__ = [
     'AtomicCheckpointHook',
+    'CPUAmpOptimWrapper',
     'ChangeVisualizationHook',
     'DirectionSearchHook',
+    'LayerDecayOptimWrapperConstructor',
     'MESAHook',
+    'PartialLoadHook',
     'ScopedRunner',
     'StrictLoadHook',
     'find_latest',

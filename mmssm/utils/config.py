@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.utils import import_modules_from_strings
 
 from .errors import ConfigError, one_line, warn
+from .imports import import_custom
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -27,10 +27,12 @@ def load_config(
             config's own ``work_dir``, else ``work_dirs/<config's name>``.
 
     Returns:
-        Config: The config; its ``custom_imports`` are imported.
+        Config: The config; its ``custom_imports`` are imported, from Python's
+        path, else from the config's folder or the current one.
 
     Raises:
-        ConfigError: The file is missing or wrong, or an option does not fit.
+        ConfigError: The file is missing or wrong, a module that it names
+            cannot be imported, or an option does not fit.
     """
     if not Path(path).is_file():
         raise ConfigError(f'config {path} does not exist; check the path')
@@ -67,14 +69,31 @@ def load_config(
         raise ConfigError(
             f'--cfg-options does not fit {path}: {one_line(error)}'
         ) from error
-    if cfg.get('custom_imports'):
-        import_modules_from_strings(**cfg.custom_imports)
+    _import_custom_modules(cfg, path)
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
     _complete_loaders(cfg)
     return cfg
+
+
+def _import_custom_modules(cfg: Config, path: str) -> None:
+    given = cfg.get('custom_imports')
+    if not given:
+        return
+    unknown = set(given) - {'imports', 'allow_failed_imports'}
+    if unknown or 'imports' not in given:
+        raise ConfigError(
+            f'custom_imports of {path} takes imports and '
+            f'allow_failed_imports, got {", ".join(given)}'
+        )
+    import_custom(
+        given.imports,
+        folders=(Path(path).resolve().parent, Path.cwd()),
+        allow_failed=given.get('allow_failed_imports', False),
+        source=f'custom_imports of {path}',
+    )
 
 
 def _complete_loaders(cfg: Config) -> None:

@@ -1,13 +1,8 @@
 import pytest
 
-from mmssm.apis import (
-    find_model,
-    register_model_index,
-)
-from mmssm.apis import (
-    model_index as model_names,
-)
+from mmssm.apis import find_model, register_model_index
 from mmssm.utils import ConfigError
+from mmssm.utils import model_index as model_names
 
 NAME = 'vmamba-tiny-s1l8_8xb128_in1k'
 

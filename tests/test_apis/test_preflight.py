@@ -1,11 +1,15 @@
+import re
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS
+from torch import nn
 from torch.utils.data import Dataset
 
-from mmssm.apis.preflight import check_data, check_weights
+from mmssm import VMamba
+from mmssm.apis.preflight import check_data, check_layer_decay, check_weights
 from mmssm.utils import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -167,6 +171,19 @@ def test_missing_weights_of_a_released_model(tmp_path):
             check_weights(pretrained(checkpoint, name))
 
 
+def test_weights_of_the_inherited_backbone(tmp_path):
+    """mmseg's base configs have model.pretrained, for their ResNet."""
+    name = 'open-mmlab://resnet50_v1c'
+    cfg = Config(dict(model=dict(pretrained=name, backbone=dict())))
+    cfg.model.backbone.type = 'VMamba'
+    with pytest.raises(ConfigError, match='set model.pretrained=None, and'):
+        check_weights(cfg)
+    cfg.model.backbone.type = 'mmseg.ResNetV1c'
+    check_weights(cfg)
+    cfg.model = dict(pretrained=None, backbone=dict(type='VMamba'))
+    check_weights(cfg)
+
+
 def test_weights_that_are_there_or_fetched(tmp_path):
     file = tmp_path / 'weights.pth'
     file.touch()
@@ -174,3 +191,81 @@ def test_weights_that_are_there_or_fetched(tmp_path):
         check_weights(pretrained(checkpoint))
     check_weights(Config(dict(model=dict(type='A'))))
     check_weights(Config(dict(model=dict(backbone=dict(init_cfg=None)))))
+
+
+def with_constructor(constructor, backbone='VMamba', **paramwise_cfg):
+    optim_wrapper = dict(
+        optimizer=dict(type='AdamW', lr=0.1),
+        constructor=constructor,
+        paramwise_cfg=paramwise_cfg,
+    )
+    return Config(
+        dict(
+            model=dict(backbone=dict(type=backbone)),
+            optim_wrapper=optim_wrapper,
+            default_scope='mmdet',
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    'constructor',
+    [
+        'LearningRateDecayOptimizerConstructor',
+        'mmseg.LearningRateDecayOptimizerConstructor',
+        'LayerDecayOptimizerConstructor',
+    ],
+)
+@pytest.mark.parametrize('backbone', ['LocalVim', VMamba, 'mmssm.VMamba'])
+def test_layer_decay_of_another_library(constructor, backbone):
+    cfg = with_constructor(
+        constructor, backbone, decay_rate=0.7, num_layers=12
+    )
+    with pytest.raises(ConfigError) as caught:
+        check_layer_decay(cfg)
+    text = str(caught.value)
+    assert "constructor='LayerDecayOptimWrapperConstructor'" in text
+    assert 'dict(layer_decay_rate=0.7, flat_decay_mult=0.0)' in text
+    assert '\n' not in text
+
+
+@pytest.mark.parametrize(
+    ('constructor', 'backbone'),
+    [
+        ('LearningRateDecayOptimizerConstructor', 'mmpretrain.ConvNeXt'),
+        ('LayerDecayOptimWrapperConstructor', 'VMamba'),
+        ('mmpretrain.LearningRateDecayOptimWrapperConstructor', 'VMamba'),
+        (None, 'VMamba'),
+    ],
+)
+def test_layer_decay_that_is_not_refused(constructor, backbone):
+    check_layer_decay(with_constructor(constructor, backbone))
+
+
+def test_the_suggested_settings_free_the_same_parameters():
+    """Theirs free biases and all that has one dimension."""
+    with pytest.raises(ConfigError) as caught:
+        check_layer_decay(
+            with_constructor('LearningRateDecayOptimizerConstructor')
+        )
+    (paramwise_cfg,) = re.findall(
+        r'paramwise_cfg=(dict\(.*?\))', str(caught.value)
+    )
+    model = nn.Module()
+    model.backbone = VMamba(dict(embed_dims=8, depths=(1, 1, 1, 1)))
+    optimizer = build_optim_wrapper(
+        model,
+        dict(
+            optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.5),
+            constructor='LayerDecayOptimWrapperConstructor',
+            paramwise_cfg=eval(paramwise_cfg),
+        ),
+    ).optimizer
+    decay = {
+        id(p): group['weight_decay']
+        for group in optimizer.param_groups
+        for p in group['params']
+    }
+    for name, parameter in model.named_parameters():
+        free = parameter.ndim == 1 or name.endswith('.bias')
+        assert decay[id(parameter)] == (0.0 if free else 0.5), name

@@ -1,9 +1,12 @@
+import copy
+
 import pytest
 import torch
 from mmengine.config import Config
 
 from mmssm.apis import train
 from mmssm.apis.train import (
+    _prepare_amp,
     _scale_lr,
     _use_amp,
     _use_atomic_checkpoints,
@@ -18,22 +21,34 @@ def test_config_without_training(toy_config):
 
 def test_amp(monkeypatch):
     cfg = Config(dict(optim_wrapper=dict(optimizer=dict(type='AdamW'))))
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    with pytest.raises(ConfigError, match='needs a GPU'):
-        _use_amp(cfg)
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     _use_amp(cfg)
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
     assert cfg.optim_wrapper.loss_scale == 'dynamic'
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    before = copy.deepcopy(cfg.optim_wrapper)
+    _prepare_amp(cfg)
+    assert cfg.optim_wrapper == before
     cfg.optim_wrapper.type = 'DeepSpeedOptimWrapper'
     with pytest.raises(ConfigError, match='DeepSpeedOptimWrapper'):
         _use_amp(cfg)
 
 
-def test_mixed_precision_of_a_config_needs_a_gpu(toy_config, monkeypatch):
+@pytest.mark.parametrize(
+    'kind', ['AmpOptimWrapper', 'mmengine.AmpOptimWrapper']
+)
+def test_mixed_precision_without_a_gpu(kind, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    with pytest.raises(ConfigError, match='optim_wrapper.type=OptimWrapper'):
-        train(toy_config, options={'optim_wrapper.type': 'AmpOptimWrapper'})
+    optimizer = dict(type='AdamW')
+    wrapper = dict(type=kind, optimizer=optimizer, loss_scale='dynamic')
+    cfg = Config(dict(optim_wrapper=dict(wrapper, dtype='bfloat16')))
+    _prepare_amp(cfg)
+    assert cfg.optim_wrapper == dict(
+        type='CPUAmpOptimWrapper', optimizer=optimizer
+    )
+    assert 'using bfloat16' in capsys.readouterr().err
+    cfg = Config(dict(optim_wrapper=dict(wrapper, dtype='float16')))
+    with pytest.raises(ConfigError, match='optim_wrapper.dtype=bfloat16'):
+        _prepare_amp(cfg)
 
 
 def test_scale_lr():

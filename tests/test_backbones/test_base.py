@@ -6,6 +6,8 @@ import pytest
 import torch
 import yaml
 from mmengine.config import Config
+from mmengine.logging import MMLogger
+from torch import nn
 
 import mmssm
 from mmssm.backbones import (
@@ -215,3 +217,132 @@ def test_misspelled_init_cfg():
     cfg = dict(type='Pretrained', checkpont='a.pth')
     with pytest.raises(ValueError, match='takes checkpoint'):
         VMamba(MINI, init_cfg=cfg).init_weights()
+
+
+def test_strict_is_true_or_false(classifier_file):
+    path, _ = classifier_file
+    for strict in ('no', None, 0):
+        with pytest.raises(ValueError, match='strict must be True'):
+            pretrained(path, strict=strict).init_weights()
+
+
+def logged(call):
+    """What a call logs with mmengine's current logger."""
+    records = []
+    logger = MMLogger.get_instance('base')
+    logger.handlers[0].emit = lambda record: records.append(record)
+    call()
+    return [record.getMessage() for record in records]
+
+
+@pytest.mark.parametrize(
+    'depths',
+    [(1, 1, 2, 1), (1, 1)],
+)
+def test_what_fits_is_taken(classifier_file, depths):
+    """More blocks than in the file, or fewer stages."""
+    path, source = classifier_file
+    arch = dict(MINI, depths=depths)
+    model = VMamba(
+        arch,
+        out_indices=(0,),
+        init_cfg=dict(type='Pretrained', checkpoint=str(path), strict=False),
+    )
+    lines = logged(model.init_weights)
+    own, given = model.state_dict(), source.state_dict()
+    for key in own:
+        if key in given:
+            assert torch.equal(own[key], given[key]), key
+    (line,) = [t for t in lines if t.startswith('VMamba')]
+    assert str(path) in line and 'other shape: none' in line
+    common = len(set(own) & set(given))
+    assert f'loaded {common} of {len(own)} tensors' in line
+    if depths == (1, 1):
+        assert 'not in the file: norm0.* (2);' in line
+        assert 'not in the model: stages.1.downsample.* (4), stages.2.' in line
+    else:
+        assert 'not in the file: stages.2.blocks.1.* (18), norm0.*' in line
+        assert 'not in the model: norm3.* (2);' in line
+
+
+def test_what_the_file_lacks_starts_as_in_an_untrained_model(classifier_file):
+    path, _ = classifier_file
+    arch = dict(MINI, depths=(1, 1, 2, 1))
+    init_cfg = dict(type='Pretrained', checkpoint=str(path), strict=False)
+    model = VMamba(arch, init_cfg=init_cfg)
+    model.init_weights()
+    block = model.stages[2].blocks[1]
+    for weight in (block.mixer.in_proj.weight, block.mixer.out_proj.weight):
+        assert 0.019 < weight.std() < 0.021  # PyTorch's own would be 0.072
+    constant = dict(type='Constant', layer='Linear', val=3.0)
+    model = VMamba(arch, init_cfg=[init_cfg, constant])
+    model.init_weights()
+    assert (model.stages[2].blocks[1].mixer.in_proj.weight == 3).all()
+    assert (model.stages[2].blocks[0].mixer.in_proj.weight != 3).all()
+
+
+def test_other_shapes_are_left_out(classifier_file):
+    path, source = classifier_file
+    model = pretrained(path, arch=dict(MINI, mlp_ratio=2.0), strict=False)
+    lines = logged(model.init_weights)
+    (line,) = [t for t in lines if t.startswith('VMamba')]
+    assert (
+        'other shape: stages.0.blocks.0.ffn.layers.0.0.weight (64, 16) '
+        'instead of (32, 16), ' in line
+    )
+    block, other = model.stages[0].blocks[0], source.stages[0].blocks[0]
+    assert torch.equal(block.mixer.in_proj.weight, other.mixer.in_proj.weight)
+    assert torch.equal(block.ffn.layers[1].bias, other.ffn.layers[1].bias)
+
+
+def test_a_layer_of_ones_own_is_added(classifier_file):
+    class Extended(VMamba):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            width = 8 * self.arch['embed_dims']
+            self.attention = nn.MultiheadAttention(width, 2)
+
+    path, source = classifier_file
+    cfg = dict(type='Pretrained', checkpoint=str(path))
+    with pytest.raises(RuntimeError, match=r'add strict=False to init_cfg'):
+        Extended(arch=MINI, init_cfg=cfg).init_weights()
+    model = Extended(arch=MINI, init_cfg=dict(cfg, strict=False))
+    lines = logged(model.init_weights)
+    assert any('not in the file: attention.* (4);' in line for line in lines)
+    for key, value in source.state_dict().items():
+        assert torch.equal(model.state_dict()[key], value), key
+
+
+def test_a_wrong_file_is_refused_all_the_same(tmp_path, classifier_file):
+    path, source = classifier_file
+    with pytest.raises(RuntimeError, match='wrong file: only .* of the 100 '):
+        pretrained(
+            path, arch=dict(MINI, embed_dims=32), strict=False
+        ).init_weights()
+    bare = tmp_path / 'odd.pth'
+    state = {f'net.{k}': v for k, v in source.state_dict().items()}
+    torch.save(state, bare)
+    with pytest.raises(RuntimeError, match=r"its first: 'net\.stem") as caught:
+        pretrained(bare, strict=False).init_weights()
+    assert 'only 0 of the 100' in str(caught.value)
+    assert '\n' not in str(caught.value)
+    pretrained(bare, strict=False, prefix='net').init_weights()
+
+
+@pytest.mark.parametrize('channels', [1, 4, 6, 12])
+def test_images_of_other_channels(classifier_file, channels):
+    """A gray image gives the same stem, see test_fitting.py."""
+    path, source = classifier_file
+    init_cfg = dict(type='Pretrained', checkpoint=str(path))
+    model = VMamba(MINI, in_channels=channels, init_cfg=init_cfg)
+    lines = logged(model.init_weights)
+    assert (
+        f'VMamba: stem.conv1 has 3 input channels in the file and {channels} '
+        f'here: each gets the mean filter times 3/{channels}'
+    ) in lines
+    want = source.stem.conv1.weight.mean(1) * 3 / channels
+    for i in range(channels):
+        torch.testing.assert_close(model.stem.conv1.weight[:, i], want)
+    for key, value in source.state_dict().items():
+        if key != 'stem.conv1.weight':
+            assert torch.equal(model.state_dict()[key], value), key

@@ -107,6 +107,17 @@ def test_any_size_learns(kind, size):
         assert parameter.grad.isfinite().all(), name
 
 
+@pytest.mark.parametrize('kind', KINDS)
+def test_channels_and_strides_are_those_of_the_maps(kind):
+    for indices in ((3,), (0, 1, 2, 3), (2, 0)):
+        model = mini(kind, out_indices=indices).eval()
+        with torch.no_grad():
+            maps = model(torch.rand(1, 3, 64, 96))
+        assert model.out_channels == tuple(y.shape[1] for y in maps)
+        assert model.out_strides == tuple(64 // y.shape[2] for y in maps)
+        assert model.out_strides == tuple(96 // y.shape[3] for y in maps)
+
+
 @pytest.mark.parametrize('kind', FAMILIES)
 def test_batch_items_do_not_mix(kind):
     model = mini(kind).eval()
@@ -143,6 +154,78 @@ def test_frozen_stages(kind):
     model(torch.randn(2, 3, 32, 32))
     for key, value in model.stem.state_dict().items():
         assert torch.equal(value, before[key]), key
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_layer_depth_of_every_parameter(kind):
+    """Each block is a layer; downsampling is in that of the block before."""
+    model = mini(kind, (2, 1, 3, 1), out_indices=(0, 1, 2, 3))
+    expected = {id(p): 0 for p in model.stem.parameters()}
+    layer = 0
+    for i, stage in enumerate(model.stages):
+        for block in stage.blocks:
+            layer += 1
+            expected.update({id(p): layer for p in block.parameters()})
+        if stage.downsample is not None:
+            rest = stage.downsample.parameters()
+            expected.update({id(p): layer for p in rest})
+        # A norm that feeds the next stage has learned with the stage's.
+        feeds = model.norms_feed_stages and i < 3
+        norm = getattr(model, f'norm{i}').parameters()
+        expected.update({id(p): layer if feeds else 8 for p in norm})
+    names = dict(model.named_parameters())
+    assert len(expected) == len(names)
+    for name, parameter in names.items():
+        depth = (expected[id(parameter)], 9)
+        assert model.get_layer_depth(name) == depth, name
+        assert model.get_layer_depth(f'backbone.{name}', 'backbone.') == depth
+        # Of another part of the model, as long a name as the prefix.
+        other = f'teachers.{name}'
+        assert model.get_layer_depth(other, 'backbone.') == (8, 9)
+    assert model.get_layer_depth('head.fc.weight', 'backbone.') == (8, 9)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_layer_depth_grows_along_the_forward_pass(kind):
+    model = mini(kind, (1, 2, 1, 1))
+    called = []
+    for name, module in model.named_modules():
+        for parameter, _ in module.named_parameters(name, recurse=False):
+            module.register_forward_hook(
+                lambda *_, p=parameter: called.append(p)
+            )
+    model(torch.randn(1, 3, 64, 64))
+    depths = [model.get_layer_depth(name)[0] for name in called]
+    assert depths == sorted(depths)
+    assert set(depths) == set(range(7))
+
+
+def test_layer_depth_is_that_of_mmpretrains_swin():
+    from mmpretrain.models import SwinTransformer
+
+    depths = (2, 1, 2, 1)
+    model = mini('vmamba', depths, out_indices=(0, 1, 2, 3))
+    swin = SwinTransformer(
+        dict(embed_dims=16, depths=depths, num_heads=(1, 1, 1, 1)),
+        out_indices=(0, 1, 2, 3),
+    )
+    parts = [f'norm{i}.' for i in range(4)]
+    parts += [f'stages.{i}.downsample.' for i in range(3)]
+    parts += [
+        f'stages.{i}.blocks.{j}.'
+        for i, depth in enumerate(depths)
+        for j in range(depth)
+    ]
+    for own, its in [('stem.', 'patch_embed.'), *zip(parts, parts)]:
+        (layer,), (expected,) = (
+            {
+                backbone.get_layer_depth(name)
+                for name, _ in backbone.named_parameters()
+                if name.startswith(part)
+            }
+            for backbone, part in ((model, own), (swin, its))
+        )
+        assert layer == expected, own
 
 
 @pytest.mark.parametrize('kind', FAMILIES)

@@ -67,6 +67,25 @@ def test_parameter_count_is_the_originals(backbone, arch):
     assert count(model) + head == PARAMETERS[backbone, arch]
 
 
+@pytest.mark.parametrize('stride', [8, 16])
+@pytest.mark.parametrize('kind', KINDS)
+def test_channels_and_strides_are_those_of_the_outputs(kind, stride):
+    x = torch.rand(1, 3, 64, 96)
+    model = mini(kind, stride, out_type='featmap', out_indices=(2, 0)).eval()
+    with torch.no_grad():
+        maps = model(x)
+    assert model.out_channels == tuple(y.shape[1] for y in maps)
+    assert model.out_strides == (stride, stride)
+    # Patches are 16 pixels wide; with a smaller stride, they overlap.
+    size = [(length - 16) // stride + 1 for length in (64, 96)]
+    assert list(maps[0].shape[2:]) == size
+    model = mini(kind, stride).eval()
+    with torch.no_grad():
+        (vector,) = model(x)
+    assert model.out_channels == (vector.shape[1],)
+    assert model.out_strides == ()
+
+
 @pytest.mark.parametrize('kind', KINDS)
 def test_out_types(kind):
     """Maps are what the mixers add, normed; vectors the normed sum's."""
@@ -224,6 +243,48 @@ def test_nothing_is_frozen_by_default_and_a_vectors_norm_never():
     model = mini('vim', frozen_stages=2)
     learning = [n for n, p in model.named_parameters() if p.requires_grad]
     assert learning == ['norm.weight']
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('out_type', ['featmap', None])
+def test_layer_depth_of_every_parameter(kind, out_type):
+    out_indices = (0, 2) if out_type else (-1,)
+    model = mini(kind, out_type=out_type, out_indices=out_indices)
+    first = [model.pos_embed, *model.stem.parameters()]
+    if model.cls_token is not None:
+        first.append(model.cls_token)
+    expected = {id(p): 0 for p in first}
+    for i, layer in enumerate(model.layers):
+        expected.update({id(p): i + 1 for p in layer.parameters()})
+    norms = [model.norm0, model.norm2] if out_type else [model.norm]
+    for norm in norms:
+        expected.update({id(p): 4 for p in norm.parameters()})
+    names = dict(model.named_parameters())
+    assert len(expected) == len(names)
+    for name, parameter in names.items():
+        depth = (expected[id(parameter)], 5)
+        assert model.get_layer_depth(name) == depth, name
+        assert model.get_layer_depth(f'backbone.{name}', 'backbone.') == depth
+        # Of another part of the model, as long a name as the prefix.
+        other = f'teachers.{name}'
+        assert model.get_layer_depth(other, 'backbone.') == (4, 5)
+    assert model.get_layer_depth('head.fc.weight', 'backbone.') == (4, 5)
+
+
+@pytest.mark.parametrize('kind', FAMILIES)
+def test_layer_depth_grows_along_the_forward_pass(kind):
+    model = mini(kind)
+    called = []
+    for name, module in model.named_modules():
+        for parameter, _ in module.named_parameters(name, recurse=False):
+            if module is not model:  # which ends last but whose are first
+                module.register_forward_hook(
+                    lambda *_, p=parameter: called.append(p)
+                )
+    model(torch.randn(1, 3, 64, 64))
+    depths = [model.get_layer_depth(name)[0] for name in called]
+    assert depths == sorted(depths)
+    assert set(depths) == set(range(5))
 
 
 @pytest.mark.parametrize('kind', FAMILIES)

@@ -6,7 +6,9 @@ from argparse import Namespace
 import pytest
 import torch
 from mmengine.runner import CheckpointLoader
+from torch import nn
 
+from mmssm.backbones.part_loading import FILE
 from mmssm.checkpoint.loaders import load_from_local
 from mmssm.utils import CheckpointError
 
@@ -59,6 +61,31 @@ def test_other_checkpoints_pass_unchanged(tmp_path):
     torch.save(saved, tmp_path / 'epoch_3.pth')
     loaded = CheckpointLoader.load_checkpoint(str(tmp_path / 'epoch_3.pth'))
     assert loaded == saved
+
+
+def test_a_models_backbone_is_told_the_file(tmp_path):
+    """In PyTorch's metadata, which keep what they had."""
+    net = nn.ModuleDict(
+        dict(backbone=nn.Linear(1, 1), decode_head=nn.BatchNorm1d(1))
+    )
+    path = str(tmp_path / 'a.pth')
+    for saved in (
+        dict(meta={}, state_dict=net.state_dict()),
+        net.state_dict(),
+        dict(net.state_dict()),
+    ):
+        torch.save(saved, path)
+        loaded = CheckpointLoader.load_checkpoint(path)
+        metadata = loaded.get('state_dict', loaded)._metadata
+        note = metadata['backbone'].pop(FILE)
+        assert note == (path, ('decode_head',))
+        if type(saved) is not dict or 'meta' in saved:
+            assert metadata == net.state_dict()._metadata
+        torch.save(CheckpointLoader.load_checkpoint(path), path)
+        load_from_local(path, weights_only=True)  # it may be saved again
+    for odd in ({0: torch.ones(1)}, [torch.ones(1)], dict(state_dict=None)):
+        torch.save(odd, path)
+        assert CheckpointLoader.load_checkpoint(path) == odd
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 
 from mmssm.utils import ConfigError
@@ -82,3 +84,27 @@ def test_other_warnings_of_a_config_are_kept(tmp_path):
     (tmp_path / 'a.py').write_text("__import__('warnings').warn('old')\n")
     with pytest.warns(UserWarning, match='^old$'):
         load_config(str(tmp_path / 'a.py'))
+
+
+def test_custom_module_beside_the_config(tmp_path, monkeypatch):
+    monkeypatch.setattr('sys.path', list(sys.path))
+    (tmp_path / 'beside_config.py').write_text('found = True\n')
+    path = tmp_path / 'config.py'
+    path.write_text("custom_imports = dict(imports=['beside_config'])\n")
+    load_config(str(path))
+    assert sys.modules.pop('beside_config').found
+
+
+@pytest.mark.parametrize(
+    'given, message',
+    [
+        ("dict(imports=['no_such_module'])", "no module 'no_such_module'"),
+        ("dict(import_=['json'])", 'takes imports and allow_failed_imports'),
+    ],
+)
+def test_custom_imports_that_are_wrong(tmp_path, given, message):
+    path = tmp_path / 'config.py'
+    path.write_text(f'custom_imports = {given}\n')
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(str(path))
+    assert f'custom_imports of {path}' in str(caught.value)

@@ -71,20 +71,20 @@ train_dataloader = dict(
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-# ViTDet's smaller rates for earlier layers reach the first ones only: the
+# ViTDet's smaller rates for earlier layers reach stem and positions only: the
 # authors' code looks for layers by names that this backbone's do not have. So
 # it is for decay, from which only the positions are free, not norms.
-first_rate = 0.7**13
+# stem_lr_mult is the first of ViTDet's 14 rates: the authors left its number
+# of layers at 12.
 optim_wrapper = dict(
     type='OptimWrapper',
+    constructor='LayerDecayOptimWrapperConstructor',
     optimizer=dict(
         type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05
     ),
     paramwise_cfg=dict(
-        custom_keys={
-            'backbone.stem': dict(lr_mult=first_rate),
-            'backbone.pos_embed': dict(lr_mult=first_rate, decay_mult=0.0),
-        }
+        stem_lr_mult=0.7**13,
+        custom_keys={'backbone.pos_embed': dict(decay_mult=0.0)},
     ),
     clip_grad=dict(max_norm=35, norm_type=2),
 )

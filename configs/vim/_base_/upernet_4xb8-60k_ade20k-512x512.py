@@ -9,7 +9,13 @@ model = dict(
 train_dataloader = dict(batch_size=8)
 
 # Biases and one-dimensional parameters are free from decay; positions are not.
-optim_wrapper = dict(paramwise_cfg=dict(_delete_=True, flat_decay_mult=0.0))
+# The authors' smaller rates for earlier layers reach stem, positions and class
+# token only: their code looks for layers by names that this backbone's do not
+# have. Each config's stem_lr_mult is the first of their 26 rates.
+optim_wrapper = dict(
+    constructor='LayerDecayOptimWrapperConstructor',
+    paramwise_cfg=dict(_delete_=True, flat_decay_mult=0.0),
+)
 param_scheduler = _base_.param_scheduler
 param_scheduler[1].end = 60000
 train_cfg = dict(max_iters=60000, val_interval=6000)

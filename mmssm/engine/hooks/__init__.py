@@ -4,6 +4,7 @@ from .change_visualization_hook import ChangeVisualizationHook
 from .checkpoint_hook import AtomicCheckpointHook
 from .direction_search_hook import DirectionSearchHook
 from .mesa_hook import MESAHook
+from .partial_load_hook import PartialLoadHook
 from .strict_load_hook import StrictLoadHook
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     'ChangeVisualizationHook',
     'DirectionSearchHook',
     'MESAHook',
+    'PartialLoadHook',
     'StrictLoadHook',
 ]

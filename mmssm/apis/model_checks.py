@@ -1,0 +1,258 @@
+"""Check that a config's model fits its backbone and its datasets."""
+
+import inspect
+import os
+import os.path as osp
+from collections.abc import Iterator, Sequence
+
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS, Registry
+from torch import nn
+
+from mmssm.backbones.base import SSMBackbone
+from mmssm.backbones.hierarchical import HierarchicalBackbone
+from mmssm.utils import ConfigError
+from mmssm.utils.config import leaf_datasets, type_name
+
+from .classes import named_classes
+
+# What takes the backbone's maps, if there is no neck.
+_HEADS = ('decode_head', 'auxiliary_head', 'panoptic_head', 'head')
+# Necks without in_channels, whose outputs have the channels of their inputs.
+_SAME_CHANNELS = (
+    'GlobalAveragePooling',
+    'GeneralizedMeanPooling',
+    'Feature2Pyramid',
+)
+_CLASSIFYING = (
+    'roi_head.bbox_head',
+    'roi_head.mask_head',
+    'bbox_head',
+    'mask_head',
+    'decode_head',
+    'auxiliary_head',
+    'head',
+)
+
+
+def is_own_backbone(cfg: Config, backbone: dict) -> bool:
+    """Whether a backbone's config names one of mmssm's, or a subclass.
+
+    Args:
+        cfg (Config): The config, for its ``default_scope``.
+        backbone (dict): The backbone's part of it.
+    """
+    kind = registered(MODELS, backbone, cfg.get('default_scope'))
+    return kind is not None and issubclass(kind, SSMBackbone)
+
+
+def registered(
+    registry: Registry, settings: dict, scope: str | None
+) -> type | None:
+    """The class that a config's part names; None if there is none.
+
+    Args:
+        registry (Registry): One of mmengine's root registries.
+        settings (dict): The part, with a ``type``.
+        scope (str, optional): The config's ``default_scope``.
+    """
+    kind = settings.get('type')
+    if isinstance(kind, str):
+        with registry.switch_scope_and_registry(scope) as scoped:
+            kind = scoped.get(kind)
+    return kind if inspect.isclass(kind) else None
+
+
+def check_channels(cfg: Config, model: nn.Module | dict) -> None:
+    """Refuse a neck or head that expects other channels than it will get.
+
+    Only models with a backbone of mmssm are checked, where the config tells
+    what the neck or head expects.
+
+    Args:
+        cfg (Config): The config.
+        model (nn.Module | dict): The model that was built from it; a dict,
+            which is not built yet, is not checked.
+
+    Raises:
+        ConfigError: Names the option and the value that fits.
+    """
+    if not isinstance(model, nn.Module):
+        return  # mmengine's FlexibleRunner builds it later
+    backbones = (m for m in model.modules() if isinstance(m, SSMBackbone))
+    backbone = next(backbones, None)
+    part = _part_with_backbone(cfg)
+    if backbone is None or part is None:
+        return
+    for option, wanted, index in _expected_channels(*part):
+        _check_option(option, wanted, index, backbone, part[0])
+
+
+def check_num_classes(cfg: Config, *splits: str) -> None:
+    """Refuse a head that has other classes than a dataset.
+
+    Only models with a backbone of mmssm are checked, and only datasets whose
+    classes are known before they are read.
+
+    Args:
+        cfg (Config): The config to run.
+        *splits (str): The splits used: ``'train'``, ``'val'``, ``'test'``.
+
+    Raises:
+        ConfigError: Names the heads, the dataset and both ways to mend it.
+    """
+    part = _part_with_backbone(cfg)
+    if part is None or not is_own_backbone(cfg, part[1].backbone):
+        return
+    heads = dict(_class_counts(*part))
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader')
+        if loader is None or not heads:
+            continue
+        place = f'{split}_dataloader.dataset'
+        for dataset, option in leaf_datasets(loader.dataset, place):
+            names = named_classes(cfg, dataset) or _folders(dataset)
+            if names:
+                _compare_classes(heads, dataset, option, names)
+
+
+def _part_with_backbone(cfg: Config) -> tuple[str, ConfigDict] | None:
+    """The key and the part of ``model`` that has a backbone."""
+    waiting = [('model', cfg.model)]
+    while waiting:
+        place, part = waiting.pop(0)
+        if not isinstance(part, dict):
+            continue
+        if isinstance(part.get('backbone'), dict):
+            return place, part
+        for key, value in part.items():
+            # Test-time augmentation wraps the model of the config.
+            inner = place if key == 'module' else f'{place}.{key}'
+            waiting.append((inner, value))
+    return None
+
+
+def _as_list(value: object) -> list:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _numbered(place: str, value: object) -> Iterator[tuple[str, dict]]:
+    """The dicts of a value that is one, or a list of some."""
+    several = isinstance(value, (list, tuple))
+    for number, part in enumerate(_as_list(value)):
+        if isinstance(part, dict):
+            yield f'{place}.{number}' if several else place, part
+
+
+def _expected_channels(
+    place: str, model: dict
+) -> Iterator[tuple[str, int | list[int], int | list[int] | None]]:
+    """The option, its value and the indices of the maps that it is about."""
+    for option, neck in _numbered(f'{place}.neck', model.get('neck')):
+        if 'in_channels' in neck:
+            yield f'{option}.in_channels', neck['in_channels'], None
+            return
+        if type_name(neck.get('type', '')) not in _SAME_CHANNELS:
+            return
+    for name in _HEADS:
+        for option, head in _numbered(f'{place}.{name}', model.get(name)):
+            if 'in_channels' in head:
+                index = head.get('in_index')
+                yield f'{option}.in_channels', head['in_channels'], index
+            if 'c1_in_channels' in head:  # DeepLabV3+: also the first map
+                yield f'{option}.c1_in_channels', head['c1_in_channels'], 0
+
+
+def _check_option(
+    option: str,
+    wanted: int | Sequence[int],
+    index: int | Sequence[int] | None,
+    backbone: SSMBackbone,
+    place: str,
+) -> None:
+    given = backbone.out_channels
+    one = isinstance(wanted, int)
+    if index is None:
+        index = -1 if one else range(max(len(wanted), len(given)))
+    indices = [index] if isinstance(index, int) else list(index)
+    try:
+        fitting = [given[i] for i in indices]
+    except IndexError:  # fewer maps than are asked for
+        fitting = None
+    if fitting == _as_list(wanted):
+        return
+    name = type(backbone).__name__
+    has = (
+        f'{option} is {wanted}, but {name} gives {len(given)} map'
+        f'{"s" * (len(given) > 1)} of {", ".join(map(str, given))} channels '
+        f'(out_indices={backbone.out_indices})'
+    )
+    if fitting is not None and (one or len(fitting) == len(wanted)):
+        value = fitting[0] if one else fitting
+        raise ConfigError(f'{has}; set {option}={value}')
+    raise ConfigError(f'{has}; {_other_maps(option, wanted, backbone, place)}')
+
+
+def _other_maps(
+    option: str,
+    wanted: int | Sequence[int],
+    backbone: SSMBackbone,
+    place: str,
+) -> str:
+    """What to set, where another number of maps is expected."""
+    number = 1 if isinstance(wanted, int) else len(wanted)
+    stages = backbone._count_stages()
+    if isinstance(backbone, HierarchicalBackbone) and number <= stages:
+        indices = list(range(stages - number, stages))
+        channels = [backbone._channels_of(i) for i in indices]
+        return (
+            f'set {place}.backbone.out_indices={indices} and '
+            f'{option}={channels}, or {option}={list(backbone.out_channels)}'
+        )
+    return (
+        f'all maps of {type(backbone).__name__} have one size; set {place}.'
+        "neck to dict(type='mmssm.models.SimpleFPN', in_channels="
+        f'{backbone.out_channels[-1]}), which makes several of one, or '
+        f'{option}={list(backbone.out_channels)}'
+    )
+
+
+def _class_counts(place: str, model: dict) -> Iterator[tuple[str, int]]:
+    for name in _CLASSIFYING:
+        head: object = model
+        for key in name.split('.'):
+            head = head.get(key) if isinstance(head, dict) else None
+        for option, part in _numbered(f'{place}.{name}', head):
+            if 'num_classes' in part and not part.get('class_agnostic'):
+                yield f'{option}.num_classes', part['num_classes']
+
+
+def _folders(dataset: dict) -> list[str]:
+    """The classes of a set of images in one folder per class."""
+    if type_name(dataset['type']) != 'CustomDataset' or dataset.get(
+        'ann_file'
+    ):
+        return []
+    prefix = dataset.get('data_prefix') or ''
+    if isinstance(prefix, dict):
+        prefix = prefix.get('img_path', '')
+    folder = osp.join(dataset.get('data_root') or '', prefix)
+    if not dataset.get('with_label', True) or not osp.isdir(folder):
+        return []
+    return sorted(e.name for e in os.scandir(folder) if e.is_dir())
+
+
+def _compare_classes(
+    heads: dict[str, int], dataset: dict, option: str, names: Sequence[str]
+) -> None:
+    wrong = {k: v for k, v in heads.items() if v != len(names)}
+    if not wrong:
+        return
+    first, count = next(iter(wrong.items()))
+    shown = ', '.join([*names[:3], *['...'] * (len(names) > 3)])
+    settings = ' '.join(f'{key}={len(names)}' for key in wrong)
+    raise ConfigError(
+        f'{first} is {count}, but {option} ({type_name(dataset["type"])}) has '
+        f'{len(names)} classes ({shown}); if these are right, set {settings}; '
+        f'if not, set {option}.metainfo.classes to your {count} names'
+    )
