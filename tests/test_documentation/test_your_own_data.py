@@ -238,8 +238,9 @@ def rewrite(folder, change):
 NAMES_OPTION = 'train_dataloader.dataset.metainfo.classes'
 # The page's rows, in their order: what causes each message.
 FAULTS = [
-    lambda folder: {NAMES_OPTION: ('Ball',)},
+    lambda folder: {NAMES_OPTION: ('Ball', 'box', 'star')},
     lambda folder: {NAMES_OPTION: 'ball'},
+    lambda folder: {'model.roi_head.bbox_head.num_classes': 80},
     lambda folder: {'val_dataloader.dataset.data_root': 'data/shapes/x/'},
     lambda folder: {'train_dataloader.dataset.data_prefix.img': 'val/'},
     lambda folder: rewrite(folder, lambda item: item.pop('segmentation')),
