@@ -9,8 +9,9 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 
+from mmssm.engine.runner.scoped_runner import no_empty_dataset
 from mmssm.utils import ConfigError, UserError, atomic_write
-from mmssm.utils.config import load_config, require
+from mmssm.utils.config import leaf_datasets, load_config, require
 from mmssm.utils.files import make_folder
 from mmssm.visualization.palette import Classes, generate_palette
 
@@ -78,20 +79,9 @@ def browse_dataset(
 
 
 def _build(cfg: Config, split: str) -> torch.utils.data.Dataset:
-    empty = ConfigError(
-        f'the {split} set of config {cfg.filename} has no image; check the '
-        f'paths, file suffixes and filters of {split}_dataloader.dataset'
-    )
-    try:
-        dataset = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
-    except ValueError as error:
-        # mmengine's way to say it.
-        if str(error) == 'need at least one array to concatenate':
-            raise empty from error
-        raise
-    if not len(dataset):
-        raise empty
-    return dataset
+    dataset = cfg[f'{split}_dataloader'].dataset
+    with no_empty_dataset(next(leaf_datasets(dataset))[0]):
+        return DATASETS.build(dataset)
 
 
 def _find_classes(dataset: torch.utils.data.Dataset) -> Classes | None:

@@ -105,15 +105,24 @@ def check_num_classes(cfg: Config, *splits: str) -> None:
     if part is None or not is_own_backbone(cfg, part[1].backbone):
         return
     heads = dict(_class_counts(*part))
+    folders: dict[str, list[str]] = {}
     for split in splits:
         loader = cfg.get(f'{split}_dataloader')
         if loader is None or not heads:
             continue
         place = f'{split}_dataloader.dataset'
         for dataset, option in leaf_datasets(loader.dataset, place):
-            names = named_classes(cfg, dataset) or _folders(dataset)
+            found = folders[option] = _folders(dataset)
+            names = named_classes(cfg, dataset) or found
+            if found and len(found) != len(names):
+                raise ConfigError(
+                    f'{option} names {len(names)} classes, but its data have '
+                    f'{len(found)} class folders ({found[0]}, ...); the names '
+                    'must be those of the folders, in alphabetical order'
+                )
             if names:
                 _compare_classes(heads, dataset, option, names)
+    _compare_folders({k: v for k, v in folders.items() if v})
 
 
 def _part_with_backbone(cfg: Config) -> tuple[str, ConfigDict] | None:
@@ -240,6 +249,19 @@ def _folders(dataset: dict) -> list[str]:
     if not dataset.get('with_label', True) or not osp.isdir(folder):
         return []
     return sorted(e.name for e in os.scandir(folder) if e.is_dir())
+
+
+def _compare_folders(folders: dict[str, list[str]]) -> None:
+    """The folders' order makes the labels, so that all sets need the same."""
+    for option, names in folders.items():
+        first, expected = next(iter(folders.items()))
+        if names != expected:
+            odd = sorted(set(names) ^ set(expected))[0]
+            raise ConfigError(
+                f'{option} and {first} have different class folders (first: '
+                f'{odd!r}), which would give one class different labels; make '
+                'an empty folder where one is missing'
+            )
 
 
 def _compare_classes(

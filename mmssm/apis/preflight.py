@@ -189,7 +189,8 @@ def _check_path(
     if not path or '://' in path or osp.exists(path):
         return
     kind = type_name(dataset['type'])
-    layout = _LAYOUTS.get(kind)
+    # A set with classes of its own has a layout of its own.
+    layout = None if dataset.get('metainfo') else _LAYOUTS.get(kind)
     expected = f'; expected there: {layout}' if layout else ''
     if layout and root_option:
         expected = f'; expected in {root}: {layout}'

@@ -126,7 +126,7 @@ def test_change_detection_without_prediction():
         (dict(split='test'), 'sets no test_dataloader'),
         (
             dict(options={'train_dataloader.dataset.indices': 0}),
-            'the train set of config config.py has no image',
+            'CocoDataset finds no image',
         ),
         (
             dict(options={'train_dataloader.dataset.pipeline': []}),

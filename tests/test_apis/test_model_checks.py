@@ -273,6 +273,26 @@ def test_one_folder_per_class(tmp_path):
         check_num_classes(cfg, 'train')
 
 
+def test_other_folders_for_validation(tmp_path):
+    """They would silently get other labels."""
+    dataset = dict(type='CustomDataset', data_root=str(tmp_path))
+    for split, names in dict(train=('ant', 'fox'), val=('ant', 'owl')).items():
+        for name in names:
+            (tmp_path / split / name).mkdir(parents=True)
+    cfg = data(dict(dataset, data_prefix='train'), head=dict(num_classes=2))
+    cfg.val_dataloader = dict(dataset=dict(dataset, data_prefix='val'))
+    check_num_classes(cfg, 'train')
+    with pytest.raises(ConfigError, match="different class folders.*'fox'"):
+        check_num_classes(cfg, 'train', 'val')
+    for split, name in (('train', 'owl'), ('val', 'fox')):
+        (tmp_path / split / name).mkdir()
+    cfg.model.head.num_classes = 3
+    check_num_classes(cfg, 'train', 'val')
+    cfg.val_dataloader.dataset.metainfo = dict(classes=('ant', 'fox'))
+    with pytest.raises(ConfigError, match='names 2 classes.*3 class folders'):
+        check_num_classes(cfg, 'train', 'val')
+
+
 def test_classes_that_fit_or_are_not_known():
     check_num_classes(data(NAMED, head=dict(num_classes=3)), 'train')
     check_num_classes(data(NAMED, head=dict(type='A')), 'train')

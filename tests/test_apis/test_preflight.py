@@ -71,6 +71,9 @@ def test_folder_missing(coco):
     coco.train_dataloader.dataset.data_root = 'no/such/folder'
     text = message(coco)
     assert 'no/such/folder' in text and 'train2017/' in text
+    coco.train_dataloader.dataset.metainfo = dict(classes=('my own',))
+    assert 'train2017/' not in message(coco)
+    coco.train_dataloader.dataset.pop('metainfo')
     assert '--cfg-options train_dataloader.dataset.data_root=' in text
 
 

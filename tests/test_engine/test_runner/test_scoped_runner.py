@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 from mmengine.registry import DefaultScope
 
 from mmssm.apis.train import build_runner
+from mmssm.engine import ScopedRunner
+from mmssm.utils import ConfigError
 from mmssm.utils.config import load_config
 
 
@@ -24,3 +27,22 @@ def test_each_runs_after_the_others_have_been_made(
         before = DefaultScope.get_current_instance().scope_name
         assert metric in runner.test()
         assert DefaultScope.get_current_instance().scope_name == before
+
+
+@pytest.mark.parametrize('wrapped', [False, True])
+def test_a_dataset_without_images(tmp_path, wrapped):
+    (tmp_path / 'photo.JPG').touch()
+    dataset = dict(
+        type='mmseg.BaseSegDataset',
+        data_root=str(tmp_path),
+        data_prefix=dict(img_path=''),
+        img_suffix='.jpg',
+    )
+    if wrapped:
+        dataset = dict(type='RepeatDataset', times=2, dataset=dataset)
+    loader = dict(dataset=dataset, batch_size=1)
+    with (
+        DefaultScope.overwrite_default_scope('mmseg'),
+        pytest.raises(ConfigError, match=f'finds no image.*{tmp_path}'),
+    ):
+        ScopedRunner.build_dataloader(loader)
