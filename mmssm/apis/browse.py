@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DefaultScope
 
-from mmssm.engine.runner.scoped_runner import no_empty_dataset
-from mmssm.utils import ConfigError, UserError, atomic_write
-from mmssm.utils.config import leaf_datasets, load_config, require
+from mmssm.engine.runner.scoped_runner import build_dataset
+from mmssm.utils import ConfigError
+from mmssm.utils.config import load_config, require
 from mmssm.utils.files import make_folder
 from mmssm.visualization.palette import Classes, generate_palette
+from mmssm.visualization.sheets import check_sheet_file, write_sheet
 
 from .annotations import check_annotations
-from .predictions import FORMATS
 from .preflight import check_data
 from .tasks import Task, find_task
 from .tasks.base import Results
@@ -52,13 +52,7 @@ def browse_dataset(
         ConfigError: If the config or its data cannot be used.
         UserError: If ``num`` is not positive or ``out`` has another suffix.
     """
-    out = Path(out)
-    if num is not None and num < 1:
-        raise UserError(f'--num {num}: at least 1 image must be drawn')
-    if out.suffix.lower() not in FORMATS:
-        raise UserError(f'cannot write {out}: name it .png or .jpg')
-    if out.is_dir():
-        raise ConfigError(f'--out {out} is a folder; name a picture')
+    out = check_sheet_file(out, num)
     cfg = load_config(str(config), options)
     task = find_task(cfg, 'drawing a dataset')
     loader = f'{split}_dataloader'
@@ -66,22 +60,14 @@ def browse_dataset(
     check_data(cfg, split)
     check_annotations(cfg, split)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        dataset = _build(cfg, split)
+        dataset = build_dataset(cfg[loader].dataset)
         make_folder(out.parent, '--out')
         classes = _find_classes(dataset)
         num = min(num or task.default_num, len(dataset))
         results = _samples(task, cfg, dataset, num)
         sheet = task.draw_truth(results, classes)
-    with atomic_write(out) as file:
-        # PNG ignores the quality; JPEG's default blurs text.
-        sheet.save(file, format=FORMATS[out.suffix.lower()], quality=92)
+    write_sheet(sheet, out)
     return _count(task, dataset, classes)
-
-
-def _build(cfg: Config, split: str) -> torch.utils.data.Dataset:
-    dataset = cfg[f'{split}_dataloader'].dataset
-    with no_empty_dataset(next(leaf_datasets(dataset))[0]):
-        return DATASETS.build(dataset)
 
 
 def _find_classes(dataset: torch.utils.data.Dataset) -> Classes | None:

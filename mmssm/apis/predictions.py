@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, FUNCTIONS, MODELS, DefaultScope
+from mmengine.registry import FUNCTIONS, MODELS, DefaultScope
 from torch import nn
 
 from mmssm.checkpoint import locate_checkpoint
 from mmssm.checkpoint.strict_load import load_exactly, open_checkpoint
-from mmssm.utils import ConfigError, UserError, atomic_write
+from mmssm.engine.runner.scoped_runner import build_dataset
 from mmssm.utils.config import (
     complete_model,
     load_config,
@@ -21,13 +21,12 @@ from mmssm.utils.config import (
 )
 from mmssm.utils.device import find_device
 from mmssm.utils.files import make_folder
+from mmssm.visualization.sheets import check_sheet_file, write_sheet
 
 from .annotations import check_annotations
 from .preflight import check_data
 from .tasks import Task, find_task
 from .tasks.base import Results
-
-FORMATS = {'.png': 'PNG', '.jpg': 'JPEG', '.jpeg': 'JPEG'}
 
 
 def draw_predictions(
@@ -65,13 +64,7 @@ def draw_predictions(
         CheckpointError: If the checkpoint cannot be used.
         UserError: If ``num`` is not positive or ``out`` has another suffix.
     """
-    out = Path(out)
-    if num is not None and num < 1:
-        raise UserError(f'--num {num}: at least 1 image must be drawn')
-    if out.suffix.lower() not in FORMATS:
-        raise UserError(f'cannot write {out}: name it .png or .jpg')
-    if out.is_dir():
-        raise ConfigError(f'--out {out} is a folder; name a picture')
+    out = check_sheet_file(out, num)
     # Checked first: a wrong checkpoint is reported before missing data.
     checkpoint = locate_checkpoint(checkpoint)
     device = find_device(device)
@@ -83,20 +76,13 @@ def draw_predictions(
     task.check_test_set(cfg)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = _load_model(cfg, checkpoint, device)
-        dataset = DATASETS.build(cfg.test_dataloader.dataset)
-        if not len(dataset):
-            raise ConfigError(
-                f'the test set of config {config} has no image; check its '
-                'test_dataloader.dataset'
-            )
+        dataset = build_dataset(cfg.test_dataloader.dataset)
         make_folder(out.parent, '--out')
         classes = task.find_test_classes(cfg, dataset.metainfo)
         num = min(num or task.default_num, len(dataset))
         results = _predict(task, cfg, model, dataset, num)
         sheet = task.draw_results(results, classes, score_thr)
-    with atomic_write(out) as file:
-        # PNG ignores the quality; JPEG's default blurs text.
-        sheet.save(file, format=FORMATS[out.suffix.lower()], quality=92)
+    write_sheet(sheet, out)
 
 
 def _load_model(

@@ -1,12 +1,16 @@
 """Arrange pictures on a sheet, with titles or captions."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+
+from mmssm.utils import ConfigError, UserError, atomic_write
 
 from .palette import Color
 from .pictures import add_list, find_font
 
+FORMATS = {'.png': 'PNG', '.jpg': 'JPEG', '.jpeg': 'JPEG'}
 TILE = 440  # longer side of a picture of a group, pixels
 THUMBNAIL = 212  # longer side of a picture over a caption
 TILES_PER_ROW = 4
@@ -159,3 +163,34 @@ def _paste(
             top + (side - picture.height) // 2,
         ),
     )
+
+
+def check_sheet_file(out: str | Path, num: int | None) -> Path:
+    """Refuse a file for a sheet that cannot be written, before it is drawn.
+
+    Args:
+        out (str | Path): The option ``--out``.
+        num (int | None): The option ``--num``, of images.
+
+    Returns:
+        Path: The file.
+
+    Raises:
+        UserError: ``num`` is not positive, or ``out`` has another suffix or
+            is a folder.
+    """
+    out = Path(out)
+    if num is not None and num < 1:
+        raise UserError(f'--num {num}: at least 1 image must be drawn')
+    if out.suffix.lower() not in FORMATS:
+        raise UserError(f'cannot write {out}: name it .png or .jpg')
+    if out.is_dir():
+        raise ConfigError(f'--out {out} is a folder; name a picture')
+    return out
+
+
+def write_sheet(sheet: Image.Image, out: Path) -> None:
+    """Write a picture whole or not at all."""
+    with atomic_write(out) as file:
+        # PNG ignores the quality; JPEG's default blurs text.
+        sheet.save(file, format=FORMATS[out.suffix.lower()], quality=92)

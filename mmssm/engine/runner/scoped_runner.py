@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mmengine.registry import DefaultScope
+from mmengine.config import ConfigDict
+from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from mmssm.utils import ConfigError
 from mmssm.utils.config import leaf_datasets, type_name
@@ -15,26 +16,35 @@ from mmssm.utils.config import leaf_datasets, type_name
 _EMPTY = 'need at least one array to concatenate'
 
 
-@contextmanager
-def no_empty_dataset(dataset: dict) -> Iterator[None]:
-    """Say it plainly when a dataset that is built finds no image.
+def build_dataset(dataset: ConfigDict) -> Dataset:
+    """Build a dataset in the current scope, and see that it has images.
 
     Args:
-        dataset (dict): The config of the dataset, for the message.
+        dataset (ConfigDict): The config of the dataset.
 
     Raises:
         ConfigError: It has no image.
     """
+    with _no_empty_dataset(dataset):
+        built = DATASETS.build(dataset)
+        if not len(built):
+            raise ValueError(_EMPTY)
+    return built
+
+
+@contextmanager
+def _no_empty_dataset(dataset: ConfigDict) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
         if str(error) != _EMPTY:
             raise
+        leaf, _ = next(leaf_datasets(dataset))
         raise ConfigError(
-            f'{type_name(dataset["type"])} finds no image with data_root='
-            f'{dataset.get("data_root")!r}, data_prefix='
-            f'{dataset.get("data_prefix")!r} and ann_file='
-            f'{dataset.get("ann_file")!r}; check these paths, the suffixes of '
+            f'{type_name(leaf["type"])} finds no image with data_root='
+            f'{leaf.get("data_root")!r}, data_prefix='
+            f'{leaf.get("data_prefix")!r} and ann_file='
+            f'{leaf.get("ann_file")!r}; check these paths, the suffixes of '
             'the files (capitals count) and filter_cfg'
         ) from error
 
@@ -79,8 +89,7 @@ class ScopedRunner(Runner):
         dataset = given.get('dataset')
         if not isinstance(dataset, dict):
             return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
-        leaf, _ = next(leaf_datasets(dataset))
-        with no_empty_dataset(leaf):
+        with _no_empty_dataset(dataset):
             return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
 
     @contextmanager
