@@ -6,7 +6,7 @@ import os.path as osp
 from collections.abc import Iterator, Sequence
 
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import MODELS, Registry
+from mmengine.registry import DATASETS, MODELS, Registry
 from torch import nn
 
 from mmssm.backbones.base import SSMBackbone
@@ -24,6 +24,8 @@ _SAME_CHANNELS = (
     'GeneralizedMeanPooling',
     'Feature2Pyramid',
 )
+# Heads that learn something else than the dataset's classes.
+_OTHER_TARGETS = ('STDCHead',)
 _CLASSIFYING = (
     'roi_head.bbox_head',
     'roi_head.mask_head',
@@ -84,6 +86,13 @@ def check_channels(cfg: Config, model: nn.Module | dict) -> None:
     part = _part_with_backbone(cfg)
     if backbone is None or part is None:
         return
+    if not backbone.out_strides and 'head' not in part[1]:
+        name = type(backbone).__name__
+        raise ConfigError(
+            f"{name} gives a vector (out_type='{backbone.out_type}'), but "
+            f'{cfg.model.type} needs maps; set {part[0]}.backbone.out_type='
+            "'featmap'"
+        )
     for option, wanted, index in _expected_channels(*part):
         _check_option(option, wanted, index, backbone, part[0])
 
@@ -105,24 +114,57 @@ def check_num_classes(cfg: Config, *splits: str) -> None:
     if part is None or not is_own_backbone(cfg, part[1].backbone):
         return
     heads = dict(_class_counts(*part))
-    folders: dict[str, list[str]] = {}
+    # With texts, num_classes is only the largest number of classes.
+    if not heads or 'language_model' in part[1]:
+        return
+    datasets = list(_datasets(cfg, *splits))
+    _compare_folders({o: f for o, d in datasets if (f := _folders(d))})
+    first: tuple[str, list[str]] | None = None
+    for option, dataset in datasets:
+        names = _class_names(cfg, option, dataset)
+        if not names:
+            continue
+        _compare_classes(heads, dataset, option, names)
+        first = first or (option, names)
+        if names != first[1] and sorted(names) == sorted(first[1]):
+            raise ConfigError(
+                f'{option} and {first[0]} name the same classes in another '
+                'order, which gives them other labels; use one order'
+            )
+
+
+def _datasets(cfg: Config, *splits: str) -> Iterator[tuple[str, ConfigDict]]:
+    """Datasets with one label per class, and their options."""
     for split in splits:
         loader = cfg.get(f'{split}_dataloader')
-        if loader is None or not heads:
+        if loader is None:
             continue
         place = f'{split}_dataloader.dataset'
         for dataset, option in leaf_datasets(loader.dataset, place):
-            found = folders[option] = _folders(dataset)
-            names = named_classes(cfg, dataset) or found
-            if found and len(found) != len(names):
-                raise ConfigError(
-                    f'{option} names {len(names)} classes, but its data have '
-                    f'{len(found)} class folders ({found[0]}, ...); the names '
-                    'must be those of the folders, in alphabetical order'
-                )
-            if names:
-                _compare_classes(heads, dataset, option, names)
-    _compare_folders({k: v for k, v in folders.items() if v})
+            kind = registered(DATASETS, dataset, cfg.get('default_scope'))
+            names = {base.__name__ for base in getattr(kind, '__mro__', ())}
+            # Things and stuff have heads of their own; in videos, tracks.
+            if not names & {'CocoPanopticDataset', 'BaseVideoDataset'}:
+                yield option, dataset
+
+
+def _class_names(cfg: Config, option: str, dataset: ConfigDict) -> list[str]:
+    names, found = named_classes(cfg, dataset), _folders(dataset)
+    if names and found and len(found) != len(names):
+        raise ConfigError(
+            f'{option} names {len(names)} classes, but its data have '
+            f'{len(found)} class folders ({found[0]}, ...); the names must be '
+            'those of the folders, in alphabetical order'
+        )
+    is_training = option.startswith('train_')
+    if cfg.get('default_scope') == 'mmseg' and not is_training and not names:
+        raise ConfigError(
+            f'{option} ({type_name(dataset["type"])}) has no class names, '
+            "which mmseg's metrics need; set "
+            f'{option}.metainfo.classes=("name", ...), in the order of the '
+            'labels'
+        )
+    return names or found
 
 
 def _part_with_backbone(cfg: Config) -> tuple[str, ConfigDict] | None:
@@ -216,13 +258,13 @@ def _other_maps(
         channels = [backbone._channels_of(i) for i in indices]
         return (
             f'set {place}.backbone.out_indices={indices} and '
-            f'{option}={channels}, or {option}={list(backbone.out_channels)}'
+            f'{option}={channels}'
         )
     return (
         f'all maps of {type(backbone).__name__} have one size; set {place}.'
         "neck to dict(type='mmssm.models.SimpleFPN', in_channels="
-        f'{backbone.out_channels[-1]}), which makes several of one, or '
-        f'{option}={list(backbone.out_channels)}'
+        f'{backbone.out_channels[-1]}), which makes several of one, and the '
+        "heads' in_channels to its out_channels, 256"
     )
 
 
@@ -232,7 +274,11 @@ def _class_counts(place: str, model: dict) -> Iterator[tuple[str, int]]:
         for key in name.split('.'):
             head = head.get(key) if isinstance(head, dict) else None
         for option, part in _numbered(f'{place}.{name}', head):
-            if 'num_classes' in part and not part.get('class_agnostic'):
+            if (
+                'num_classes' in part
+                and not part.get('class_agnostic')
+                and type_name(part.get('type', '')) not in _OTHER_TARGETS
+            ):
                 yield f'{option}.num_classes', part['num_classes']
 
 

@@ -112,24 +112,32 @@ def check_layer_decay(cfg: Config) -> None:
         cfg (Config): The config to train.
 
     Raises:
-        ConfigError: The backbone is one of mmssm's; tells what to write
-            instead.
+        ConfigError: The backbone is one of mmssm's, or a rate is set that
+            no constructor reads; tells what to write instead.
     """
     name = type_name(cfg.optim_wrapper.get('constructor') or '')
+    settings = cfg.optim_wrapper.get('paramwise_cfg') or {}
+    unused = {'layer_decay_rate', 'stem_lr_mult'} & set(settings)
+    if unused and name in ('', 'DefaultOptimWrapperConstructor'):
+        raise ConfigError(
+            f'optim_wrapper.paramwise_cfg sets {sorted(unused)[0]}, which '
+            'only a constructor for it reads; set optim_wrapper.constructor='
+            "'LayerDecayOptimWrapperConstructor'"
+        )
     backbone = cfg.model.get('backbone')
     if name not in _FOREIGN_LAYER_DECAY or not backbone:
         return
     if not is_own_backbone(cfg, backbone):
         return
-    given = cfg.optim_wrapper.get('paramwise_cfg') or {}
-    rate = given.get('decay_rate') or given.get('layer_decay_rate') or 0.9
+    rate = settings.get('decay_rate') or settings.get('layer_decay_rate')
+    rate = rate or 0.9
     raise ConfigError(
         f'{name} does not know the layers of {type_name(backbone.type)}; '
         'write optim_wrapper.constructor='
         "'LayerDecayOptimWrapperConstructor' and "
-        f'optim_wrapper.paramwise_cfg=dict(layer_decay_rate={rate}, '
-        'flat_decay_mult=0.0), with the same parameters free from decay; '
-        'the number of layers is that of the backbone'
+        f'paramwise_cfg=dict(layer_decay_rate={rate}, flat_decay_mult=0.0), '
+        'with custom_keys if there are any, and with _delete_=True if the '
+        'config inherits another paramwise_cfg'
     )
 
 

@@ -13,14 +13,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmssm.utils import CheckpointError, UserError
 
-from .fitting import compare, fit_first_convolution
+from .fitting import SMALLEST_SHARE, compare, fit_first_convolution
 from .part_loading import FILE, fit_part
 
 Arch = str | dict[str, Any]
 InitCfg = dict[str, Any] | list[dict[str, Any]]
-
-# With strict=False, a file that fills less of the model is a wrong one.
-_SMALLEST_SHARE = 0.1
 
 
 class SSMBackbone(BaseModule):
@@ -290,13 +287,13 @@ class SSMBackbone(BaseModule):
                 self._raise_mismatch(
                     path, checkpoint, unknown, missing, fit.shapes()
                 )
-        elif fit.share() < _SMALLEST_SHARE:
+        elif fit.share() < SMALLEST_SHARE:
             raise CheckpointError(
                 f'{path} is a wrong file: only {len(fit.taken)} of the '
                 f'{len(fit.own)} tensors of {type(self).__name__} fit in name '
-                'and shape; choose another one, or set prefix in init_cfg to '
-                'what stands before the backbone in its keys (its first: '
-                f'{next(iter(weights), None)!r})'
+                'and shape; choose another one, set arch to what it holds, or '
+                'set prefix in init_cfg to what stands before the backbone in '
+                f'its keys (its first: {next(iter(weights), None)!r})'
             )
         self.load_state_dict({k: weights[k] for k in fit.taken}, strict=False)
         self.has_weights = True
@@ -402,7 +399,7 @@ class SSMBackbone(BaseModule):
         holds = f'holds arch {found!r} and ' if found else ''
         raise CheckpointError(
             f'{path} {holds}does not fit {type(self).__name__} arch '
-            f'{self.arch_name or "given as a dict"!r}: {"; ".join(problems)}. '
+            f'{self.arch_name or "(a dict)"}: {"; ".join(problems)}. '
             'Set arch, and what else the model is built with, to what the '
             'file holds, or choose another file; to load what fits and leave '
             'out the rest, add strict=False to init_cfg'

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 Shapes = Mapping[str, torch.Size]
 
+# A file that fills less of a model is a wrong one.
+SMALLEST_SHARE = 0.1
+
 
 class Fit(NamedTuple):
     """What a file and a model have in common, by the names of tensors."""

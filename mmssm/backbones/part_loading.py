@@ -103,7 +103,7 @@ def fit_part(
             f'{name}: {file[0]} has only {len(fit.taken)} of its '
             f'{len(fit.own)} tensors ({len(fit.missing)} are missing, '
             f'{len(fit.reshaped)} have another shape; first: {left[0]}); the '
-            'others keep their values',
+            'others stay as they are, random if nothing was loaded before',
             'current',
             logging.WARNING,
         )
@@ -124,7 +124,7 @@ def _refuse_other_model(
     path, heads = file
     if fit.share() == 0:
         keys = [*fit.unknown, *fit.reshaped, *others]
-        found = f' (but {keys[0]})' if keys else ''
+        found = f'; it has {keys[0]}, ...' if keys else ''
         raise CheckpointError(
             f'{path} has none of the {len(fit.own)} tensors of the '
             f"model's {backbone}{found}: {_ADVICE}"

@@ -82,11 +82,12 @@ def _import_custom_modules(cfg: Config, path: str) -> None:
     given = cfg.get('custom_imports')
     if not given:
         return
-    unknown = set(given) - {'imports', 'allow_failed_imports'}
-    if unknown or 'imports' not in given:
+    known = {'imports', 'allow_failed_imports'}
+    if not isinstance(given, dict) or not {'imports'} <= set(given) <= known:
         raise ConfigError(
-            f'custom_imports of {path} takes imports and '
-            f'allow_failed_imports, got {", ".join(given)}'
+            f'custom_imports of {path} must be a dict of imports and, if need '
+            f"be, allow_failed_imports, got {given}; write dict(imports=['my_"
+            "module'])"
         )
     import_custom(
         given.imports,

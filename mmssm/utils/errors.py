@@ -14,7 +14,7 @@ _BAD_ARGUMENT = re.compile(
     r'(?P<name>\w+)\.__init__\(\) got an unexpected keyword argument '
     r"'(?P<argument>\w+)'"
 )
-_UNKNOWN_TYPE = re.compile(r'is not in the [\w:]+ registry')
+_UNKNOWN_TYPE = re.compile(r'is not in the [\w: ]+ registry')
 
 
 class UserError(ValueError):

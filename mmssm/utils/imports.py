@@ -42,6 +42,14 @@ def import_custom(
             f'{imports!r}; write imports=["my_module"]'
         )
     for name in names:
+        if not all(part.isidentifier() for part in name.split('.')) or (
+            name.endswith('.py')
+        ):
+            raise ConfigError(
+                f'{source}: {name!r} is not the name of a module; write '
+                "'my_module' for the file my_module.py, 'folder.my_module' "
+                'for one in a folder'
+            )
         try:
             _import_near(name, folders)
         except ImportError as error:
@@ -67,15 +75,16 @@ def when_imported(module: str, function: Callable[[ModuleType], None]) -> None:
 def _import_near(name: str, folders: Sequence[str | Path]) -> None:
     try:
         importlib.import_module(name)
+        return
     except ModuleNotFoundError as error:
         # Only where the module itself is missing, not one that it needs.
         if error.name is None or not f'{name}.'.startswith(f'{error.name}.'):
             raise
-        for folder in map(str, folders):
-            if folder not in sys.path:
-                sys.path.append(folder)
-        importlib.invalidate_caches()
-        importlib.import_module(name)
+    for folder in map(str, folders):
+        if folder not in sys.path:
+            sys.path.append(folder)
+    importlib.invalidate_caches()
+    importlib.import_module(name)
 
 
 def _why_not(
@@ -108,11 +117,12 @@ class _AfterImport(MetaPathFinder):
         spec = find_spec(fullname)
         if spec is None or spec.loader is None:
             return spec
-        execute = spec.loader.exec_module
+        loader, execute = spec.loader, spec.loader.exec_module
 
         def execute_and_call(module: ModuleType) -> None:
+            loader.exec_module = execute  # type: ignore
             execute(module)
             self.function(module)
 
-        spec.loader.exec_module = execute_and_call  # type: ignore
+        loader.exec_module = execute_and_call  # type: ignore
         return spec

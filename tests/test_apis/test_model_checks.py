@@ -121,8 +121,7 @@ def test_parts_that_fit(parts):
         (
             dict(neck=dict(type='PAFPN', in_channels=[32, 64, 128])),
             'set model.backbone.out_indices=[1, 2, 3] and '
-            'model.neck.in_channels=[32, 64, 128], or '
-            'model.neck.in_channels=[16, 32, 64, 128]',
+            'model.neck.in_channels=[32, 64, 128]',
         ),
     ],
 )
@@ -148,6 +147,10 @@ def test_a_plain_backbone():
     check_channels(*build(PLAIN, neck=neck))
     text = refused(PLAIN, neck=dict(type='FPN', in_channels=[32] * 4))
     assert "type='mmssm.models.SimpleFPN', in_channels=32" in text
+    vector = dict(PLAIN, out_type='avg_featmap')
+    text = refused(vector, neck=neck)
+    assert "gives a vector (out_type='avg_featmap'), but A needs maps" in text
+    assert text.endswith("set model.backbone.out_type='featmap'")
     head = dict(in_channels=64)
     vector = dict(PLAIN, out_type='avg_featmap')
     assert 'set model.head.in_channels=32' in refused(vector, head=head)
@@ -293,11 +296,43 @@ def test_other_folders_for_validation(tmp_path):
         check_num_classes(cfg, 'train', 'val')
 
 
+def test_the_same_names_in_another_order():
+    cfg = data(NAMED, head=dict(num_classes=3))
+    turned = dict(NAMED, metainfo=dict(classes=('c', 'b', 'a')))
+    cfg.val_dataloader = dict(dataset=turned)
+    with pytest.raises(ConfigError, match='in another order'):
+        check_num_classes(cfg, 'train', 'val')
+
+
+@pytest.mark.parametrize('split', ['train', 'val', 'test'])
+def test_mmsegs_metrics_need_names(split):
+    unnamed = dict(type='BaseSegDataset')
+    cfg = data(unnamed, split, decode_head=dict(num_classes=3))
+    cfg.default_scope = 'mmseg'
+    if split == 'train':
+        check_num_classes(cfg, split)
+        return
+    with pytest.raises(ConfigError, match=rf'{split}_.*metainfo\.classes='):
+        check_num_classes(cfg, split)
+
+
 def test_classes_that_fit_or_are_not_known():
     check_num_classes(data(NAMED, head=dict(num_classes=3)), 'train')
     check_num_classes(data(NAMED, head=dict(type='A')), 'train')
     unknown = dict(type='Unknown')
     check_num_classes(data(unknown, head=dict(num_classes=9)), 'train')
+    with_texts = dict(language_model=dict(), bbox_head=dict(num_classes=256))
+    check_num_classes(data(NAMED, **with_texts), 'train')
+    binary = dict(type='mmseg.STDCHead', num_classes=2)
+    check_num_classes(
+        data(NAMED, decode_head=dict(num_classes=3), auxiliary_head=[binary]),
+        'train',
+    )
+    import mmdet.datasets  # noqa: F401
+
+    for kind in ('mmdet.CocoPanopticDataset', 'mmdet.MOTChallengeDataset'):
+        heads = dict(bbox_head=dict(num_classes=80))
+        check_num_classes(data(dict(NAMED, type=kind), **heads), 'train')
     agnostic = dict(num_classes=1, class_agnostic=True)
     check_num_classes(data(NAMED, roi_head=dict(mask_head=agnostic)), 'train')
     cfg = data(NAMED, head=dict(num_classes=9))

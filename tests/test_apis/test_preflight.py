@@ -245,6 +245,12 @@ def test_layer_decay_that_is_not_refused(constructor, backbone):
     check_layer_decay(with_constructor(constructor, backbone))
 
 
+@pytest.mark.parametrize('key', ['layer_decay_rate', 'stem_lr_mult'])
+def test_layer_decay_without_its_constructor(key):
+    with pytest.raises(ConfigError, match=f'sets {key}, which only a'):
+        check_layer_decay(with_constructor(None, **{key: 0.9}))
+
+
 def test_the_suggested_settings_free_the_same_parameters():
     """Theirs free biases and all that has one dimension."""
     with pytest.raises(ConfigError) as caught:

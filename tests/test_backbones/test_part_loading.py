@@ -136,7 +136,9 @@ def test_a_file_without_the_backbone(tmp_path, stage):
     )
     net = Net(VMamba(MINI), bbox_head=nn.Linear(1, 1))
     if stage == 'test':
-        with pytest.raises(CheckpointError, match=r'none of .* \(but 0.weig'):
+        with pytest.raises(
+            CheckpointError, match=r'none of .*; it has 0.weig'
+        ):
             load_checkpoint(net, file)
         return
     net.backbone.init_weights()

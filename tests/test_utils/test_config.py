@@ -99,7 +99,8 @@ def test_custom_module_beside_the_config(tmp_path, monkeypatch):
     'given, message',
     [
         ("dict(imports=['no_such_module'])", "no module 'no_such_module'"),
-        ("dict(import_=['json'])", 'takes imports and allow_failed_imports'),
+        ("dict(import_=['json'])", 'must be a dict of imports'),
+        ("['json']", 'must be a dict of imports'),
     ],
 )
 def test_custom_imports_that_are_wrong(tmp_path, given, message):

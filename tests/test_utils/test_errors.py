@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from torch.utils.data import DataLoader
 
 from mmssm.apis.cli import run_tool
@@ -80,6 +80,14 @@ def test_what_the_registry_finds(capsys, monkeypatch):
         capsys, monkeypatch, lambda: MODELS.build(dict(type='VMambo'))
     )
     assert status == 2 and 'VMambo is not in' in text
+    # Some registries have spaces in their names.
+    constructor = dict(type='Constructer')
+    status, text = outcome(
+        capsys,
+        monkeypatch,
+        lambda: OPTIM_WRAPPER_CONSTRUCTORS.build(constructor),
+    )
+    assert status == 2 and 'Constructer is not in' in text
     status, text = outcome(
         capsys,
         monkeypatch,

@@ -1,3 +1,4 @@
+import importlib
 import subprocess
 import sys
 import textwrap
@@ -62,6 +63,19 @@ def test_failing_may_be_allowed(tmp_path, capsys):
     assert "no module 'nowhere'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('name', ['./mine', 'mine.py', '.mine', 'a b', ''])
+def test_what_is_no_name_of_a_module(name):
+    with pytest.raises(ConfigError, match='is not the name of a module'):
+        import_custom([name], [])
+
+
+def test_the_error_of_a_module_has_no_other_before_it(tmp_path):
+    (tmp_path / 'defective_too.py').write_text('1 / 0')
+    with pytest.raises(ZeroDivisionError) as caught:
+        import_custom(['defective_too'], [tmp_path])
+    assert caught.value.__context__ is None
+
+
 @pytest.mark.parametrize('imports', [3, ['a', 3], None])
 def test_no_names(imports):
     with pytest.raises(ConfigError, match='must be a list of module names'):
@@ -77,6 +91,8 @@ def test_when_a_module_is_imported(tmp_path):
     assert not seen
     import imported_later  # noqa: F401
 
+    assert seen == [3]
+    importlib.reload(imported_later)
     assert seen == [3]
     assert sys.meta_path == finders
     when_imported('imported_later', lambda module: seen.append(module.value))

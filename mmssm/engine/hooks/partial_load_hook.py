@@ -7,7 +7,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from mmssm.backbones.base import SSMBackbone
-from mmssm.backbones.fitting import compare
+from mmssm.backbones.fitting import SMALLEST_SHARE, compare
 from mmssm.utils import CheckpointError
 
 
@@ -16,9 +16,9 @@ class PartialLoadHook(Hook):
     """Log what is loaded from ``load_from`` and what is left out.
 
     mmengine loads the tensors whose names and shapes fit. This hook names the
-    others, a whole module as one entry, and refuses a file of which nothing
-    fits. A run that is resumed is left alone. ``tools/train.py`` registers
-    it; in a config for another tool, write
+    others, a whole module as one entry, and refuses a file that fills less
+    than a tenth of the model. A run that is resumed is left alone.
+    ``tools/train.py`` registers it; in a config for another tool, write
     ``custom_hooks=[dict(type='mmssm.engine.PartialLoadHook')]``.
     """
 
@@ -31,7 +31,7 @@ class PartialLoadHook(Hook):
         input channels and image sizes.
 
         Raises:
-            CheckpointError: No tensor fits.
+            CheckpointError: Less than a tenth of the tensors fit.
         """
         if runner._resume:
             return
@@ -49,10 +49,11 @@ class PartialLoadHook(Hook):
             if isinstance(module, SSMBackbone) and place:
                 given.update(_fitted(module, f'{place}.', given))
         fit = compare(model.state_dict(), given)
-        if fit.share() == 0:
+        if fit.share() < SMALLEST_SHARE:
             raise CheckpointError(
-                f'load_from: no tensor of {runner._load_from} fits the model '
-                f'(its first key: {next(iter(state), None)!r}; one of the '
+                f'load_from: only {len(fit.taken)} of the {len(fit.own)} '
+                f'tensors of the model are in {runner._load_from} (its first '
+                f'key: {next(iter(state), None)!r}; one of the '
                 f"model: {next(iter(fit.own), None)!r}). For a backbone's "
                 'weights, set model.backbone.init_cfg instead'
             )

@@ -41,6 +41,6 @@ class CPUAmpOptimWrapper(OptimWrapper):
             raise UserError(
                 f'{type(model).__name__} cannot be trained in mixed precision '
                 'on a CPU, since one of its layers does not compute in '
-                f'bfloat16 ({one_line(error)}); leave --amp out, or train on '
-                'a GPU'
+                f'bfloat16 ({one_line(error)}); leave --amp out (or take '
+                'OptimWrapper in the config), or train on a GPU'
             ) from error

@@ -173,8 +173,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         Consecutive layers with one factor share a line.
         """
         lines = [
-            f'{type(self).__name__}: rates, also those logged before, are '
-            'multiplied by layer:',
+            f'{type(self).__name__}: every rate, of the lines above too, is '
+            'multiplied by the factor of its layer:',
             '   layer      factor    parameters',
         ]
         runs = groupby(sorted(sizes), lambda i: self._scale(i, num_layers))
