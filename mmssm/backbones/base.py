@@ -397,9 +397,12 @@ class SSMBackbone(BaseModule):
             if keys
         ]
         holds = f'holds arch {found!r} and ' if found else ''
+        own = (
+            f'arch {self.arch_name!r}' if self.arch_name else 'with this arch'
+        )
         raise CheckpointError(
-            f'{path} {holds}does not fit {type(self).__name__} arch '
-            f'{self.arch_name or "(a dict)"}: {"; ".join(problems)}. '
+            f'{path} {holds}does not fit {type(self).__name__} {own}: '
+            f'{"; ".join(problems)}. '
             'Set arch, and what else the model is built with, to what the '
             'file holds, or choose another file; to load what fits and leave '
             'out the rest, add strict=False to init_cfg'
