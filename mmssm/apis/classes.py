@@ -10,7 +10,7 @@ from mmengine.registry import DATASETS
 from torch import nn
 
 from mmssm.utils import ConfigError
-from mmssm.utils.config import leaf_datasets
+from mmssm.utils.config import leaf_datasets, registered
 from mmssm.visualization.palette import Classes, Color, generate_palette
 
 # The heads of models that have a ``num_classes``.
@@ -190,11 +190,8 @@ def _find_test_set(cfg: Config) -> _TestSet:
 
 def _read_meta(cfg: Config, dataset: ConfigDict) -> tuple[dict, dict, str]:
     """What the config and the dataset class say; the name of the class."""
-    kind = dataset.get('type')
-    if isinstance(kind, str):
-        scope = cfg.get('default_scope')
-        with DATASETS.switch_scope_and_registry(scope) as registry:
-            kind = registry.get(kind) or kind
+    kind = registered(DATASETS, dataset, cfg.get('default_scope'))
+    kind = kind or dataset.get('type')  # not registered: only its name
     given = dict(dataset.get('metainfo') or {})
     if dataset.get('classes') is not None:  # mmpretrain reads them here too
         given.setdefault('classes', dataset.classes)

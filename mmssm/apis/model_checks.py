@@ -1,18 +1,17 @@
 """Check that a config's model fits its backbone and its datasets."""
 
-import inspect
 import os
 import os.path as osp
 from collections.abc import Iterator, Sequence
 
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import DATASETS, MODELS, Registry
+from mmengine.registry import DATASETS, MODELS
 from torch import nn
 
 from mmssm.backbones.base import SSMBackbone
 from mmssm.backbones.hierarchical import HierarchicalBackbone
 from mmssm.utils import ConfigError
-from mmssm.utils.config import leaf_datasets, type_name
+from mmssm.utils.config import leaf_datasets, registered, type_name
 
 from .classes import named_classes
 
@@ -46,23 +45,6 @@ def is_own_backbone(cfg: Config, backbone: dict) -> bool:
     """
     kind = registered(MODELS, backbone, cfg.get('default_scope'))
     return kind is not None and issubclass(kind, SSMBackbone)
-
-
-def registered(
-    registry: Registry, settings: dict, scope: str | None
-) -> type | None:
-    """The class that a config's part names; None if there is none.
-
-    Args:
-        registry (Registry): One of mmengine's root registries.
-        settings (dict): The part, with a ``type``.
-        scope (str, optional): The config's ``default_scope``.
-    """
-    kind = settings.get('type')
-    if isinstance(kind, str):
-        with registry.switch_scope_and_registry(scope) as scoped:
-            kind = scoped.get(kind)
-    return kind if inspect.isclass(kind) else None
 
 
 def check_channels(cfg: Config, model: nn.Module | dict) -> None:
@@ -118,10 +100,11 @@ def check_num_classes(cfg: Config, *splits: str) -> None:
     if not heads or 'language_model' in part[1]:
         return
     datasets = list(_datasets(cfg, *splits))
-    _compare_folders({o: f for o, d in datasets if (f := _folders(d))})
+    folders = {option: _folders(dataset) for option, dataset in datasets}
+    _compare_folders({o: found for o, found in folders.items() if found})
     first: tuple[str, list[str]] | None = None
     for option, dataset in datasets:
-        names = _class_names(cfg, option, dataset)
+        names = _class_names(cfg, option, dataset, folders[option])
         if not names:
             continue
         _compare_classes(heads, dataset, option, names)
@@ -148,8 +131,11 @@ def _datasets(cfg: Config, *splits: str) -> Iterator[tuple[str, ConfigDict]]:
                 yield option, dataset
 
 
-def _class_names(cfg: Config, option: str, dataset: ConfigDict) -> list[str]:
-    names, found = named_classes(cfg, dataset), _folders(dataset)
+def _class_names(
+    cfg: Config, option: str, dataset: ConfigDict, found: list[str]
+) -> list[str]:
+    """The names that the config gives, or else those of the folders."""
+    names = named_classes(cfg, dataset)
     if names and found and len(found) != len(names):
         raise ConfigError(
             f'{option} names {len(names)} classes, but its data have '

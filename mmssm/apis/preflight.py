@@ -9,9 +9,9 @@ from mmengine.registry import DATASETS
 
 from mmssm.checkpoint import local_file
 from mmssm.utils import ConfigError
-from mmssm.utils.config import leaf_datasets, type_name
+from mmssm.utils.config import leaf_datasets, registered, type_name
 
-from .model_checks import is_own_backbone, registered
+from .model_checks import is_own_backbone
 
 # The files expected in ``data_root``, by dataset type.
 _LAYOUTS = dict(

@@ -1,11 +1,13 @@
 """Read configs and apply command-line options."""
 
+import inspect
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import Registry
 
 from .errors import ConfigError, one_line, warn
 from .imports import import_custom
@@ -154,6 +156,23 @@ def require(cfg: Config, *keys: str, purpose: str) -> None:
             f'config {cfg.filename} sets no {" or ".join(missing)}, which '
             f'{purpose} needs; add it to the config'
         )
+
+
+def registered(
+    registry: Registry, settings: dict, scope: str | None
+) -> type | None:
+    """The class that a config's part names; None if there is none.
+
+    Args:
+        registry (Registry): One of mmengine's root registries.
+        settings (dict): The part, with a ``type``.
+        scope (str, optional): The config's ``default_scope``.
+    """
+    kind = settings.get('type')
+    if isinstance(kind, str):
+        with registry.switch_scope_and_registry(scope) as scoped:
+            kind = scoped.get(kind)
+    return kind if inspect.isclass(kind) else None
 
 
 def type_name(kind: str | type) -> str:
