@@ -5,6 +5,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
+from mmssm.backbones.fitting import Fit, compare
 from mmssm.checkpoint import locate_checkpoint
 from mmssm.utils import CheckpointError
 
@@ -68,12 +69,11 @@ def check_fits(model: nn.Module, checkpoint: dict) -> None:
     """
     state = checkpoint.get('state_dict', checkpoint)
     given = {
-        key.removeprefix('module.'): value.shape
+        key.removeprefix('module.'): value
         for key, value in state.items()
         if isinstance(value, torch.Tensor)
     }
-    wanted = {key: value.shape for key, value in model.state_dict().items()}
-    problems = _differences(wanted, given)
+    problems = _differences(compare(model.state_dict(), given))
     if not problems:
         return
     origin = (checkpoint.get('meta') or {}).get('mmssm')
@@ -87,26 +87,22 @@ def check_fits(model: nn.Module, checkpoint: dict) -> None:
     )
 
 
-def _differences(
-    wanted: dict[str, torch.Size], given: dict[str, torch.Size]
-) -> list[str]:
+def _differences(fit: Fit) -> list[str]:
     missing = [
         key
-        for key in wanted
+        for key in fit.missing
         # BatchNorm's step counter came with torch 0.4 and is not a weight.
-        if key not in given and not key.endswith('num_batches_tracked')
+        if not key.endswith('num_batches_tracked')
     ]
-    unknown = [key for key in given if key not in wanted]
     shapes = [
-        f'{key} is {tuple(given[key])} instead of {tuple(wanted[key])}'
-        for key in wanted
-        if key in given and wanted[key] != given[key]
+        f'{key} is {tuple(fit.given[key])} instead of {tuple(fit.own[key])}'
+        for key in fit.reshaped
     ]
     return [
         f'{len(keys)} {title}: {_some(keys)}'
         for title, keys in (
             ('missing', missing),
-            ('unknown', unknown),
+            ('unknown', fit.unknown),
             ('of wrong shape', shapes),
         )
         if keys
