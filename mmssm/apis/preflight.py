@@ -9,7 +9,12 @@ from mmengine.registry import DATASETS
 
 from mmssm.checkpoint import local_file
 from mmssm.utils import ConfigError
-from mmssm.utils.config import leaf_datasets, registered, type_name
+from mmssm.utils.config import (
+    leaf_datasets,
+    leaf_metrics,
+    registered,
+    type_name,
+)
 
 from .model_checks import is_own_backbone
 
@@ -211,15 +216,12 @@ def _check_path(
 
 def _check_evaluator(cfg: Config, split: str) -> None:
     """Metrics such as CocoMetric read an annotation file of their own."""
-    evaluators = cfg.get(f'{split}_evaluator') or []
-    if not isinstance(evaluators, (list, tuple)):
-        evaluators = [evaluators]
-    for evaluator in evaluators:
-        path = evaluator.get('ann_file')
+    option = f'{split}_evaluator'
+    for metric, place in leaf_metrics(cfg.get(option), option):
+        path = metric.get('ann_file')
         if path and '://' not in path and not osp.exists(path):
             raise ConfigError(
-                f'annotation file {path} of {evaluator["type"]} '
-                f'({split}_evaluator) not found; put it there, or point '
-                f'elsewhere with --cfg-options {split}_evaluator.ann_file='
-                '/path/to/file'
+                f'annotation file {path} of {type_name(metric["type"])} '
+                f'({place}) not found; put it there, or point elsewhere with '
+                f'--cfg-options {place}.ann_file=/path/to/file'
             )

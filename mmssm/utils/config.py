@@ -137,6 +137,28 @@ def leaf_datasets(
         yield dataset, place
 
 
+def leaf_metrics(
+    evaluator: object, place: str = ''
+) -> Iterator[tuple[ConfigDict, str]]:
+    """Find the metrics of an evaluator's config, also in wrappers.
+
+    Args:
+        evaluator (object): A metric's config, a list of some, or an evaluator
+            with ``metrics``, such as mmdet's MultiDatasetsEvaluator.
+        place (str): Its key in the config, e.g. ``test_evaluator``.
+
+    Yields:
+        tuple[ConfigDict, str]: Each metric and its key in the config.
+    """
+    if isinstance(evaluator, (list, tuple)):
+        for number, part in enumerate(evaluator):
+            yield from leaf_metrics(part, f'{place}.{number}')
+    elif isinstance(evaluator, dict) and 'metrics' in evaluator:
+        yield from leaf_metrics(evaluator['metrics'], f'{place}.metrics')
+    elif isinstance(evaluator, dict):
+        yield evaluator, place
+
+
 def complete_model(cfg: Config) -> ConfigDict:
     """The config's ``model`` with its ``data_preprocessor``.
 

@@ -143,6 +143,17 @@ def test_annotations_of_a_metric(coco):
     assert 'nowhere.json' in text and 'val_evaluator.ann_file=' in text
 
 
+@pytest.mark.parametrize('place', ['val_evaluator.0', 'val_evaluator.metrics'])
+def test_annotations_of_one_of_several_metrics(coco, place):
+    coco.val_dataloader = coco.train_dataloader
+    metrics = [dict(type='CocoMetric', ann_file='nowhere.json')]
+    if place.endswith('metrics'):
+        place += '.0'
+        metrics = dict(type='MultiDatasetsEvaluator', metrics=metrics)
+    coco.val_evaluator = metrics
+    assert f'{place}.ann_file=' in message(coco, 'val')
+
+
 def pretrained(checkpoint, filename=None):
     init_cfg = dict(type='Pretrained', checkpoint=str(checkpoint))
     cfg = dict(model=dict(backbone=dict(init_cfg=init_cfg)))
