@@ -17,10 +17,11 @@ import pytest
 import torch
 from hypothesis import settings
 from mmengine.logging import MessageHub, MMLogger
-from mmengine.registry import DefaultScope
+from mmengine.registry import MODELS, DefaultScope
 from mmengine.visualization import Visualizer
 
 from mmssm.datasets.mini import WRITERS, build_mini
+from mmssm.utils.config import complete_model, load_config
 
 os.environ.setdefault('OMP_NUM_THREADS', '2')  # of child processes
 # cuBLAS asks for it where deterministic algorithms are wanted.
@@ -166,6 +167,21 @@ def mini_tasks(tmp_path_factory):
         for scope, name, metric in MINI_TASKS
     ]
     return root, tasks
+
+
+@pytest.fixture(scope='session')
+def untrained(mini_tasks, tmp_path_factory):
+    """{scope: (config, checkpoint)} of the tasks' models, not trained."""
+    folder = tmp_path_factory.mktemp('untrained')
+    found = {}
+    for scope, config, _ in mini_tasks[1]:
+        cfg = load_config(config)
+        with DefaultScope.overwrite_default_scope(scope):
+            model = MODELS.build(complete_model(cfg))
+        checkpoint = folder / f'{scope}.pth'
+        torch.save(dict(state_dict=model.state_dict()), checkpoint)
+        found[scope] = config, str(checkpoint)
+    return found
 
 
 @pytest.fixture(autouse=True)

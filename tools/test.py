@@ -24,12 +24,16 @@ def parse_args() -> argparse.Namespace:
         'tta_pipeline',
     )
     parser.add_argument(
-        '--out', metavar='FILE.pkl', help='write the predictions to a pickle'
+        '--out',
+        metavar='FILE.pkl',
+        help='write the predictions to a pickle, image by image: boxes and '
+        'packed masks, label maps or class scores',
     )
     parser.add_argument(
         '--show-dir',
         metavar='DIR',
-        help='draw the predictions and write them to this folder',
+        help='draw the predictions and write them to this folder, each at '
+        "its image's path in the test set",
     )
     add_common_options(parser)
     return parser.parse_args()

@@ -68,7 +68,7 @@ def find_images(inputs: Path, out_dir: Path) -> Found:
     for path in images:
         alone = stems[_key(path.with_suffix(''))] == 1
         name = path.with_suffix('') if alone else path
-        name = _free(str(name.relative_to(folder)), taken)
+        name = free_name(str(name.relative_to(folder)), taken)
         taken.add(name.lower())
         found.images[name] = (path,)
     return found
@@ -187,8 +187,13 @@ def _key(path: Path | str) -> str:
     return str(path).lower()
 
 
-def _free(name: str, taken: set[str]) -> str:
-    """The name, with a number added if another image has it."""
+def free_name(name: str, taken: set[str]) -> str:
+    """The name, with a number added if another image has it.
+
+    Args:
+        name (str): A path without its suffix.
+        taken (set[str]): The names of the others, in lower case.
+    """
     free, number = name, 1
     while free.lower() in taken:
         number += 1

@@ -2,15 +2,11 @@ import pickle
 from pathlib import Path
 
 import pytest
-import torch
 from mmengine.config import Config
-from mmengine.registry import HOOKS, MODELS, DefaultScope
 
 from mmssm.apis import evaluate, train
 from mmssm.apis.evaluate import _use_tta
-from mmssm.apis.tasks import find_task
 from mmssm.utils import CheckpointError, ConfigError
-from mmssm.utils.config import complete_model, load_config
 
 
 def test_metrics_and_predictions(toy_config):
@@ -39,58 +35,15 @@ def test_bad_requests(toy_config):
     with pytest.raises(CheckpointError, match='none.pth does not exist'):
         evaluate(toy_config, 'none.pth')
     Path('some.pth').write_bytes(b'x')
-    with pytest.raises(ConfigError, match=r'ends in \.pkl'):
-        evaluate(toy_config, 'some.pth', out='folder')
+    Path('file').touch()
+    for out, message in (
+        ('folder', r'ends in \.pkl'),
+        ('file/a.pkl', 'cannot write to file .*choose another --out'),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            evaluate(toy_config, 'some.pth', out=out)
     with pytest.raises(ConfigError, match='default_hooks.visualization'):
         evaluate(toy_config, 'some.pth', show_dir='pictures')
-
-
-@pytest.mark.parametrize(
-    'scope, where',
-    [
-        ('mmdet', lambda c: c.default_hooks.visualization.test_out_dir),
-        ('mmseg', lambda c: c.visualizer.save_dir),
-        ('mmpretrain', lambda c: c.default_hooks.visualization.out_dir),
-    ],
-)
-def test_pictures(scope, where):
-    cfg = Config(
-        dict(
-            default_scope=scope,
-            default_hooks=dict(visualization=dict(type='Hook')),
-            visualizer=dict(type='Visualizer'),
-            test_dataloader=dict(dataset=dict(type='A', pipeline=[])),
-        )
-    )
-    find_task(cfg).draw_test_images(cfg, '/pictures', tta=False)
-    assert where(cfg) == '/pictures'
-    assert cfg.default_hooks.visualization.type == 'Hook'
-
-
-def test_pictures_of_pairs_are_our_own():
-    loader = dict(type='mmssm.datasets.LoadImagePair')
-    cfg = Config(
-        dict(
-            default_scope='mmseg',
-            default_hooks=dict(visualization=dict(type='Hook')),
-            test_dataloader=dict(dataset=dict(type='A', pipeline=[loader])),
-        )
-    )
-    find_task(cfg).draw_test_images(cfg, '/pictures', tta=True)
-    hook = HOOKS.build(cfg.default_hooks.visualization)
-    assert type(hook).__name__ == 'ChangeVisualizationHook'
-    assert hook.out_dir == Path('/pictures')
-
-
-def test_pictures_of_augmented_classification_are_refused():
-    cfg = Config(
-        dict(
-            default_scope='mmpretrain',
-            default_hooks=dict(visualization=dict(type='Hook')),
-        )
-    )
-    with pytest.raises(ConfigError, match='leave --tta out'):
-        find_task(cfg).draw_test_images(cfg, '/pictures', tta=True)
 
 
 def test_every_part_of_a_test_set_is_augmented():
@@ -117,19 +70,15 @@ def test_every_part_of_a_test_set_is_augmented():
     assert 'pipeline' not in cfg.test_dataloader.dataset
 
 
-def test_augmentation_of_each_task(mini_tasks, tmp_path, monkeypatch, capsys):
+def test_augmentation_of_each_task(
+    mini_tasks, untrained, tmp_path, monkeypatch, capsys
+):
     root, tasks = mini_tasks
     monkeypatch.chdir(root)
-    for scope, config, metric in tasks:
-        checkpoint = str(tmp_path / f'{scope}.pth')
-        cfg = load_config(config)
-        with DefaultScope.overwrite_default_scope(scope):
-            model = MODELS.build(complete_model(cfg))
-        torch.save(dict(state_dict=model.state_dict()), checkpoint)
+    for scope, _, metric in tasks:
         for tta in (False, True):
             metrics = evaluate(
-                config,
-                checkpoint,
+                *untrained[scope],
                 work_dir=str(tmp_path / scope),
                 tta=tta,
                 options={'test_dataloader.dataset.indices': 4},

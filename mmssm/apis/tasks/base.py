@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import METRICS
+from mmengine.hooks import Hook
 from mmengine.structures import BaseDataElement
 from PIL import Image
 from torch import nn
@@ -57,7 +57,6 @@ class Task:
         truth, prediction (str): The fields of a data sample.
         default_num (int): How many test images a picture of predictions
             shows.
-        dump_metric (str): The metric that writes predictions to a file.
         takes_pairs (bool): Whether an input is two images.
     """
 
@@ -66,7 +65,6 @@ class Task:
     truth: ClassVar[str] = ''
     prediction: ClassVar[str] = ''
     default_num: ClassVar[int] = 8
-    dump_metric: ClassVar[str] = 'DumpResults'
     takes_pairs: ClassVar[bool] = False
 
     def check_test_set(self, cfg: Config) -> None:
@@ -76,25 +74,31 @@ class Task:
             ConfigError: Says where to set the names or the palette.
         """
 
-    def draw_test_images(self, cfg: Config, folder: str, tta: bool) -> None:
-        """Change a config so that testing draws every image.
+    def picture_hook(self, cfg: Config, folder: Path) -> Hook:
+        """The hook that draws every image of a test.
 
         Args:
-            cfg (Config): Changed in place.
-            folder (str): Where the pictures go.
-            tta (bool): Whether testing augments the images.
+            cfg (Config): The config.
+            folder (Path): Where the pictures go.
 
         Raises:
-            ConfigError: The task has no hook for it.
+            ConfigError: The task has no such hook.
         """
         raise ConfigError(
             f'--show-dir: config {cfg.filename} is of {self.name}; set its '
             'default_hooks.visualization there'
         )
 
-    def dump_predictions(self, path: str) -> object:
-        """The metric that writes predictions to a pickle file."""
-        return METRICS.build(dict(type=self.dump_metric, out_file_path=path))
+    def pack_prediction(self, sample: Any) -> Any:
+        """What a file of predictions keeps of a data sample.
+
+        Args:
+            sample (Any): A dict, or what a model of another library gives.
+
+        Returns:
+            Any: Likewise, with tensors on the CPU. The base class keeps all.
+        """
+        return _copy_to_cpu(sample)
 
     def input_shape(self, cfg: Config) -> tuple[int, int]:
         """Height and width at which papers count FLOPs of this model."""
@@ -284,6 +288,23 @@ def exact_inferencer(
             return visualizer
 
     return ExactInferencer
+
+
+def _copy_to_cpu(data: Any) -> Any:
+    """Copy tensors, also in dicts and sequences, to memory of their own.
+
+    Pickling a part of a tensor, such as one row of a batch's scores, would
+    write the whole tensor.
+    """
+    if isinstance(data, torch.Tensor):
+        return data.detach().cpu().clone()
+    if isinstance(data, BaseDataElement):
+        return data.cpu()
+    if isinstance(data, dict):
+        return {key: _copy_to_cpu(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)) and not hasattr(data, '_fields'):
+        return type(data)(_copy_to_cpu(value) for value in data)
+    return data
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from PIL import Image
 
 from mmssm.datasets import LoadImagePair
+from mmssm.engine import ChangeVisualizationHook
 from mmssm.visualization.palette import Classes
 from mmssm.visualization.pictures import CHANGED, draw_changes, percent
 from mmssm.visualization.task_sheets import change_sheet
@@ -23,11 +25,9 @@ class ChangeDetection(Segmentation):
     model = 'a change detector'
     takes_pairs = True
 
-    def draw_test_images(self, cfg: Config, folder: str, tta: bool) -> None:
-        """Use mmssm's hook: mmseg's draws only the first image."""
-        cfg.default_hooks.visualization = dict(
-            type='ChangeVisualizationHook', out_dir=folder
-        )
+    def picture_hook(self, cfg: Config, folder: Path) -> Hook:
+        """Draw both images; mmseg's visualizer draws only one."""
+        return ChangeVisualizationHook(str(folder))
 
     def input_shape(self, cfg: Config) -> tuple[int, int]:
         """The size of a training crop."""

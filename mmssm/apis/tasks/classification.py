@@ -1,8 +1,11 @@
 """Image classification, with mmpretrain."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from PIL import Image
 
 from mmssm.checkpoint.strict_load import load_exactly
@@ -13,6 +16,7 @@ from mmssm.visualization.task_sheets import class_sheet, true_class_sheet
 
 from ..classes import check_count
 from ..image_sizes import own_size
+from ..picture_hook import PictureHook, hook_settings
 from .base import Prediction, Predictor, Results, Task, to_rgb
 
 TOP = 5  # classes in a prediction
@@ -27,15 +31,18 @@ class Classification(Task):
     prediction = 'pred_score'
     default_num = 40
 
-    def draw_test_images(self, cfg: Config, folder: str, tta: bool) -> None:
-        """Switch on mmpretrain's hook."""
-        if tta:
-            raise ConfigError(
-                "--show-dir: mmpretrain's hook draws no augmented images; "
-                'leave --tta out'
-            )
-        hook = cfg.default_hooks.visualization
-        hook.update(enable=True, interval=1, out_dir=folder)
+    def picture_hook(self, cfg: Config, folder: Path) -> Hook:
+        """Use mmpretrain's visualizer, as the config's hook sets it."""
+        options = {
+            key: value
+            for key, value in hook_settings(cfg).items()
+            if key not in ('type', 'enable', 'interval', 'show', 'out_dir')
+        }
+
+        def draw(visualizer, image, sample, path):
+            visualizer.visualize_cls(image, sample, out_file=path, **options)
+
+        return PictureHook(folder, draw)
 
     def input_shape(self, cfg: Config) -> tuple[int, int]:
         """The size of the config's test images, or 224 x 224."""

@@ -1,10 +1,12 @@
 """Object detection and instance segmentation, with mmdet."""
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.structures import BaseDataElement
 from PIL import Image
 from torch import nn
@@ -17,6 +19,7 @@ from mmssm.visualization.task_sheets import (
 )
 
 from ..classes import check_names
+from ..picture_hook import PictureHook, hook_settings
 from .base import (
     Prediction,
     Predictor,
@@ -34,7 +37,6 @@ class Detection(Task):
     model = 'a detector'
     truth = 'gt_instances'
     prediction = 'pred_instances'
-    dump_metric = 'mmdet.DumpDetResults'  # packs masks
 
     def check_test_set(self, cfg: Config) -> None:
         """Check the names, which mmdet's metrics need.
@@ -43,10 +45,38 @@ class Detection(Task):
         """
         check_names(cfg, needed=False)
 
-    def draw_test_images(self, cfg: Config, folder: str, tta: bool) -> None:
-        """Switch on mmdet's hook."""
-        hook = cfg.default_hooks.visualization
-        hook.update(draw=True, test_out_dir=folder)
+    def picture_hook(self, cfg: Config, folder: Path) -> Hook:
+        """Use mmdet's visualizer, and the score of the config's hook."""
+        score_thr = hook_settings(cfg).get('score_thr', 0.3)
+
+        def draw(visualizer, image, sample, path):
+            visualizer.add_datasample(
+                '', image, sample, out_file=path, pred_score_thr=score_thr
+            )
+
+        return PictureHook(folder, draw)
+
+    def pack_prediction(self, sample: dict) -> dict:
+        """Leave out the truth; make masks COCO's compressed RLE.
+
+        As mmdet's ``DumpDetResults`` does. Panoptic maps have 32 bits.
+        """
+        from mmdet.structures.mask import encode_mask_results
+
+        packed = {
+            key: value
+            for key, value in sample.items()
+            if not key.startswith('gt_') and key != 'ignored_instances'
+        }
+        found = packed.get('pred_instances', {})
+        if isinstance(found.get('masks'), torch.Tensor):
+            masks = encode_mask_results(found['masks'].cpu().numpy())
+            packed['pred_instances'] = found | dict(masks=masks)
+        segments = packed.get('pred_panoptic_seg')
+        if segments is not None:
+            labels = segments['sem_seg'].int()
+            packed['pred_panoptic_seg'] = segments | dict(sem_seg=labels)
+        return super().pack_prediction(packed)
 
     def input_shape(self, cfg: Config) -> tuple[int, int]:
         """800 x 1280."""

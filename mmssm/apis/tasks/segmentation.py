@@ -1,8 +1,11 @@
 """Semantic segmentation, with mmseg."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from PIL import Image
 
 from mmssm.visualization.palette import Classes
@@ -14,6 +17,7 @@ from mmssm.visualization.pictures import (
 from mmssm.visualization.task_sheets import label_map_sheet
 
 from ..classes import check_names, check_palette
+from ..picture_hook import PictureHook
 from .base import (
     Prediction,
     Predictor,
@@ -40,10 +44,22 @@ class Segmentation(Task):
         check_names(cfg, needed=True)
         check_palette(cfg)
 
-    def draw_test_images(self, cfg: Config, folder: str, tta: bool) -> None:
-        """Switch on mmseg's hook."""
-        cfg.default_hooks.visualization.update(draw=True, interval=1)
-        cfg.visualizer.save_dir = folder
+    def picture_hook(self, cfg: Config, folder: Path) -> Hook:
+        """Use mmseg's visualizer."""
+
+        def draw(visualizer, image, sample, path):
+            visualizer.add_datasample('', image, sample, out_file=path)
+
+        return PictureHook(folder, draw)
+
+    def pack_prediction(self, sample: dict) -> dict:
+        """Leave out the logits; make label maps as small as they can be."""
+        packed = {k: v for k, v in sample.items() if k != 'seg_logits'}
+        for field in (self.prediction, self.truth):
+            if field in packed:
+                labels = _shrink(packed[field]['data'])
+                packed[field] = packed[field] | dict(data=labels)
+        return super().pack_prediction(packed)
 
     def input_shape(self, cfg: Config) -> tuple[int, int]:
         """The height of the training crop, and four times that as width.
@@ -129,3 +145,10 @@ class Segmentation(Task):
     ) -> Image.Image:
         """Draw true labels over the images."""
         return label_map_sheet(results, classes, with_prediction=False)
+
+
+def _shrink(labels: torch.Tensor) -> torch.Tensor:
+    """A label map in uint8, or in int32 if it has other values."""
+    if labels.numel() and (labels.min() < 0 or labels.max() > 255):
+        return labels.int()
+    return labels.byte()
