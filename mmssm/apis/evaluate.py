@@ -1,15 +1,28 @@
 """Evaluating a checkpoint from a config file."""
 
+import inspect
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
+from mmengine.registry import METRICS
+from mmengine.runner import Runner
 
 from mmssm.checkpoint import locate_checkpoint
 from mmssm.engine import StrictLoadHook
 from mmssm.engine.runner.launch import prepare_launch
-from mmssm.utils.config import leaf_datasets, load_config, require
+from mmssm.utils import ConfigError
+from mmssm.utils.config import (
+    leaf_datasets,
+    leaf_metrics,
+    load_config,
+    registered,
+    require,
+    type_name,
+)
 from mmssm.utils.errors import warn
 from mmssm.utils.files import make_folder
 
@@ -24,6 +37,7 @@ from .results import (
     identify,
     keep_result,
 )
+from .scores import LogReader, Scores, explain_missing, read_scores
 from .tasks import find_task
 from .train import build_runner
 
@@ -79,6 +93,7 @@ def evaluate(
     cfg.load_from = checkpoint
     cfg.resume = False
     identity = identify(cfg, checkpoint)
+    _check_metrics(cfg)
     if tta:
         _use_tta(cfg)
     check_data(cfg, 'test')
@@ -100,16 +115,57 @@ def evaluate(
     check_channels(cfg, runner.model)
     for hook in hooks:
         runner.register_hook(hook)
+    log = LogReader()
+    runner.logger.addHandler(log)
     try:
         metrics = runner.test()
     finally:
+        runner.logger.removeHandler(log)
         if predictions is not None:
             predictions.close()
     if is_main_process():
         mode = AUGMENTED if tta else PLAIN
-        results = keep_result(cfg.work_dir, identity, mode, metrics)
+        scores = _read_scores(runner, metrics, log)
+        results = keep_result(cfg.work_dir, identity, mode, scores)
         print(f'results of {checkpoint}\n{as_table(results)}', flush=True)
     return metrics
+
+
+def _check_metrics(cfg: Config) -> None:
+    """Refuse metrics that would fail, some of them only after the test."""
+    for metric, place in leaf_metrics(cfg.test_evaluator, 'test_evaluator'):
+        kind = type_name(metric['type'])
+        known = registered(METRICS, metric, cfg.get('default_scope'))
+        options = inspect.signature(known).parameters if known else ()
+        key = 'outfile_prefix' if 'outfile_prefix' in options else 'output_dir'
+        unsaid = key in options and not metric.get(key)
+        if metric.get('format_only') and unsaid:
+            raise ConfigError(
+                f'{place}.format_only: {kind} only writes results, but '
+                f'nothing says where; set {place}.{key}'
+            )
+        topk = np.max(metric.get('topk', 1))
+        head = cfg.model.get('head') or {}
+        if kind == 'Accuracy' and topk > head.get('num_classes', np.inf):
+            raise ConfigError(
+                f'{place}.topk: {kind} looks at the {topk} best classes, but '
+                f'model.head has {head.num_classes}; leave {topk} out of topk'
+            )
+        if kind == 'CocoPanopticMetric' and find_spec('panopticapi') is None:
+            raise ConfigError(
+                f'{kind} ({place}) needs a package; install it with pip '
+                'install git+https://github.com/cocodataset/panopticapi.git'
+            )
+
+
+def _read_scores(runner: Runner, metrics: dict, log: LogReader) -> Scores:
+    dataset = runner.test_dataloader.dataset
+    names = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    scores = read_scores(metrics, log, names)
+    if not metrics:
+        evaluated = runner.test_evaluator.metrics
+        scores.notes = explain_missing(evaluated, log)
+    return scores
 
 
 def _use_tta(cfg: Config) -> None:

@@ -4,18 +4,23 @@ import hashlib
 import json
 import os.path as osp
 import time
-from numbers import Real
+from dataclasses import asdict, fields
 from pathlib import Path
 
+import numpy as np
 from mmengine.config import Config
 
 from mmssm.utils import UserError, atomic_write
 from mmssm.utils.errors import warn
 from mmssm.utils.files import file_lock
 
+from .scores import Scores
+
 FILE_NAME = 'test_results.json'
 PLAIN, AUGMENTED = 'single-scale', 'tta'
 _TITLES = {PLAIN: 'single scale', AUGMENTED: '--tta'}
+_WIDEST = 100  # characters of a confusion matrix that is printed whole
+_LISTED = 10  # errors listed of a wider one
 # What a result depends on, besides the checkpoint and the test set.
 _SETTINGS = (
     'model',
@@ -50,33 +55,26 @@ def identify(cfg: Config, checkpoint: str) -> dict:
 
 
 def keep_result(
-    folder: str, identity: dict, mode: str, metrics: dict
-) -> dict[str, dict]:
+    folder: str, identity: dict, mode: str, scores: Scores
+) -> dict[str, Scores]:
     """Add a result to the folder's list and look up the other mode's result.
 
     The list, ``test_results.json``, has one entry per test: ``time``,
-    ``mode`` (``'single-scale'`` or ``'tta'``), ``metrics`` and the fields of
-    :func:`identify`.
+    ``mode`` (``'single-scale'`` or ``'tta'``), the fields of :func:`identify`
+    and, as far as there are some, those of :class:`Scores`.
 
     Args:
         folder (str): The work directory.
         identity (dict): From :func:`identify`.
         mode (str): :data:`PLAIN` or :data:`AUGMENTED`.
-        metrics (dict): What the evaluators returned.
+        scores (Scores): The result.
 
     Returns:
-        dict[str, dict]: The newest metrics of the same model by mode.
+        dict[str, Scores]: The newest scores of the same model by mode.
     """
-    numbers = {
-        name: float(value)
-        for name, value in metrics.items()
-        if isinstance(value, Real)
-    }
+    found = {k: v for k, v in asdict(scores).items() if v or k == 'metrics'}
     entry = dict(
-        time=time.strftime('%Y-%m-%d %H:%M:%S'),
-        mode=mode,
-        **identity,
-        metrics=numbers,
+        time=time.strftime('%Y-%m-%d %H:%M:%S'), mode=mode, **identity, **found
     )
     path = Path(folder) / FILE_NAME
     try:
@@ -84,13 +82,14 @@ def keep_result(
         with file_lock(path):
             entries = [*_read(path), entry]
             with atomic_write(path) as file:
-                file.write(json.dumps(entries, indent=1).encode())
+                file.write(_as_json(entries).encode())
     except (OSError, ValueError) as error:
         # Testing can take hours: its result must not be lost.
         warn(f'the results are not kept in {path}: {error}')
-        return {mode: numbers}
+        return {mode: scores}
+    parts = [part.name for part in fields(Scores)]
     return {
-        entry['mode']: entry['metrics']
+        entry['mode']: Scores(**{k: entry[k] for k in parts if k in entry})
         for entry in entries
         if identity.items() <= entry.items()
     }
@@ -108,18 +107,104 @@ def _read(path: Path) -> list[dict]:
     return entries
 
 
-def as_table(results: dict[str, dict]) -> str:
-    """The results as lines of text, one metric each, the modes side by side.
+def _as_json(entries: list[dict]) -> str:
+    """JSON with a line for each field: a matrix has many numbers."""
+    blocks = []
+    for entry in entries:
+        lines = [f'  "{key}": {json.dumps(entry[key])}' for key in entry]
+        blocks.append(' {\n' + ',\n'.join(lines) + '\n }')
+    return '[\n' + ',\n'.join(blocks) + '\n]\n'
+
+
+def as_table(results: dict[str, Scores]) -> str:
+    """The results as lines of text, the modes side by side.
+
+    One line for each metric, then one for each class, then the confusion
+    matrix of the newest mode, or its largest errors if it is wide.
 
     Args:
-        results (dict[str, dict]): Metrics by mode.
+        results (dict[str, Scores]): Scores by mode.
     """
     modes = [mode for mode in (PLAIN, AUGMENTED) if mode in results]
-    names = list(dict.fromkeys(name for m in modes for name in results[m]))
-    width = max([len(name) for name in names], default=0)
-    lines = [' ' * width + ''.join(f'{_TITLES[m]:>14}' for m in modes)]
-    for name in names:
-        values = [results[mode].get(name) for mode in modes]
-        cells = ['-' if v is None else f'{v:.4f}' for v in values]
-        lines.append(f'{name:<{width}}' + ''.join(f'{c:>14}' for c in cells))
-    return '\n'.join(lines)
+    names = list(
+        dict.fromkeys(name for m in modes for name in results[m].metrics)
+    )
+    blocks = [
+        _lines(
+            [['', *(_TITLES[mode] for mode in modes)]]
+            + [
+                [name, *(_cell(results[m].metrics.get(name)) for m in modes)]
+                for name in names
+            ]
+        )
+    ]
+    blocks.append(_class_lines(results, modes))
+    for mode in modes:
+        if results[mode].confusion_matrix:
+            title = f'confusion matrix, {_TITLES[mode]}'
+            blocks.append(
+                [title, *_confusion_lines(results[mode].confusion_matrix)]
+            )
+        blocks.append([f'no metrics: {n}' for n in results[mode].notes])
+    return '\n\n'.join('\n'.join(lines) for lines in blocks if lines)
+
+
+def _class_lines(results: dict[str, Scores], modes: list[str]) -> list[str]:
+    """A line for each class; a column for each score in each mode."""
+    columns = list(
+        dict.fromkeys(name for m in modes for name in results[m].per_class)
+    )
+    header, values = ['class'], []
+    for column in columns:
+        for mode in modes:
+            mark = ' --tta' if mode == AUGMENTED and len(modes) > 1 else ''
+            header.append(f'{column}{mark}')
+            values.append(results[mode].per_class.get(column, {}))
+    names = dict.fromkeys(name for column in values for name in column)
+    if not names:
+        return []
+    rows = [
+        [name, *(_cell(column.get(name)) for column in values)]
+        for name in names
+    ]
+    return _lines([header, *rows])
+
+
+def _confusion_lines(matrix: dict) -> list[str]:
+    """The matrix, or the pairs of classes that are confused most."""
+    classes, counts = matrix['classes'], np.array(matrix['counts'])
+    rows = [
+        [name, *map(str, row)] for name, row in zip(classes, counts.tolist())
+    ]
+    lines = _lines([['truth \\ predicted', *classes], *rows], 0)
+    if len(lines[0]) <= _WIDEST:
+        return lines
+    totals = counts.sum(1)
+    np.fill_diagonal(counts, 0)
+    rows = [['truth', 'predicted', 'count', 'of the truth']]
+    for place in np.argsort(-counts, axis=None, kind='stable')[:_LISTED]:
+        true, predicted = divmod(int(place), len(classes))
+        count = counts[true, predicted]
+        if count:
+            share = f'{count / totals[true]:.1%}'
+            rows.append([classes[true], classes[predicted], f'{count}', share])
+    more = f'the {len(rows) - 1} largest errors; all are in {FILE_NAME}'
+    return [more, *_lines(rows)]
+
+
+def _cell(value: float | None) -> str:
+    return '-' if value is None else f'{value:.4f}'
+
+
+def _lines(rows: list[list[str]], narrowest: int = 14) -> list[str]:
+    """Lines of text with aligned columns, the first one on the left."""
+    first = max(len(row[0]) for row in rows)
+    widths = [
+        max(narrowest, *(len(cell) + 2 for cell in column))
+        for column in zip(*(row[1:] for row in rows))
+    ]
+    return [
+        f'{name:<{first}}'
+        + ''.join(f'{cell:>{width}}' for cell, width in zip(cells, widths))
+        for name, *cells in rows
+    ]

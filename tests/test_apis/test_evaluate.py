@@ -1,11 +1,12 @@
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 
 from mmssm.apis import evaluate, train
-from mmssm.apis.evaluate import _use_tta
+from mmssm.apis.evaluate import _check_metrics, _use_tta
 from mmssm.utils import CheckpointError, ConfigError
 
 
@@ -95,6 +96,24 @@ def test_a_config_without_augmentation_is_refused(toy_config):
         ConfigError, match='sets no tta_model or tta_pipeline, which --tta'
     ):
         evaluate(toy_config, 'some.pth', tta=True)
+
+
+def test_metrics_that_would_fail_after_the_test(monkeypatch):
+    cfg = Config(
+        dict(
+            model=dict(head=dict(num_classes=3)),
+            test_evaluator=[dict(type='Accuracy', topk=(1, 3))],
+        )
+    )
+    _check_metrics(cfg)
+    cfg.test_evaluator[0].topk = (1, 5)
+    with pytest.raises(ConfigError, match=r'test_evaluator\.0\.topk: .* 5 b'):
+        _check_metrics(cfg)
+    cfg.test_evaluator = dict(type='mmdet.CocoPanopticMetric')
+    module = sys.modules[_check_metrics.__module__]
+    monkeypatch.setattr(module, 'find_spec', lambda name: None)
+    with pytest.raises(ConfigError, match='pip install git.*panopticapi'):
+        _check_metrics(cfg)
 
 
 def test_home_folder_in_a_checkpoints_path(toy_config, monkeypatch):

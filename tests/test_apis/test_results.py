@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -15,19 +16,31 @@ from mmssm.apis.results import (
     identify,
     keep_result,
 )
+from mmssm.apis.scores import Scores
 
 MODEL = dict(checkpoint='/a.pth', modified=1.0, settings='x')
 
 
+def miou(value):
+    return Scores(dict(mIoU=value))
+
+
 def test_both_modes_of_a_model_meet(tmp_path):
-    first = keep_result(tmp_path, MODEL, PLAIN, dict(mIoU=80.0, note='text'))
-    assert first == {PLAIN: dict(mIoU=80.0)}
-    both = keep_result(tmp_path, MODEL, AUGMENTED, dict(mIoU=82.0))
-    assert both == {PLAIN: dict(mIoU=80.0), AUGMENTED: dict(mIoU=82.0)}
+    first = Scores(
+        dict(mIoU=80.0),
+        dict(IoU=dict(sky=70.0)),
+        dict(classes=['a', 'b'], counts=[[1, 2], [3, 4]]),
+    )
+    assert keep_result(tmp_path, MODEL, PLAIN, first) == {PLAIN: first}
+    both = keep_result(tmp_path, MODEL, AUGMENTED, miou(82.0))
+    assert both == {PLAIN: first, AUGMENTED: miou(82.0)}
     # A later test of the same kind takes the place of the earlier one.
-    again = keep_result(tmp_path, MODEL, PLAIN, dict(mIoU=81.0))
-    assert again[PLAIN] == dict(mIoU=81.0)
-    assert len(json.loads((tmp_path / FILE_NAME).read_text())) == 3
+    again = keep_result(tmp_path, MODEL, PLAIN, miou(81.0))
+    assert again[PLAIN] == miou(81.0)
+    entries = json.loads((tmp_path / FILE_NAME).read_text())
+    assert len(entries) == 3
+    assert entries[0]['per_class'] == dict(IoU=dict(sky=70.0))
+    assert 'per_class' not in entries[1]
 
 
 @pytest.mark.parametrize(
@@ -35,16 +48,16 @@ def test_both_modes_of_a_model_meet(tmp_path):
     [dict(checkpoint='/b.pth'), dict(modified=2.0), dict(settings='y')],
 )
 def test_another_models_result_is_not_shown(tmp_path, other):
-    keep_result(tmp_path, MODEL, PLAIN, dict(mIoU=80.0))
-    shown = keep_result(tmp_path, MODEL | other, AUGMENTED, dict(mIoU=82.0))
-    assert shown == {AUGMENTED: dict(mIoU=82.0)}
+    keep_result(tmp_path, MODEL, PLAIN, miou(80.0))
+    shown = keep_result(tmp_path, MODEL | other, AUGMENTED, miou(82.0))
+    assert shown == {AUGMENTED: miou(82.0)}
 
 
 @pytest.mark.parametrize('content', ['not json', '{"a": 1}', '[1]'])
 def test_a_foreign_file_is_left_alone(tmp_path, content, capsys):
     (tmp_path / FILE_NAME).write_text(content)
-    shown = keep_result(tmp_path, MODEL, PLAIN, dict(mIoU=80.0))
-    assert shown == {PLAIN: dict(mIoU=80.0)}
+    shown = keep_result(tmp_path, MODEL, PLAIN, miou(80.0))
+    assert shown == {PLAIN: miou(80.0)}
     assert (tmp_path / FILE_NAME).read_text() == content
     assert 'are not kept' in capsys.readouterr().err
 
@@ -103,13 +116,13 @@ def test_a_folder_that_cannot_be_written_does_not_lose_the_result(
     tmp_path, capsys
 ):
     (tmp_path / 'file').write_text('')
-    shown = keep_result(tmp_path / 'file', MODEL, PLAIN, dict(mIoU=80.0))
-    assert shown == {PLAIN: dict(mIoU=80.0)}
+    shown = keep_result(tmp_path / 'file', MODEL, PLAIN, miou(80.0))
+    assert shown == {PLAIN: miou(80.0)}
     assert 'are not kept' in capsys.readouterr().err
 
 
 def _keep(folder, number):
-    keep_result(folder, MODEL, PLAIN, dict(number=number))
+    keep_result(folder, MODEL, PLAIN, Scores(dict(number=number)))
 
 
 def test_several_processes_keep_their_results(tmp_path):
@@ -127,18 +140,66 @@ def test_several_processes_keep_their_results(tmp_path):
 
 def test_table():
     table = as_table(
-        {PLAIN: dict(mIoU=80.0, aAcc=90.5), AUGMENTED: dict(mIoU=82.0)}
+        {PLAIN: Scores(dict(mIoU=80.0, aAcc=90.5)), AUGMENTED: miou(82.0)}
     )
     assert [line.split() for line in table.splitlines()] == [
         ['single', 'scale', '--tta'],
         ['mIoU', '80.0000', '82.0000'],
         ['aAcc', '90.5000', '-'],
     ]
-    assert as_table({AUGMENTED: dict(mIoU=82.0)}).split() == [
+    assert as_table({AUGMENTED: miou(82.0)}).split() == [
         '--tta',
         'mIoU',
         '82.0000',
     ]
+
+
+def test_table_of_classes():
+    table = as_table(
+        {
+            PLAIN: Scores({}, dict(IoU={'sky': 70.0, 'a wall': 60.0})),
+            AUGMENTED: Scores({}, dict(IoU={'sky': 71.0}, Acc={'sky': 80.0})),
+        }
+    )
+    lines = table.split('\n\n')[1].splitlines()
+    assert [re.split(r' {2,}', line) for line in lines] == [
+        ['class', 'IoU', 'IoU --tta', 'Acc', 'Acc --tta'],
+        ['sky', '70.0000', '71.0000', '-', '80.0000'],
+        ['a wall', '60.0000', '-', '-', '-'],
+    ]
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_table_of_a_small_confusion_matrix():
+    matrix = dict(classes=['ant', 'fox'], counts=[[10, 2], [0, 300]])
+    table = as_table({PLAIN: Scores({}, {}, matrix)})
+    title, *lines = table.split('\n\n')[1].splitlines()
+    assert title == 'confusion matrix, single scale'
+    assert [line.split()[-3:] for line in lines] == [
+        ['predicted', 'ant', 'fox'],
+        ['ant', '10', '2'],
+        ['fox', '0', '300'],
+    ]
+
+
+def test_only_the_largest_errors_of_a_wide_matrix_are_printed():
+    names = [f'class {number}' for number in range(100)]
+    counts = [[50 * (i == j) for j in range(100)] for i in range(100)]
+    counts[7][3], counts[3][7] = 30, 20
+    matrix = dict(classes=names, counts=counts)
+    table = as_table({PLAIN: Scores({}, {}, matrix)})
+    _, more, *lines = table.split('\n\n')[1].splitlines()
+    assert more == f'the 2 largest errors; all are in {FILE_NAME}'
+    assert [re.split(r' {2,}', line) for line in lines] == [
+        ['truth', 'predicted', 'count', 'of the truth'],
+        ['class 7', 'class 3', '30', '37.5%'],
+        ['class 3', 'class 7', '20', '28.6%'],
+    ]
+
+
+def test_reasons_stand_below_an_empty_table():
+    table = as_table({PLAIN: Scores(notes=['nothing was found'])})
+    assert table.endswith('\n\nno metrics: nothing was found')
 
 
 def test_testing_prints_and_keeps_the_table(toy_config, capsys):
