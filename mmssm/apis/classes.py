@@ -11,10 +11,19 @@ from torch import nn
 
 from mmssm.utils import ConfigError
 from mmssm.utils.config import leaf_datasets, registered
+from mmssm.utils.errors import warn
 from mmssm.visualization.palette import Classes, Color, generate_palette
 
-# The heads of models that have a ``num_classes``.
-_HEADS = ('roi_head.bbox_head', 'bbox_head', 'decode_head', 'head')
+# The heads of models that have a ``num_classes``, that of all classes first.
+_HEADS = (
+    'panoptic_fusion_head',
+    'roi_head.bbox_head',
+    'bbox_head',
+    'decode_head',
+    'head',
+)
+BACKGROUND = 'background'
+_GRAY = (128, 128, 128)
 
 
 def find_classes(cfg: Config, checkpoint: dict) -> Classes:
@@ -120,6 +129,67 @@ def check_palette(cfg: Config) -> None:
         )
 
 
+def has_threshold(cfg: Config) -> bool:
+    """Whether a segmentor has one output, which tells two classes apart.
+
+    Args:
+        cfg (Config): A config for mmseg.
+    """
+    head = cfg.model.get('decode_head')
+    head = head[-1] if isinstance(head, (list, tuple)) else head
+    if not isinstance(head, dict):
+        return False
+    return (head.get('out_channels') or head.get('num_classes')) == 1
+
+
+def add_background(classes: Classes) -> Classes:
+    """Name label 0 of a segmentor with a threshold, if only label 1 is named.
+
+    Args:
+        classes (Classes): The names and colors of its classes.
+    """
+    if len(classes.names) != 1:
+        return classes
+    return Classes(
+        [BACKGROUND, *classes.names],
+        [_GRAY, *classes.palette],
+        classes.source,
+    )
+
+
+def name_background(cfg: Config) -> None:
+    """Do the same for a config's test set: mmseg's metric counts the names.
+
+    Args:
+        cfg (Config): Changed in place. A config for mmseg with a
+            ``test_dataloader``.
+
+    Raises:
+        ConfigError: The dataset class has the name, not the config.
+    """
+    for dataset, place in leaf_datasets(
+        cfg.test_dataloader.dataset, 'test_dataloader.dataset'
+    ):
+        given, known, kind = _read_meta(cfg, dataset)
+        names = given.get('classes') or known.get('classes')
+        if names is None or len(names) != 1:
+            continue
+        if known.get('classes'):
+            raise ConfigError(
+                f'{kind} names one class, {names[0]}, but the one output of '
+                f'model.decode_head tells two apart; name the other one '
+                f'first: {BACKGROUND!r}, {names[0]!r}'
+            )
+        colors = find_palette(cfg, names)
+        dataset.metainfo.update(
+            classes=(BACKGROUND, *names), palette=[_GRAY, *colors]
+        )
+        warn(
+            f'{place} names one class, {names[0]}; label 0 is called '
+            f'{BACKGROUND}'
+        )
+
+
 def named_classes(cfg: Config, dataset: ConfigDict) -> list[str]:
     """The names of a dataset's classes, if the config or its class has them.
 
@@ -144,6 +214,8 @@ def check_count(model: nn.Module, classes: Classes) -> None:
         if isinstance(head, nn.ModuleList):  # the last stage of a cascade
             head = head[-1]
         count = getattr(head, 'num_classes', None)
+        if place == 'decode_head' and getattr(head, 'out_channels', 0) == 1:
+            count = 2  # a threshold tells two classes apart
         if count is not None and count != len(classes.names):
             raise ConfigError(
                 f'{classes.source} lists {len(classes.names)} class names '
@@ -151,6 +223,8 @@ def check_count(model: nn.Module, classes: Classes) -> None:
                 'classes; the names must be those of the labels that the '
                 'checkpoint was trained with'
             )
+        if place == 'panoptic_fusion_head' and count is not None:
+            return  # its parts have only some of the classes
 
 
 def _unknown(cfg: Config, place: str, but: str) -> str:

@@ -95,6 +95,10 @@ def infer(
       [left, top, right, bottom] in pixels of the image, ``mask`` (instance
       segmentation only) COCO's compressed RLE ``{"size": [height, width],
       "counts": text}``;
+    - panoptic segmentation ``"segments"``: ``[{"id", "label", "name",
+      "share"}]``, the largest share (0 to 1) of the pixels first, and
+      ``"index_map"``: the file beside the JSON, ``<name>.png``, whose pixels
+      are ids (16 bits), 0 where nothing was found;
     - segmentation ``"classes"``: ``[{"label", "name", "share"}]`` of the
       classes present, the largest share (0 to 1) of the pixels first, and
       ``"index_map"``: the file beside the JSON, ``<name>.png``, whose pixels
@@ -102,7 +106,8 @@ def infer(
     - change detection: as segmentation, and ``"image_after"``, the later
       image's path; the picture shows both images and what changed;
     - classification ``"classes"``: the five best ``[{"label", "name",
-      "score"}]``.
+      "score"}]``; of a head for several labels, those that it predicts (its
+      ``thr`` or ``topk``).
 
     ``<name>`` is the image's path in the folder without its suffix; images
     that differ only in the suffix keep it (``a.jpg`` and ``a.png``). Images

@@ -264,8 +264,14 @@ def _class_counts(place: str, model: dict) -> Iterator[tuple[str, int]]:
                 'num_classes' in part
                 and not part.get('class_agnostic')
                 and type_name(part.get('type', '')) not in _OTHER_TARGETS
+                and not _has_threshold(option, part)
             ):
                 yield f'{option}.num_classes', part['num_classes']
+
+
+def _has_threshold(option: str, head: dict) -> bool:
+    """Whether a segmentor's head has one output for two classes."""
+    return head['num_classes'] == 1 and ('decode' in option or 'aux' in option)
 
 
 def _folders(dataset: dict) -> list[str]:

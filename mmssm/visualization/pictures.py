@@ -90,10 +90,46 @@ def draw_segmentation(
     known = labels < len(palette)
     # Gray, so that the image's own colors do not look like classes.
     gray = cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY)[known, None]
-    colors = np.array(palette)[labels[known]]
+    colors = np.reshape(palette, (-1, 3))[labels[known]]
     mixed = (1 - LABEL_OPACITY) * gray + LABEL_OPACITY * colors
     canvas[known] = mixed.round().astype(np.uint8)
     return Image.fromarray(canvas)
+
+
+def draw_segments(
+    image: np.ndarray, ids: np.ndarray, rows: list[dict], colors: list[Color]
+) -> Image.Image:
+    """Draw segments in their classes' colors, with lines between them.
+
+    Args:
+        image (np.ndarray): (H, W, 3) uint8, RGB.
+        ids (np.ndarray): (H, W), the number of each pixel's segment from 1,
+            0 for none.
+        rows (list[dict]): ``name`` and ``share`` of each segment.
+        colors (list): RGB, 0 to 255, of each segment.
+
+    Returns:
+        Image.Image: RGB, with a list of the classes, their numbers of
+        segments and their shares below.
+    """
+    numbers = np.where(ids > 0, ids.astype(np.int32) - 1, len(rows))
+    picture = draw_segmentation(image, numbers, colors)
+    canvas = np.array(picture)
+    ids = cv2.resize(ids, picture.size, interpolation=cv2.INTER_NEAREST)
+    shrunk, grown = (f(ids, np.ones((3, 3))) for f in (cv2.erode, cv2.dilate))
+    canvas[shrunk != grown] = 255
+    lines: dict[str, list] = {}
+    for row, color in zip(rows, colors):
+        line = lines.setdefault(row['name'], [color, 0, 0.0])
+        line[1] += 1
+        line[2] += row['share']
+    return add_list(
+        Image.fromarray(canvas),
+        [
+            (color, f'{name} ({count})', percent(share))
+            for name, (color, count, share) in lines.items()
+        ],
+    )
 
 
 def draw_changes(

@@ -323,6 +323,9 @@ def test_classes_that_fit_or_are_not_known():
     check_num_classes(data(unknown, head=dict(num_classes=9)), 'train')
     with_texts = dict(language_model=dict(), bbox_head=dict(num_classes=256))
     check_num_classes(data(NAMED, **with_texts), 'train')
+    for names in (('a', 'b'), ('b',)):  # one output tells two classes apart
+        two = dict(type='BaseSegDataset', metainfo=dict(classes=names))
+        check_num_classes(data(two, decode_head=dict(num_classes=1)), 'train')
     binary = dict(type='mmseg.STDCHead', num_classes=2)
     check_num_classes(
         data(NAMED, decode_head=dict(num_classes=3), auxiliary_head=[binary]),

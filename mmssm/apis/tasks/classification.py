@@ -62,6 +62,7 @@ class Classification(Task):
     ) -> Predictor:
         """Use mmpretrain's inferencer."""
         from mmpretrain import ImageClassificationInferencer, get_model
+        from mmpretrain.models.heads import MultiLabelClsHead
 
         model = get_model(cfg)
         load_exactly(model, checkpoint)
@@ -74,12 +75,18 @@ class Classification(Task):
             (batch,) = inferencer.preprocess([image])
             (sample,) = inferencer.forward(batch)
             scores = self.predicted(sample, model).cpu()
-            best = torch.topk(scores, min(TOP, len(scores)))
+            if isinstance(getattr(model, 'head', None), MultiLabelClsHead):
+                labels = sample.pred_label.cpu()  # by its thr or topk
+            else:
+                labels = torch.topk(scores, min(TOP, len(scores))).indices
+            labels = sorted(labels.tolist(), key=lambda i: -scores[i])
             rows = [
-                dict(label=label, name=classes.names[label], score=score)
-                for score, label in zip(
-                    best.values.tolist(), best.indices.tolist()
+                dict(
+                    label=label,
+                    name=classes.names[label],
+                    score=float(scores[label]),
                 )
+                for label in labels
             ]
             picture = draw_classification(to_rgb(image), rows)
             return Prediction(dict(classes=rows), picture)

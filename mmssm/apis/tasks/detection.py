@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.structures import BaseDataElement
+from mmengine.structures import BaseDataElement, InstanceData
 from PIL import Image
 from torch import nn
 
 from mmssm.visualization.palette import Classes
-from mmssm.visualization.pictures import draw_detections
+from mmssm.visualization.pictures import draw_detections, draw_segments
 from mmssm.visualization.task_sheets import (
     detection_sheet,
     instance_sheet,
@@ -31,7 +31,7 @@ from .base import (
 
 
 class Detection(Task):
-    """Boxes, and masks of instances."""
+    """Boxes and masks of instances, or panoptic segments."""
 
     name = 'detection'
     model = 'a detector'
@@ -126,28 +126,16 @@ class Detection(Task):
         def predict(image: np.ndarray) -> Prediction:
             ((_, batch),) = inferencer.preprocess([image])
             (sample,) = inferencer.forward(batch)
+            if 'pred_panoptic_seg' in sample:
+                labels = sample.pred_panoptic_seg.sem_seg.squeeze(0).cpu()
+                return _as_segments(image, labels.numpy(), classes)
             found = self.predicted(sample, inferencer.model).cpu()
             found = found[found.scores >= score_thr]
-            found = found[found.scores.argsort(descending=True)]
-            sample.pred_instances = found
+            sample.pred_instances = found[
+                found.scores.argsort(descending=True)
+            ]
             fields = inferencer.pred2dict(sample)
-            columns = [fields['labels'], fields['scores'], fields['bboxes']]
-            rows = []
-            for label, score, bbox in zip(*columns):
-                name = classes.names[label]
-                rows.append(
-                    dict(label=label, name=name, score=score, bbox=bbox)
-                )
-            for row, mask in zip(rows, fields.get('masks', [])):
-                row['mask'] = mask
-            masks = found.get('masks')
-            picture = draw_detections(
-                to_rgb(image),
-                rows,
-                [classes.palette[row['label']] for row in rows],
-                None if masks is None else np.asarray(masks, dtype=bool),
-            )
-            return Prediction(dict(detections=rows), picture)
+            return _as_instances(image, sample.pred_instances, fields, classes)
 
         return predict
 
@@ -174,3 +162,45 @@ class Detection(Task):
     def has_truth(self, sample: BaseDataElement) -> bool:
         """``gt_instances`` is always there, but may be empty."""
         return self.truth in sample and 'bboxes' in sample.gt_instances
+
+
+def _as_instances(
+    image: np.ndarray, found: InstanceData, fields: dict, classes: Classes
+) -> Prediction:
+    """Boxes and masks; ``fields`` is what mmdet writes of them."""
+    rows = [
+        dict(label=label, name=classes.names[label], score=score, bbox=bbox)
+        for label, score, bbox in zip(
+            fields['labels'], fields['scores'], fields['bboxes']
+        )
+    ]
+    for row, mask in zip(rows, fields.get('masks', [])):
+        row['mask'] = mask
+    masks = found.get('masks')
+    picture = draw_detections(
+        to_rgb(image),
+        rows,
+        [classes.palette[row['label']] for row in rows],
+        None if masks is None else np.asarray(masks, dtype=bool),
+    )
+    return Prediction(dict(detections=rows), picture)
+
+
+def _as_segments(
+    image: np.ndarray, codes: np.ndarray, classes: Classes
+) -> Prediction:
+    """The segments of a panoptic map, whose pixels are label and instance."""
+    from mmdet.evaluation.functional import INSTANCE_OFFSET
+
+    rows, ids = [], np.zeros(codes.shape, dtype=np.uint16)
+    found, counts = np.unique(codes, return_counts=True)
+    for place in np.argsort(-counts, kind='stable'):
+        label = int(found[place] % INSTANCE_OFFSET)
+        if label >= len(classes.names):
+            continue  # the model found nothing there
+        row = dict(id=len(rows) + 1, label=label, name=classes.names[label])
+        rows.append(row | dict(share=float(counts[place] / codes.size)))
+        ids[codes == found[place]] = row['id']
+    colors = [classes.palette[row['label']] for row in rows]
+    picture = draw_segments(to_rgb(image), ids, rows, colors)
+    return Prediction(dict(segments=rows), picture, ids)

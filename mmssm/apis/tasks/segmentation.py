@@ -16,7 +16,13 @@ from mmssm.visualization.pictures import (
 )
 from mmssm.visualization.task_sheets import label_map_sheet
 
-from ..classes import check_names, check_palette
+from ..classes import (
+    add_background,
+    check_names,
+    check_palette,
+    has_threshold,
+    name_background,
+)
 from ..picture_hook import PictureHook
 from .base import (
     Prediction,
@@ -42,6 +48,8 @@ class Segmentation(Task):
         Mmseg counts the classes by their names and compares the palette.
         """
         check_names(cfg, needed=True)
+        if has_threshold(cfg):
+            name_background(cfg)
         check_palette(cfg)
 
     def picture_hook(self, cfg: Config, folder: Path) -> Hook:
@@ -82,6 +90,8 @@ class Segmentation(Task):
         from mmseg.apis import MMSegInferencer
         from mmseg.visualization import SegLocalVisualizer
 
+        if has_threshold(cfg):
+            classes = add_background(classes)
         inferencer = exact_inferencer(
             MMSegInferencer,
             checkpoint,
