@@ -78,6 +78,12 @@ class PictureHook(Hook):
         return f'{name}.jpg' if as_jpeg else f'{name}.png'
 
 
+def use_visualizer(cfg: Config, kind: str) -> None:
+    """Set the visualizer of a config that has none."""
+    if cfg.get('visualizer') is None:
+        cfg.visualizer = dict(type=kind)
+
+
 def hook_settings(cfg: Config) -> dict:
     """The settings of the config's own hook for pictures."""
     return (cfg.get('default_hooks') or {}).get('visualization') or {}

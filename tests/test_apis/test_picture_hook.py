@@ -96,6 +96,7 @@ def test_pictures_of_pairs_are_our_own(tmp_path):
 def test_pictures_of_each_task(
     mini_tasks, untrained, tmp_path, monkeypatch, tta
 ):
+    """Also with a config that names no visualizer."""
     monkeypatch.chdir(mini_tasks[0])
     for scope, model in untrained.items():
         folder = tmp_path / scope
@@ -104,7 +105,10 @@ def test_pictures_of_each_task(
             work_dir=str(tmp_path / 'work'),
             show_dir=str(folder),
             tta=tta,
-            options={'test_dataloader.dataset.indices': 3},
+            options={
+                'test_dataloader.dataset.indices': 3,
+                'visualizer': None,
+            },
         )
         cfg = Config.fromfile(model[0])
         dataset = DATASETS.build(cfg.test_dataloader.dataset)

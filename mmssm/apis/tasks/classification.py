@@ -16,7 +16,7 @@ from mmssm.visualization.task_sheets import class_sheet, true_class_sheet
 
 from ..classes import check_count
 from ..image_sizes import own_size
-from ..picture_hook import PictureHook, hook_settings
+from ..picture_hook import PictureHook, hook_settings, use_visualizer
 from .base import Prediction, Predictor, Results, Task, to_rgb
 
 TOP = 5  # classes in a prediction
@@ -33,6 +33,7 @@ class Classification(Task):
 
     def picture_hook(self, cfg: Config, folder: Path) -> Hook:
         """Use mmpretrain's visualizer, as the config's hook sets it."""
+        use_visualizer(cfg, 'UniversalVisualizer')
         options = {
             key: value
             for key, value in hook_settings(cfg).items()

@@ -19,7 +19,7 @@ from mmssm.visualization.task_sheets import (
 )
 
 from ..classes import check_names
-from ..picture_hook import PictureHook, hook_settings
+from ..picture_hook import PictureHook, hook_settings, use_visualizer
 from .base import (
     Prediction,
     Predictor,
@@ -47,6 +47,7 @@ class Detection(Task):
 
     def picture_hook(self, cfg: Config, folder: Path) -> Hook:
         """Use mmdet's visualizer, and the score of the config's hook."""
+        use_visualizer(cfg, 'DetLocalVisualizer')
         score_thr = hook_settings(cfg).get('score_thr', 0.3)
 
         def draw(visualizer, image, sample, path):

@@ -23,7 +23,7 @@ from ..classes import (
     has_threshold,
     name_background,
 )
-from ..picture_hook import PictureHook
+from ..picture_hook import PictureHook, use_visualizer
 from .base import (
     Prediction,
     Predictor,
@@ -54,6 +54,7 @@ class Segmentation(Task):
 
     def picture_hook(self, cfg: Config, folder: Path) -> Hook:
         """Use mmseg's visualizer."""
+        use_visualizer(cfg, 'SegLocalVisualizer')
 
         def draw(visualizer, image, sample, path):
             visualizer.add_datasample('', image, sample, out_file=path)
