@@ -208,6 +208,7 @@ def test_panoptic_segments(make):
         ),
         [
             dict(type='LoadImageFromFile'),
+            dict(type='Resize', scale=SIZE, keep_ratio=True),
             dict(type='LoadPanopticAnnotations'),
             dict(
                 type='PackDetInputs',
