@@ -69,9 +69,11 @@ def require_input(
         want (int): Their sizes.
         tokens_name (str): The tokens' name. Defaults to 'x'.
     """
+    if tensor is None:
+        return
     require_shape(op, name, tensor, axes, *want)
     require_real(op, name, tensor)
-    if tensor is not None and tensor.device != tokens.device:
+    if tensor.device != tokens.device:
         raise RuntimeError(
             f'{op}: {name} is on {tensor.device} but {tokens_name} is on '
             f'{tokens.device}; move them to one device'

@@ -243,13 +243,15 @@ def _token_major(weights: Tensor, args: _Arguments) -> Tensor:
     If B or C is the same at all steps, both have a group for each channel.
     """
     batch, channels, length = args.u.shape
+    varying = args.B.dim() > 2 and args.C.dim() > 2
+    if not varying:
+        # The sum of the gradients of all tokens or channels is rounded once.
+        weights = weights.to(compute_dtype(args.u))
     if weights.dim() == 2:
-        # The sum of its gradients over all tokens is rounded once.
-        wide = weights.to(compute_dtype(args.u))
-        return wide.expand(batch, length, 1, -1, -1)
+        return weights.expand(batch, length, 1, -1, -1)
     grouped = weights if weights.dim() == 4 else weights.unsqueeze(1)
     grouped = grouped.permute(0, 3, 1, 2).unsqueeze(2)
-    if args.B.dim() > 2 and args.C.dim() > 2:
+    if varying:
         return grouped
     shared = grouped.unsqueeze(4)
     per_group = channels // grouped.shape[3]
@@ -259,9 +261,9 @@ def _token_major(weights: Tensor, args: _Arguments) -> Tensor:
 def _gated(args: _Arguments, y: Tensor) -> Tensor:
     """From (B, L, D) to the result (B, D, L)."""
     y = y.transpose(1, 2)
-    if args.z is not None:
-        y = y * F.silu(args.z.to(y.dtype))
-    return y.to(args.u.dtype)
+    if args.z is None:
+        return y
+    return (y * F.silu(args.z.to(y.dtype))).to(args.u.dtype)
 
 
 def _last(states: Tensor) -> Tensor:
