@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.fileio import list_from_file
 
 from mmssm.utils import ConfigError
-from mmssm.utils.config import leaf_datasets, type_name
+from mmssm.utils.config import leaf_datasets, metrics_of, type_name
 
 # The lists of a file, and what is read of their entries.
 _PARTS = dict(
@@ -184,11 +184,8 @@ def _check_evaluator(
     read: Callable[[str], dict],
 ) -> None:
     """The metric needs the same classes in the file that it reads."""
-    evaluators = cfg.get(f'{split}_evaluator') or []
-    if not isinstance(evaluators, (list, tuple)):
-        evaluators = [evaluators]
-    for evaluator in evaluators:
-        path = evaluator.get('ann_file')
-        if type_name(evaluator['type']) == 'CocoMetric' and path:
+    for metric in metrics_of(cfg, split):
+        path = metric.get('ann_file')
+        if type_name(metric['type']) == 'CocoMetric' and path:
             option = f'{split}_dataloader.dataset.metainfo.classes'
             _check_names(names, read(path), path, option)

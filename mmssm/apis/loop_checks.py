@@ -1,0 +1,203 @@
+"""Check what a config says about its loops, before anything is built."""
+
+import difflib
+import inspect
+from collections.abc import Iterator
+
+from mmengine.config import Config
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook
+from mmengine.registry import HOOKS, LOOPS
+from mmengine.runner import IterBasedTrainLoop
+from torch.utils.data import DataLoader
+
+from mmssm.utils import ConfigError
+from mmssm.utils.config import metrics_of, registered
+from mmssm.utils.errors import did_you_mean, warn
+
+from .metric_names import MetricNames
+
+# mmengine takes each of these whole or not at all.
+_LOOPS = dict(
+    train=('train_dataloader', 'train_cfg', 'optim_wrapper'),
+    val=('val_dataloader', 'val_cfg', 'val_evaluator'),
+    test=('test_dataloader', 'test_cfg', 'test_evaluator'),
+)
+# The keys of a loader beside the arguments of PyTorch's.
+_LOADER_KEYS = ('num_batch_per_epoch', 'disable_subprocess_warning')
+_DEFAULT_HOOKS = (
+    'runtime_info',
+    'timer',
+    'sampler_seed',
+    'logger',
+    'param_scheduler',
+    'checkpoint',
+)
+# Of the letters of a hook's name and a default one's, to be taken for it.
+_ALIKE = 0.8
+
+
+def check_loops(cfg: Config, *splits: str) -> None:
+    """Refuse loaders, loops and evaluators that cannot work.
+
+    Args:
+        cfg (Config): The config to run.
+        *splits (str): The splits used: ``'train'``, ``'val'``, ``'test'``.
+
+    Raises:
+        ConfigError: Names the option, and what to set it to.
+    """
+    for keys in _LOOPS.values():
+        _check_complete(cfg, keys)
+    for split in splits:
+        metrics_of(cfg, split)
+        loader = cfg.get(f'{split}_dataloader')
+        if loader is not None:
+            _check_loader(loader, f'{split}_dataloader')
+    if 'train' in splits and cfg.get('train_cfg') is not None:
+        _check_train_cfg(cfg.train_cfg)
+
+
+def check_hooks(cfg: Config) -> None:
+    """Refuse hooks that are no hooks, or wait for a metric there is not.
+
+    Args:
+        cfg (Config): The config to train.
+
+    Raises:
+        ConfigError: Names the option, and the metrics that there are.
+    """
+    for name in cfg.get('default_hooks') or ():
+        missing = [n for n in _DEFAULT_HOOKS if n not in cfg.default_hooks]
+        close = difflib.get_close_matches(name, missing, 1, _ALIKE)
+        if close and name not in _DEFAULT_HOOKS:
+            raise ConfigError(
+                f'default_hooks.{name} is another hook than the default one '
+                f"{close[0]}; did you mean '{close[0]}'?"
+            )
+    for option, name in _awaited_metrics(cfg):
+        if cfg.get('val_dataloader') is None:
+            warn(f'{option} has no effect: the config validates nothing')
+            continue
+        names = MetricNames(cfg, 'val')
+        if not names.may_have(name):
+            shown = [*names.known, *(f'{p}...' for p in names.open_prefixes)]
+            raise ConfigError(
+                f'{option}={name!r} is none of the metrics of val_evaluator, '
+                f'{", ".join(shown)}{did_you_mean(name, names.known)}'
+            )
+
+
+def hooks_of(cfg: Config) -> Iterator[tuple[str, dict]]:
+    """The hooks of a config.
+
+    Args:
+        cfg (Config): The config.
+
+    Yields:
+        tuple[str, dict]: A hook's key and its config.
+
+    Raises:
+        ConfigError: ``custom_hooks`` is not a list, ``default_hooks`` not a
+            dict, or one of them has something else than hooks.
+    """
+    default = cfg.get('default_hooks') or {}
+    custom = cfg.get('custom_hooks') or []
+    if not isinstance(default, dict):
+        raise ConfigError(
+            'default_hooks must be a dict of hooks by name, such as '
+            f"dict(logger=dict(type='LoggerHook')), got {default!r}"
+        )
+    if not isinstance(custom, (list, tuple)):
+        raise ConfigError(
+            "custom_hooks must be a list of hooks, such as [dict(type='"
+            f"EMAHook')], got {custom!r}"
+        )
+    found = {f'default_hooks.{name}': hook for name, hook in default.items()}
+    found |= {f'custom_hooks.{i}': hook for i, hook in enumerate(custom)}
+    for option, hook in found.items():
+        if hook is None and option.startswith('default_hooks.'):
+            continue
+        if not isinstance(hook, dict) or not hook.get('type'):
+            raise ConfigError(
+                f'{option} must be a dict with the type of a hook, such as '
+                f"dict(type='CheckpointHook'), got {hook!r}"
+            )
+        yield option, hook
+
+
+def trains_by_iterations(cfg: Config) -> bool:
+    """Whether ``train_cfg`` counts iterations, not epochs."""
+    loop = cfg.train_cfg
+    if 'type' not in loop:
+        return not loop.get('by_epoch', True)
+    kind = registered(LOOPS, loop, cfg.get('default_scope'))
+    return kind is not None and issubclass(kind, IterBasedTrainLoop)
+
+
+def _check_complete(cfg: Config, keys: tuple[str, ...]) -> None:
+    missing = [key for key in keys if cfg.get(key) is None]
+    if missing and len(missing) < len(keys):
+        there = [key for key in keys if key not in missing]
+        raise ConfigError(
+            f'the config sets {" and ".join(there)}, but not '
+            f'{" and ".join(missing)}; they belong together: add what is '
+            'missing, or set all of them to None'
+        )
+
+
+def _check_loader(loader: dict, option: str) -> None:
+    known = [*inspect.signature(DataLoader).parameters, *_LOADER_KEYS]
+    unknown = sorted(set(loader) - set(known))
+    if unknown:
+        raise ConfigError(
+            f'{option} has no setting {unknown[0]!r}'
+            f'{did_you_mean(unknown[0], known) or "; leave it out"}'
+        )
+    for key, example in (
+        ('dataset', "dict(type='CocoDataset', ...)"),
+        ('sampler', "dict(type='DefaultSampler', shuffle=True)"),
+    ):
+        if key not in loader:
+            raise ConfigError(
+                f'{option} has no {key}; add one, such as {key}={example}'
+            )
+    if loader.get('num_workers', 0) > 0:
+        return
+    for key, nothing in (
+        ('persistent_workers', False),
+        ('prefetch_factor', None),
+    ):
+        if loader.get(key):
+            raise ConfigError(
+                f'{option}.{key}={loader[key]} is for loading processes, but '
+                f'num_workers is 0; set {option}.{key}={nothing}, or '
+                'num_workers to their number'
+            )
+
+
+def _check_train_cfg(loop: dict) -> None:
+    if ('type' in loop) == ('by_epoch' in loop):
+        found = 'both' if 'type' in loop else 'neither'
+        raise ConfigError(
+            f'train_cfg must set one of type and by_epoch, but sets {found}; '
+            "write dict(type='EpochBasedTrainLoop', max_epochs=12) or "
+            "dict(type='IterBasedTrainLoop', max_iters=160000)"
+        )
+
+
+def _awaited_metrics(cfg: Config) -> Iterator[tuple[str, str]]:
+    """The options that name metrics, and the names."""
+    scope = cfg.get('default_scope')
+    for option, hook in hooks_of(cfg):
+        kind = registered(HOOKS, hook, scope)
+        for base, key in (
+            (CheckpointHook, 'save_best'),
+            (EarlyStoppingHook, 'monitor'),
+        ):
+            given = hook.get(key)
+            if kind is None or not issubclass(kind, base) or not given:
+                continue
+            names = given if isinstance(given, (list, tuple)) else [given]
+            for name in names:
+                if name != 'auto':
+                    yield f'{option}.{key}', name
