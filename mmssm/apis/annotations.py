@@ -71,6 +71,8 @@ def _check_dataset(
     if _loads_masks(dataset):
         _check_masks(objects, path)
     images = content['images']
+    if not images:
+        raise ConfigError(f'{path} ({place}.ann_file) has no image; add some')
     if (dataset.get('filter_cfg') or {}).get('filter_empty_gt'):
         used = {item['image_id'] for item in objects}
         images = [image for image in images if image['id'] in used]
@@ -79,6 +81,11 @@ def _check_dataset(
                 f'no image in {path} has an object of the classes of {place}, '
                 'and the others are left out; add objects'
             )
+    if not objects and split == 'train':
+        raise ConfigError(
+            f'no object of the classes of {place} in {path}, so that there is '
+            'nothing to learn; add objects'
+        )
     folder = (dataset.get('data_prefix') or {}).get('img') or ''
     folder = osp.join(root, folder)
     _check_images(images, path, folder, f'{place}.data_prefix.img')

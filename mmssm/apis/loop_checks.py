@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
-from mmengine.registry import HOOKS, LOOPS
-from mmengine.runner import IterBasedTrainLoop
+from mmengine.registry import FUNCTIONS, HOOKS, LOOPS
+from mmengine.runner import IterBasedTrainLoop, Priority
 from torch.utils.data import DataLoader
 
 from mmssm.utils import ConfigError
-from mmssm.utils.config import metrics_of, registered
+from mmssm.utils.config import metrics_of, refuse_unknown, registered
 from mmssm.utils.errors import did_you_mean, warn
 
 from .metric_names import MetricNames
@@ -52,9 +52,12 @@ def check_loops(cfg: Config, *splits: str) -> None:
         metrics_of(cfg, split)
         loader = cfg.get(f'{split}_dataloader')
         if loader is not None:
-            _check_loader(loader, f'{split}_dataloader')
+            scope = cfg.get('default_scope')
+            _check_loader(loader, f'{split}_dataloader', scope)
     if 'train' in splits and cfg.get('train_cfg') is not None:
         _check_train_cfg(cfg.train_cfg)
+        _check_numbers(cfg)
+    _check_log_level(cfg)
 
 
 def check_hooks(cfg: Config) -> None:
@@ -122,6 +125,14 @@ def hooks_of(cfg: Config) -> Iterator[tuple[str, dict]]:
                 f'{option} must be a dict with the type of a hook, such as '
                 f"dict(type='CheckpointHook'), got {hook!r}"
             )
+        priority = hook.get('priority')
+        if isinstance(priority, str):
+            known = Priority.__members__
+            if priority.upper() not in known:
+                raise ConfigError(
+                    f'{option}.priority={priority!r} is none of '
+                    f'{", ".join(known)}{did_you_mean(priority, known)}'
+                )
         yield option, hook
 
 
@@ -145,7 +156,7 @@ def _check_complete(cfg: Config, keys: tuple[str, ...]) -> None:
         )
 
 
-def _check_loader(loader: dict, option: str) -> None:
+def _check_loader(loader: dict, option: str, scope: str | None) -> None:
     known = [*inspect.signature(DataLoader).parameters, *_LOADER_KEYS]
     unknown = sorted(set(loader) - set(known))
     if unknown:
@@ -157,11 +168,15 @@ def _check_loader(loader: dict, option: str) -> None:
         ('dataset', "dict(type='CocoDataset', ...)"),
         ('sampler', "dict(type='DefaultSampler', shuffle=True)"),
     ):
-        if key not in loader:
+        if not isinstance(loader.get(key), dict):
             raise ConfigError(
-                f'{option} has no {key}; add one, such as {key}={example}'
+                f'{option}.{key} must be a dict, such as {example}, got '
+                f'{loader.get(key)!r}'
             )
-    if loader.get('num_workers', 0) > 0:
+    for key in ('collate_fn', 'worker_init_fn'):
+        if isinstance(loader.get(key), dict):
+            refuse_unknown(FUNCTIONS, loader[key], scope)
+    if loader.get('num_workers', 0) != 0:
         return
     for key, nothing in (
         ('persistent_workers', False),
@@ -173,6 +188,29 @@ def _check_loader(loader: dict, option: str) -> None:
                 f'num_workers is 0; set {option}.{key}={nothing}, or '
                 'num_workers to their number'
             )
+
+
+def _check_numbers(cfg: Config) -> None:
+    """Refuse what mmengine takes and stumbles over later."""
+    for key in ('max_epochs', 'max_iters', 'val_interval'):
+        value = cfg.train_cfg.get(key, 1)
+        if not isinstance(value, (int, float)) or value < 1:
+            raise ConfigError(
+                f'train_cfg.{key} must be a whole number from 1, got {value!r}'
+            )
+    seed = (cfg.get('randomness') or {}).get('seed')
+    if seed is not None and not isinstance(seed, int):
+        raise ConfigError(f'randomness.seed must be an int, got {seed!r}')
+
+
+def _check_log_level(cfg: Config) -> None:
+    level = cfg.get('log_level', 'INFO')
+    levels = ('DEBUG', 'INFO', 'WARNING', 'ERROR')
+    if isinstance(level, str) and level not in (*levels, 'CRITICAL'):
+        raise ConfigError(
+            f'log_level={level!r} is none of {", ".join(levels)}'
+            f'{did_you_mean(level.upper(), levels)}'
+        )
 
 
 def _check_train_cfg(loop: dict) -> None:

@@ -1,6 +1,7 @@
 """Check what a config says about its optimizer and its schedules."""
 
 import copy
+import inspect
 from collections.abc import Iterator
 
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 from mmssm.engine.optimizers.cpu_amp_optim_wrapper import in_cpu_amp
 from mmssm.utils import ConfigError
-from mmssm.utils.config import registered, type_name
+from mmssm.utils.config import refuse_unknown, registered, type_name
 from mmssm.utils.errors import one_line, warn
 
 from .loop_checks import trains_by_iterations
@@ -36,9 +37,17 @@ def check_optimizer(cfg: Config) -> None:
     check_layer_decay(cfg)
     if not torch.cuda.is_available():
         in_cpu_amp(cfg.optim_wrapper, cfg.get('default_scope'))
-    if isinstance(cfg.optim_wrapper.get('optimizer'), dict):
-        _check_multipliers(cfg.optim_wrapper)
-        _build_alone(cfg)
+    optimizer = cfg.optim_wrapper.get('optimizer')
+    if optimizer is None and 'constructor' in cfg.optim_wrapper:
+        return  # it makes several optimizers
+    if not isinstance(optimizer, dict) or not optimizer.get('type'):
+        raise ConfigError(
+            'optim_wrapper.optimizer must be a dict with a type, such as '
+            f"dict(type='AdamW', lr=1e-4), got {optimizer!r}"
+        )
+    _check_multipliers(cfg.optim_wrapper)
+    _check_clipping(cfg.optim_wrapper.get('clip_grad'))
+    _build_alone(cfg)
 
 
 def check_schedules(cfg: Config) -> None:
@@ -133,10 +142,27 @@ def _check_multipliers(wrapper: dict) -> None:
             )
 
 
+def _check_clipping(settings: object) -> None:
+    if not isinstance(settings, dict):
+        return  # mmengine refuses all but None
+    by_value = settings.get('type') == 'value'
+    clip = nn.utils.clip_grad_value_ if by_value else nn.utils.clip_grad_norm_
+    given = {k: v for k, v in settings.items() if k != 'type'}
+    try:
+        inspect.signature(clip).bind([], **given)
+    except TypeError as error:
+        known = [n for n in inspect.signature(clip).parameters][1:]
+        raise ConfigError(
+            f'optim_wrapper.clip_grad: {one_line(error)}; it takes '
+            f'{", ".join(known)}'
+        ) from error
+
+
 def _build_alone(cfg: Config) -> torch.optim.Optimizer:
     """The optimizer of one number, or AdamW for one that is not PyTorch's."""
     settings = cfg.optim_wrapper.optimizer
     parameter = nn.Parameter(torch.zeros(1))
+    refuse_unknown(OPTIMIZERS, settings, cfg.get('default_scope'))
     kind = registered(OPTIMIZERS, settings, cfg.get('default_scope'))
     if kind is None or not kind.__module__.startswith('torch.optim'):
         return torch.optim.AdamW([parameter], lr=1.0)

@@ -1,5 +1,7 @@
 """Training from a config file."""
 
+from pathlib import Path
+
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
@@ -18,6 +20,7 @@ from mmssm.utils.config import (
     require,
     type_name,
 )
+from mmssm.utils.files import make_folder
 
 from .annotations import check_annotations
 from .loop_checks import check_hooks, check_loops, hooks_of
@@ -63,6 +66,7 @@ def train(
         'optim_wrapper',
         purpose='training',
     )
+    make_folder(Path(cfg.work_dir), '--work-dir')
     if amp:
         _use_amp(cfg)
     if auto_scale_lr:

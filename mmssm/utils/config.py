@@ -13,6 +13,7 @@ from .errors import ConfigError, one_line, warn
 from .imports import import_custom
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+_LOOPS = ('train_cfg', 'val_cfg', 'test_cfg')
 
 
 def load_config(
@@ -64,6 +65,7 @@ def load_config(
         raise ConfigError(
             f'--cfg-options does not fit {path}: {one_line(error)}'
         ) from error
+    _check_parts(cfg)
     _import_custom_modules(cfg, path)
     if work_dir is not None:
         cfg.work_dir = work_dir
@@ -92,6 +94,22 @@ def _import_named(cfg: Config) -> None:
             waiting.extend(part.values())
         elif isinstance(part, (list, tuple)):
             waiting.extend(part)
+
+
+def _check_parts(cfg: Config) -> None:
+    for key in ('model', 'optim_wrapper', *_LOADERS, *_LOOPS):
+        if not isinstance(cfg.get(key), (dict, type(None))):
+            raise ConfigError(
+                f'{key} of {cfg.filename} must be a dict or None, got '
+                f'{cfg[key]!r}'
+            )
+    for key in _LOADERS:
+        dataset = (cfg.get(key) or {}).get('dataset', {})
+        if not isinstance(dataset, dict):
+            raise ConfigError(
+                f'{key}.dataset of {cfg.filename} must be a dict, got '
+                f'{dataset!r}'
+            )
 
 
 def _import_custom_modules(cfg: Config, path: str) -> None:
@@ -251,6 +269,25 @@ def registered(
             except RuntimeError:  # its module cannot be imported
                 return None
     return kind if inspect.isclass(kind) else None
+
+
+def refuse_unknown(
+    registry: Registry, settings: dict, scope: str | None
+) -> None:
+    """Raise a ConfigError if a config's part names what is not registered.
+
+    Args:
+        registry (Registry): One of mmengine's root registries.
+        settings (dict): The part, with a ``type``.
+        scope (str, optional): The config's ``default_scope``.
+    """
+    kind = settings.get('type')
+    with registry.switch_scope_and_registry(scope) as scoped:
+        if isinstance(kind, str) and scoped.get(kind) is None:
+            place = f'{scoped.scope}::{scoped.name}'
+            raise ConfigError(
+                one_line(KeyError(f'{kind} is not in the {place} registry'))
+            )
 
 
 def type_name(kind: str | type | None) -> str:

@@ -16,16 +16,26 @@ _BAD_ARGUMENT = re.compile(
     r'(?P<name>\w+)\.__init__\(\) (got an unexpected keyword argument '
     r"'(?P<argument>\w+)'|missing \d+ required )"
 )
-_UNKNOWN_TYPE = re.compile(r'is not in the [\w: ]+ registry')
+_UNKNOWN_TYPE = re.compile(
+    r'^(?P<type>\S+) is not in the (?P<scope>\w+)::(?P<name>[\w ]+) registry'
+)
 _NO_TYPE = re.compile(
     r'^`cfg` or `default_args` must contain the key "type", but got (.*)',
     re.DOTALL,
 )
 _SHOWN = 200  # characters of a config's part in a message
-# Their classes are used as they are, so that what a constructor of theirs
-# refuses is in the config.
-_LIBRARIES = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')
-_LIBRARY_MODULES = tuple(f'{name}.' for name in (*_LIBRARIES, 'torch.optim'))
+# What a constructor of these refuses is in the config.
+_LIBRARIES = tuple(
+    f'{name}.'
+    for name in (
+        *('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain'),
+        *('torch.optim', 'torch.utils.data'),
+    )
+)
+# All that these two raise is about the config.
+_BUILDING = ('mmengine.runner.runner', 'mmengine.registry.build_functions')
+# They build the other classes and loaders: no use to name what they are in.
+_BUILDERS = ('mmengine.registry.', 'mmengine.runner.', 'torch.utils.data.')
 
 
 class UserError(ValueError):
@@ -58,7 +68,7 @@ def is_user_error(error: BaseException) -> bool:
         return True
     text = str(error.args[0]) if error.args else ''
     if isinstance(error, KeyError) and (
-        _UNKNOWN_TYPE.search(text) or _NO_TYPE.match(text)
+        _UNKNOWN_TYPE.match(text) or _NO_TYPE.match(text)
     ):
         return True
     if isinstance(error, TypeError) and _refusing_class(text) is not None:
@@ -84,10 +94,12 @@ def one_line(error: BaseException) -> str:
         part = ' '.join(_NO_TYPE.match(text)[1].split('\n')[0].split())
         more = '...' if len(part) > _SHOWN else ''
         text = f'this part of the config has no type: {part[:_SHOWN]}{more}'
+    elif _UNKNOWN_TYPE.match(text):
+        text = _UNKNOWN_TYPE.match(text)[0]
     elif not isinstance(error, UserError) and _refused_by_library(error):
-        built = _built(error)
         text = text or f'this must hold: {_last_line(error)}'
-        text = text if built is None else f'{built}: {text}'
+        if not _last_module(error).startswith(_BUILDERS):
+            text = f'{_built(error)}: {text}'
     return ' '.join(f'{text}{_hint(text)}'.split())
 
 
@@ -101,13 +113,24 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     Returns:
         str: ``"; did you mean 'name'?"``, or '' if none is like it.
     """
-    close = difflib.get_close_matches(given, list(known), 1)
+    known = list(known)
+    close = [name for name in known if name.lower() == given.lower()]
+    close = close or difflib.get_close_matches(given, known, 1)
     return f"; did you mean '{close[0]}'?" if close else ''
 
 
 def _hint(text: str) -> str:
-    if _UNKNOWN_TYPE.search(text):
-        return (
+    unknown = _UNKNOWN_TYPE.match(text)
+    if unknown:
+        known = {
+            name
+            for registry in _registries()
+            if registry.name == unknown['name']
+            and registry.scope in ('mmengine', unknown['scope'])
+            for name in registry.module_dict
+        }
+        meant = did_you_mean(unknown['type'].rpartition('.')[2], known)
+        return meant or (
             '; is it spelled right, and is default_scope the library that '
             'the config is written for?'
         )
@@ -129,13 +152,7 @@ def _refusing_class(text: str) -> type | None:
     found = _BAD_ARGUMENT.search(text)
     if found is None:
         return None
-    registries = [
-        registry
-        for registry in vars(mmengine.registry).values()
-        if isinstance(registry, Registry)
-    ]
-    registries += [c for r in registries for c in r.children.values()]
-    for registry in registries:
+    for registry in _registries():
         for registered in filter(
             inspect.isclass, registry.module_dict.values()
         ):
@@ -145,21 +162,35 @@ def _refusing_class(text: str) -> type | None:
     return None
 
 
+def _registries() -> list[Registry]:
+    """Mmengine's registries and those of the libraries."""
+    roots = [
+        registry
+        for registry in vars(mmengine.registry).values()
+        if isinstance(registry, Registry)
+    ]
+    return roots + [c for root in roots for c in root.children.values()]
+
+
 def _refused_by_library(error: BaseException) -> bool:
     """Whether a check of a library fails while a config is built.
 
     A check is a ``raise`` or ``assert`` that stands in the library; an error
     that Python finds there may be a defect.
     """
+    module = _last_module(error)
+    if not module.startswith(_LIBRARIES):
+        return False
+    checked = isinstance(error, AssertionError) or (
+        _last_line(error).startswith('raise ')
+    )
+    return checked and (module in _BUILDING or _built(error) is not None)
+
+
+def _last_module(error: BaseException) -> str:
+    """The module that raised the error; '' for one that was not raised."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    if not frames:
-        return False
-    module = frames[-1].f_globals.get('__name__', '')
-    if not module.startswith(_LIBRARY_MODULES):
-        return False
-    checked = _last_line(error).startswith(('raise ', 'assert '))
-    in_runner = module == 'mmengine.runner.runner'
-    return checked and (in_runner or _built(error) is not None)
+    return frames[-1].f_globals.get('__name__', '') if frames else ''
 
 
 def _built(error: BaseException) -> str | None:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
@@ -7,6 +9,7 @@ from mmengine.registry import METRICS
 from mmssm.apis.loop_checks import check_hooks, check_loops
 from mmssm.utils import ConfigError
 
+ROOT = Path(__file__).parents[2]
 SAMPLER = dict(type='DefaultSampler', shuffle=False)
 
 
@@ -78,6 +81,14 @@ def test_what_works(changes):
         ({'test_evaluator': 'CocoMetric'}, "metrics, got 'CocoMetric'"),
         ({'val_evaluator': [dict(metric='bbox')]}, "got {'metric': 'bbox'}"),
         ({'val_evaluator': ['mIoU']}, 'val_evaluator must be a metric, such'),
+        (
+            {'val_dataloader.collate_fn': dict(type='default_colate')},
+            "mean 'default_collate'?",
+        ),
+        ({'train_cfg.max_epochs': 'ten'}, "number from 1, got 'ten'"),
+        ({'train_cfg.val_interval': 0}, 'val_interval must be a whole'),
+        ({'randomness': dict(seed='1')}, "seed must be an int, got '1'"),
+        ({'log_level': 'info'}, "mean 'INFO'?"),
         ({'train_cfg.type': 'EpochBasedTrainLoop'}, 'but sets both; write'),
         ({'train_cfg': dict(max_epochs=2, _delete_=True)}, 'sets neither;'),
     ],
@@ -93,7 +104,9 @@ def test_an_incomplete_loader(key):
     cfg = complete()
     del cfg.train_dataloader[key]
     text = refused(check_loops, cfg, 'train')
-    assert f'train_dataloader has no {key}; add one, such as {key}=' in text
+    assert f'train_dataloader.{key} must be a dict, such as dict(' in text
+    cfg.train_dataloader[key] = 'Name'
+    assert "), got 'Name'" in refused(check_loops, cfg, 'train')
     check_loops(cfg, 'val')
 
 
@@ -183,6 +196,12 @@ def test_best_without_validation(capsys):
         (dict(custom_hooks=dict(type='EMAHook')), 'must be a list of hooks'),
         (dict(custom_hooks=['EMAHook']), "hook, such as .* got 'EMAHook'"),
         (dict(default_hooks=[]), None),
+        (
+            dict(custom_hooks=[dict(type='EMAHook', priority='VERYLOW')]),
+            "custom_hooks.0.priority='VERYLOW' .* mean 'VERY_LOW'",
+        ),
+        (dict(custom_hooks=[dict(type='EMAHook', priority='low')]), None),
+        (dict(custom_hooks=[dict(type='EMAHook', priority=49)]), None),
         (dict(default_hooks=['LoggerHook']), 'must be a dict of hooks by'),
         (dict(default_hooks=dict(logger=dict(interval=5))), 'logger must be'),
         (
@@ -200,3 +219,16 @@ def test_hooks(hooks, message):
     else:
         with pytest.raises(ConfigError, match=message):
             check_hooks(cfg)
+
+
+@pytest.mark.parametrize(
+    'path',
+    sorted((ROOT / 'configs' / 'mini').glob('*.py')),
+    ids=lambda path: path.stem,
+)
+def test_mini_configs_start_no_processes_that_persist(path):
+    """mmpretrain's tool makes them persist where a config does not say."""
+    cfg = Config.fromfile(path, import_custom_modules=False)
+    for split in ('train', 'val', 'test'):
+        loader = cfg[f'{split}_dataloader']
+        assert loader.num_workers > 0 or loader.persistent_workers is False

@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper, build_optim_wrapper
+from mmengine.registry import OPTIMIZERS
 from torch import nn
 
 from mmssm import VMamba
@@ -66,17 +67,43 @@ def test_multipliers_of_nothing(paramwise_cfg, optimizer, message):
         (dict(lr=-1.0), 'optim_wrapper.optimizer: Invalid learning rate'),
         (dict(weight_dekay=0.1), "did you mean 'weight_decay'?"),
         (dict(type=torch.optim.SGD, betas=1), "argument 'betas'; it takes"),
+        (dict(type='Adamw'), "registry; did you mean 'AdamW'?"),
+        (dict(type=None), 'optim_wrapper.optimizer must be a dict with a ty'),
     ],
 )
 def test_optimizers_that_cannot_be_built(optimizer, message):
     assert message in refused(check_optimizer, training(**optimizer))
 
 
+@OPTIMIZERS.register_module()
+class OwnOptimizer(torch.optim.SGD):
+    pass
+
+
 def test_optimizers_that_are_not_built_here():
-    check_optimizer(training(type='Lion', lr='much'))
+    check_optimizer(training(type='OwnOptimizer', lr='much'))
     cfg = training()
     cfg.optim_wrapper = dict(constructor='Several', generator=dict(), lr='1')
     check_optimizer(cfg)
+
+
+@pytest.mark.parametrize('given', ['AdamW', None])
+def test_optimizers_that_are_no_dicts(given):
+    cfg = training()
+    cfg.optim_wrapper.optimizer = given
+    assert 'optim_wrapper.optimizer must' in refused(check_optimizer, cfg)
+
+
+def test_clipping():
+    for clip_grad in (
+        None,
+        dict(max_norm=1.0),
+        dict(type='value', clip_value=1.0),
+    ):
+        check_optimizer(training(wrapper=dict(clip_grad=clip_grad)))
+    for clip_grad in (dict(max_nrm=1.0), dict(type='value', max_norm=1.0)):
+        cfg = training(wrapper=dict(clip_grad=clip_grad))
+        assert 'clip_grad: ' in refused(check_optimizer, cfg)
 
 
 @pytest.mark.parametrize(

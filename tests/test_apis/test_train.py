@@ -13,6 +13,12 @@ def test_config_without_training(toy_config):
         train(toy_config, options={'optim_wrapper': None})
 
 
+def test_work_directory_that_cannot_be_made(toy_config, tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(ConfigError, match='choose another --work-dir'):
+        train(toy_config, work_dir=str(tmp_path / 'file' / 'out'))
+
+
 @pytest.mark.parametrize(
     'kind',
     [

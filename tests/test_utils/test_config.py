@@ -131,6 +131,23 @@ def test_custom_module_beside_the_config(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    'text',
+    [
+        'model = "VMamba"',
+        'train_dataloader = []',
+        'val_dataloader = dict(dataset="coco")',
+        'train_cfg = 12',
+        'optim_wrapper = "AdamW"',
+    ],
+)
+def test_parts_that_are_no_dicts(tmp_path, text):
+    path = tmp_path / 'config.py'
+    path.write_text(f"default_scope = 'mmpretrain'\n{text}\n")
+    with pytest.raises(ConfigError, match='must be a dict'):
+        load_config(str(path))
+
+
+@pytest.mark.parametrize(
     'given, message',
     [
         ("dict(imports=['no_such_module'])", "no module 'no_such_module'"),
