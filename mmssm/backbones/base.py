@@ -226,10 +226,11 @@ class SSMBackbone(BaseModule):
         """
         given = self.init_cfg
         cfgs = [given] if isinstance(given, dict) else list(given or [])
-        if not all(isinstance(cfg, dict) for cfg in cfgs):
+        if not all(isinstance(cfg, dict) and cfg.get('type') for cfg in cfgs):
             raise UserError(
-                f'init_cfg must be a dict or a list of dicts, got {given!r}; '
-                "for a file write dict(type='Pretrained', checkpoint=...)"
+                'init_cfg must be a dict with a type, or a list of them, got '
+                f"{given!r}; for a file write dict(type='Pretrained', "
+                'checkpoint=...)'
             )
         files = list(filter(_names_a_file, cfgs))
         others = [cfg for cfg in cfgs if not _names_a_file(cfg)]

@@ -221,8 +221,9 @@ def test_misspelled_init_cfg():
     cfg = dict(type='Pretrained', checkpoint='a.pth', stict=False)
     with pytest.raises(ValueError, match="takes .* mean 'strict'?"):
         VMamba(MINI, init_cfg=cfg).init_weights()
-    with pytest.raises(ValueError, match="got 'a.pth'; for a file write"):
-        VMamba(MINI, init_cfg='a.pth').init_weights()
+    for cfg in ('a.pth', dict(checkpoint='a.pth')):
+        with pytest.raises(ValueError, match='a.pth.*; for a file write'):
+            VMamba(MINI, init_cfg=cfg).init_weights()
 
 
 @pytest.mark.parametrize(
