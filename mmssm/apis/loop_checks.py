@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
-from mmengine.registry import FUNCTIONS, HOOKS, LOOPS
+from mmengine.registry import FUNCTIONS, HOOKS, LOOPS, METRICS
 from mmengine.runner import IterBasedTrainLoop, Priority
 from torch.utils.data import DataLoader
 
@@ -14,7 +14,7 @@ from mmssm.utils import ConfigError
 from mmssm.utils.config import metrics_of, refuse_unknown, registered
 from mmssm.utils.errors import did_you_mean, warn
 
-from .metric_names import MetricNames
+from .metric_names import MetricNames, is_top_k
 
 # mmengine takes each of these whole or not at all.
 _LOOPS = dict(
@@ -49,7 +49,7 @@ def check_loops(cfg: Config, *splits: str) -> None:
     for keys in _LOOPS.values():
         _check_complete(cfg, keys)
     for split in splits:
-        metrics_of(cfg, split)
+        _check_topk(cfg, split)
         loader = cfg.get(f'{split}_dataloader')
         if loader is not None:
             scope = cfg.get('default_scope')
@@ -154,6 +154,22 @@ def _check_complete(cfg: Config, keys: tuple[str, ...]) -> None:
             f'{" and ".join(missing)}; they belong together: add what is '
             'missing, or set all of them to None'
         )
+
+
+def _check_topk(cfg: Config, split: str) -> None:
+    """ImageNet's top-5 accuracy is not there for a few classes."""
+    head = (cfg.get('model') or {}).get('head')
+    classes = head.get('num_classes') if isinstance(head, dict) else None
+    for metric in metrics_of(cfg, split):
+        kind = registered(METRICS, metric, cfg.get('default_scope'))
+        topk = metric.get('topk', 1)
+        most = max(topk) if isinstance(topk, (list, tuple)) else topk
+        if is_top_k(kind) and isinstance(classes, int) and most > classes:
+            raise ConfigError(
+                f'{split}_evaluator asks for the top-{most} accuracy, but '
+                f'model.head.num_classes is {classes}; set '
+                f'{split}_evaluator.topk=(1,)'
+            )
 
 
 def _check_loader(loader: dict, option: str, scope: str | None) -> None:

@@ -52,9 +52,18 @@ class MetricNames:
         )
 
 
+def is_top_k(kind: type | None) -> bool:
+    """Whether a metric's class is mmpretrain's Accuracy."""
+    return _NAMES.get(_path(kind)) is _names_of_accuracy
+
+
+def _path(kind: type | None) -> str:
+    return f'{kind.__module__}.{kind.__name__}' if kind else ''
+
+
 def _names_of(kind: type | None, metric: dict) -> list[str] | None:
     """The names without prefix; None where they are not known."""
-    function = _NAMES.get(f'{kind.__module__}.{kind.__name__}' if kind else '')
+    function = _NAMES.get(_path(kind))
     return None if function is None else function(metric)
 
 

@@ -167,10 +167,12 @@ def _build_alone(cfg: Config) -> torch.optim.Optimizer:
     if kind is None or not kind.__module__.startswith('torch.optim'):
         return torch.optim.AdamW([parameter], lr=1.0)
     for key in ('lr', 'weight_decay', 'momentum', 'eps'):
-        if isinstance(settings.get(key), str):
+        value = settings.get(key, 0)
+        if not isinstance(value, (int, float)):
+            in_yaml = ' (in YAML 1.0e-4, not 1e-4)'
             raise ConfigError(
-                f'optim_wrapper.optimizer.{key} is the text '
-                f'{settings[key]!r}; write a number (in YAML 1.0e-4, not 1e-4)'
+                f'optim_wrapper.optimizer.{key} must be a number, got '
+                f'{value!r}{in_yaml if isinstance(value, str) else ""}'
             )
     settings = {k: v for k, v in settings.items() if k != 'type'}
     try:

@@ -29,7 +29,7 @@ _LIBRARIES = tuple(
     f'{name}.'
     for name in (
         *('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain'),
-        *('torch.optim', 'torch.utils.data'),
+        *('torch.nn', 'torch.optim', 'torch.utils.data'),
     )
 )
 # All that these two raise is about the config.

@@ -99,6 +99,22 @@ def test_what_is_refused(changes, message):
     assert message in refused(check_loops, cfg, 'train', 'val', 'test')
 
 
+def test_top_5_of_three_classes():
+    metric = dict(type='Accuracy', topk=(1, 5))
+    cfg = complete(
+        default_scope='mmpretrain',
+        model=dict(head=dict(num_classes=3)),
+        val_evaluator=dict(metric, _delete_=True),
+    )
+    text = refused(check_loops, cfg, 'val')
+    assert 'top-5 accuracy' in text and 'set val_evaluator.topk=(1,)' in text
+    cfg.val_evaluator.topk = 1
+    check_loops(cfg, 'val')
+    cfg.val_evaluator.topk = (1, 5)
+    cfg.model.head.num_classes = 5
+    check_loops(cfg, 'val')
+
+
 @pytest.mark.parametrize('key', ['dataset', 'sampler'])
 def test_an_incomplete_loader(key):
     cfg = complete()

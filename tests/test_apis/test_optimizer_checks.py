@@ -63,7 +63,8 @@ def test_multipliers_of_nothing(paramwise_cfg, optimizer, message):
 @pytest.mark.parametrize(
     ('optimizer', 'message'),
     [
-        (dict(lr='1e-4'), "optimizer.lr is the text '1e-4'; write a number"),
+        (dict(lr='1e-4'), "lr must be a number, got '1e-4' (in YAML"),
+        (dict(lr=None), 'optimizer.lr must be a number, got None'),
         (dict(lr=-1.0), 'optim_wrapper.optimizer: Invalid learning rate'),
         (dict(weight_dekay=0.1), "did you mean 'weight_decay'?"),
         (dict(type=torch.optim.SGD, betas=1), "argument 'betas'; it takes"),

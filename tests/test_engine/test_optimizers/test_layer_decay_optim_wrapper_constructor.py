@@ -61,8 +61,8 @@ def layer_of(name):
         return LAYERS - 1
     if child == 'stem':
         return 0
-    first, last = ((1, 1), (2, 2), (3, 4), (5, 5))[int(rest[0])]
-    return first + int(rest[2]) if rest[1] == 'blocks' else last
+    first = (1, 2, 3, 5)[int(rest[0])]
+    return first + int(rest[2]) if rest[1] == 'blocks' else first - 1
 
 
 @pytest.mark.parametrize('kind', BACKBONES)
@@ -243,6 +243,14 @@ def test_kinds(family, kinds):
         assert group == expected, (name, kind)
         seen.add(kind)
     assert seen == kinds
+
+
+def test_pytorchs_rms_norm():
+    model = build(classifier())
+    model.backbone.stages[0].blocks[0].norm1 = nn.RMSNorm(8)
+    cfg = optim_wrapper(layer_decay_rate=1.0, norm_decay_mult=0.0)
+    found = settings(model, cfg)
+    assert found['backbone.stages.0.blocks.0.norm1.weight'] == (1.0, 0.0)
 
 
 def test_every_family_is_among_the_kinds():
