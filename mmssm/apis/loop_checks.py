@@ -11,7 +11,12 @@ from mmengine.runner import IterBasedTrainLoop, Priority
 from torch.utils.data import DataLoader
 
 from mmssm.utils import ConfigError
-from mmssm.utils.config import metrics_of, refuse_unknown, registered
+from mmssm.utils.config import (
+    leaf_datasets,
+    metrics_of,
+    refuse_unknown,
+    registered,
+)
 from mmssm.utils.errors import did_you_mean, warn
 
 from .metric_names import MetricNames, is_top_k
@@ -189,6 +194,8 @@ def _check_loader(loader: dict, option: str, scope: str | None) -> None:
                 f'{option}.{key} must be a dict, such as {example}, got '
                 f'{loader.get(key)!r}'
             )
+    for dataset, place in leaf_datasets(loader.dataset, f'{option}.dataset'):
+        _check_dataset(dataset, place)
     for key in ('collate_fn', 'worker_init_fn'):
         if isinstance(loader.get(key), dict):
             refuse_unknown(FUNCTIONS, loader[key], scope)
@@ -203,6 +210,23 @@ def _check_loader(loader: dict, option: str, scope: str | None) -> None:
                 f'{option}.{key}={loader[key]} is for loading processes, but '
                 f'num_workers is 0; set {option}.{key}={nothing}, or '
                 'num_workers to their number'
+            )
+
+
+def _check_dataset(dataset: dict, place: str) -> None:
+    if not dataset.get('type'):
+        raise ConfigError(
+            f"{place} has no type; add one, such as type='CocoDataset'"
+        )
+    pipeline = dataset.get('pipeline') or []
+    steps = pipeline if isinstance(pipeline, (list, tuple)) else [pipeline]
+    for number, step in enumerate(steps):
+        if isinstance(pipeline, dict) or not (
+            callable(step) or (isinstance(step, dict) and step.get('type'))
+        ):
+            raise ConfigError(
+                f'{place}.pipeline must be a list of dicts with a type, got '
+                f'{step!r} at {number}'
             )
 
 

@@ -174,9 +174,8 @@ def _build_alone(cfg: Config) -> torch.optim.Optimizer:
                 f'optim_wrapper.optimizer.{key} must be a number, got '
                 f'{value!r}{in_yaml if isinstance(value, str) else ""}'
             )
-    settings = {k: v for k, v in settings.items() if k != 'type'}
     try:
-        return kind([parameter], **settings)
+        return OPTIMIZERS.build(dict(settings, params=[parameter]))
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f'optim_wrapper.optimizer: {one_line(error)}'

@@ -244,7 +244,8 @@ class SSMBackbone(BaseModule):
             super().init_weights()
             self.init_cfg = given
         for cfg in files:
-            cfg = {k: v for k, v in cfg.items() if k != 'type'}
+            named = ('type', '_scope_')
+            cfg = {k: v for k, v in cfg.items() if k not in named}
             unknown = sorted(set(cfg) - set(_FILE_KEYS))
             if 'checkpoint' not in cfg or unknown:
                 meant = did_you_mean(unknown[0], _FILE_KEYS) if unknown else ''

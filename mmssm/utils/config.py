@@ -262,6 +262,8 @@ def registered(
         default (str, optional): The type of a part that names none.
     """
     kind = settings.get('type', default)
+    # A part of another library's base has that library's scope.
+    scope = settings.get('_scope_', scope)
     if isinstance(kind, str):
         with registry.switch_scope_and_registry(scope) as scoped:
             try:
@@ -282,6 +284,7 @@ def refuse_unknown(
         scope (str, optional): The config's ``default_scope``.
     """
     kind = settings.get('type')
+    scope = settings.get('_scope_', scope)
     with registry.switch_scope_and_registry(scope) as scoped:
         if isinstance(kind, str) and scoped.get(kind) is None:
             place = f'{scoped.scope}::{scoped.name}'

@@ -75,6 +75,18 @@ def test_what_works(changes):
             {'train_dataloader.batchsize': 2},
             "no setting 'batchsize'; did you mean 'batch_size'?",
         ),
+        (
+            {'train_dataloader.dataset': dict(data_root='x', _delete_=True)},
+            'train_dataloader.dataset has no type; add one',
+        ),
+        (
+            {'val_dataloader.dataset.pipeline': [dict(scale=1)]},
+            "dataset.pipeline must be a list of dicts with a type, got {'sc",
+        ),
+        (
+            {'val_dataloader.dataset.pipeline': dict(type='Resize')},
+            'dataset.pipeline must be a list of dicts with a type',
+        ),
         ({'test_cfg': None}, 'test_evaluator, but not test_cfg; they belong'),
         ({'val_evaluator': None}, 'but not val_evaluator; they belong'),
         ({'optim_wrapper': None}, 'train_cfg, but not optim_wrapper'),

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,12 +9,16 @@ from mmengine.registry import OPTIMIZERS
 from torch import nn
 
 from mmssm import VMamba
+from mmssm.apis.loop_checks import check_hooks, check_loops
 from mmssm.apis.optimizer_checks import (
     check_layer_decay,
     check_optimizer,
     check_schedules,
 )
 from mmssm.utils import ConfigError
+from mmssm.utils.config import load_config
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
 
 
 def training(schedules=None, loop=None, wrapper=None, **optimizer):
@@ -65,7 +70,7 @@ def test_multipliers_of_nothing(paramwise_cfg, optimizer, message):
     [
         (dict(lr='1e-4'), "lr must be a number, got '1e-4' (in YAML"),
         (dict(lr=None), 'optimizer.lr must be a number, got None'),
-        (dict(lr=-1.0), 'optim_wrapper.optimizer: Invalid learning rate'),
+        (dict(lr=-1.0), 'optim_wrapper.optimizer: AdamW: Invalid learning'),
         (dict(weight_dekay=0.1), "did you mean 'weight_decay'?"),
         (dict(type=torch.optim.SGD, betas=1), "argument 'betas'; it takes"),
         (dict(type='Adamw'), "registry; did you mean 'AdamW'?"),
@@ -93,6 +98,10 @@ def test_optimizers_that_are_no_dicts(given):
     cfg = training()
     cfg.optim_wrapper.optimizer = given
     assert 'optim_wrapper.optimizer must' in refused(check_optimizer, cfg)
+
+
+def test_optimizer_of_another_librarys_base():
+    check_optimizer(training(_scope_='mmpretrain'))
 
 
 def test_clipping():
@@ -286,3 +295,22 @@ def test_the_suggested_settings_free_the_same_parameters():
     for name, parameter in model.named_parameters():
         free = parameter.ndim == 1 or name.endswith('.bias')
         assert decay[id(parameter)] == (0.0 if free else 0.5), name
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'vim/vim-tiny_8xb128_in1k',
+        'vim/vim-tiny-in1k-pre_upernet_4xb8-60k_ade20k-512x512',
+        'spatial_mamba/mask-rcnn_spatial-mamba-tiny_fpn_ms-crop-3x_coco',
+        'local_mamba/local-vmamba-small-search_8xb128_in1k',
+        'vmamba/changemamba_vmamba-tiny-s1l8_levir-cd-plus',
+    ],
+)
+def test_a_released_config_passes_all_checks(name, capsys):
+    cfg = load_config(str(CONFIGS / f'{name}.py'))
+    check_loops(cfg, 'train', 'val', 'test')
+    check_hooks(cfg)
+    check_optimizer(cfg)
+    check_schedules(cfg)
+    assert not capsys.readouterr().err

@@ -3,7 +3,7 @@ import sys
 import pytest
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import CheckpointHook
-from mmengine.registry import HOOKS
+from mmengine.registry import DATASETS, HOOKS
 from torch import nn
 
 from mmssm.utils import ConfigError
@@ -11,6 +11,7 @@ from mmssm.utils.config import (
     in_one_process,
     load_config,
     metrics_of,
+    refuse_unknown,
     registered,
     type_name,
 )
@@ -184,6 +185,16 @@ def test_a_type_in_all_its_spellings(kind):
 )
 def test_a_type_that_is_no_class(kind):
     assert registered(HOOKS, dict(type=kind), None) is None
+
+
+def test_a_type_of_another_librarys_base():
+    from mmdet.datasets import CocoDataset
+
+    settings = dict(type='CocoDataset', _scope_='mmdet')
+    assert registered(DATASETS, settings, 'mmseg') is CocoDataset
+    refuse_unknown(DATASETS, settings, 'mmseg')
+    with pytest.raises(ConfigError, match="mmseg::.*mean 'COCOStuffDataset'"):
+        refuse_unknown(DATASETS, dict(type='CocoStuffDataset'), 'mmseg')
 
 
 def test_a_type_that_is_not_named():

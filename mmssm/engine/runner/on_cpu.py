@@ -52,6 +52,6 @@ def wrap_on_cpu(cfg: Config, model: nn.Module) -> nn.Module:
         broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
-    of_gpus = ('type', 'device_ids')
-    settings = {k: v for k, v in given.items() if k not in of_gpus}
+    others = ('type', '_scope_', 'device_ids')
+    settings = {k: v for k, v in given.items() if k not in others}
     return MMDistributedDataParallel(revert_sync_batchnorm(model), **settings)
