@@ -27,6 +27,7 @@ from mmssm.utils.errors import warn
 from mmssm.utils.files import make_folder
 
 from .annotations import check_annotations
+from .loop_checks import check_loops
 from .model_checks import check_channels, check_num_classes
 from .prediction_file import PredictionFileHook
 from .preflight import check_data
@@ -88,6 +89,7 @@ def evaluate(
         'test_evaluator',
         purpose='testing',
     )
+    check_loops(cfg, 'test')
     task = find_task(cfg)
     task.check_test_set(cfg)
     cfg.load_from = checkpoint
@@ -133,7 +135,7 @@ def evaluate(
 
 def _check_metrics(cfg: Config) -> None:
     """Refuse metrics that would fail, some of them only after the test."""
-    for metric, place in leaf_metrics(cfg.test_evaluator, 'test_evaluator'):
+    for metric, place in leaf_metrics(cfg, 'test'):
         kind = type_name(metric['type'])
         known = registered(METRICS, metric, cfg.get('default_scope'))
         options = inspect.signature(known).parameters if known else ()

@@ -11,8 +11,8 @@ from mmengine.dist import is_main_process
 from mmssm.engine.runner.launch import prepare_launch
 from mmssm.utils import ConfigError
 from mmssm.utils.config import (
-    leaf_metrics,
     load_config,
+    metrics_of,
     require,
     type_name,
 )
@@ -137,7 +137,7 @@ def _check_classifier(cfg: Config) -> None:
         'test_evaluator',
         purpose='accuracy over image sizes',
     )
-    metrics = [metric for metric, _ in leaf_metrics(cfg.test_evaluator)]
+    metrics = metrics_of(cfg, 'test')
     if not any(_gives_top1(metric) for metric in metrics):
         found = ', '.join(type_name(metric['type']) for metric in metrics)
         raise ConfigError(
