@@ -135,7 +135,7 @@ def has_threshold(cfg: Config) -> bool:
     Args:
         cfg (Config): A config for mmseg.
     """
-    head = cfg.model.get('decode_head')
+    head = (cfg.get('model') or {}).get('decode_head')
     head = head[-1] if isinstance(head, (list, tuple)) else head
     if not isinstance(head, dict):
         return False

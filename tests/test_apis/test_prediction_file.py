@@ -202,7 +202,7 @@ def test_several_datasets_with_metrics_of_their_own(
         ),
         'test_evaluator': dict(
             _delete_=True,
-            type='mmdet.MultiDatasetsEvaluator',
+            type='MultiDatasetsEvaluator',
             metrics=[cfg.test_evaluator.to_dict()] * 2,
             dataset_prefixes=['a', 'b'],
         ),
