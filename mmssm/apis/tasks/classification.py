@@ -34,10 +34,11 @@ class Classification(Task):
     def picture_hook(self, cfg: Config, folder: Path) -> Hook:
         """Use mmpretrain's visualizer, as the config's hook sets it."""
         use_visualizer(cfg, 'UniversalVisualizer')
+        of_hook = {'type', '_scope_', 'enable', 'interval', 'show', 'out_dir'}
         options = {
             key: value
             for key, value in hook_settings(cfg).items()
-            if key not in ('type', 'enable', 'interval', 'show', 'out_dir')
+            if key not in of_hook
         }
 
         def draw(visualizer, image, sample, path):
