@@ -20,9 +20,9 @@ _LAYOUTS = dict(
     ADE20KDataset='ADE20K (ADEChallengeData2016): images/{training,'
     'validation}/ and annotations/{training,validation}/',
     ImageNet='ImageNet-1k: train/<class>/*.JPEG and val/<class>/*.JPEG',
-    LEVIRCDPlusDataset='LEVIR-CD+ '
-    '(https://github.com/S2Looking/Dataset): {train,test}/{A,B,label}/*.png, '
-    'one name for the two images of a pair and its label',
+    ChangeDataset='folders of earlier images, of later images and of labels, '
+    'as data_prefix names them, with one name for the three files of a pair '
+    '(docs/change_detection.md)',
 )
 # MMDetection's and MMSegmentation's, which know other backbones only.
 _FOREIGN_LAYER_DECAY = (
