@@ -1,18 +1,10 @@
 # Change detection as ChangeMamba's authors train it: 20,000 steps of 16 crops
-# at a constant rate, a test after every 500, the best one by kappa kept.
-_base_ = [
-    './changemamba.py',
-    './levir-cd-plus_256x256.py',
-    'mmseg::_base_/default_runtime.py',
-]
+# at a constant rate, a test after every 500, the best one by kappa kept. Whole
+# pairs are tested. Complete with a data set's config.
+_base_ = ['./changemamba.py', 'mmseg::_base_/default_runtime.py']
 custom_imports = dict(imports=['mmssm'], allow_failed_imports=False)
 
-model = dict(
-    data_preprocessor=dict(size=(256, 256)),
-    # Whole images in windows of the crops' size. The authors pass an image of
-    # 1024 x 1024 as one: model.test_cfg.mode=whole.
-    test_cfg=dict(mode='slide', crop_size=(256, 256), stride=(256, 256)),
-)
+model = dict(data_preprocessor=dict(size=(256, 256)))
 
 # Norms and biases decay, too.
 optim_wrapper = dict(
