@@ -71,6 +71,10 @@ mmcv_build() {
   mmcv=$(grep '^mmcv==' requirements/mminstall.txt)
   MMCV_WITH_OPS=1 pip install --no-build-isolation --no-deps "$mmcv"
 }
+test_tools() {
+  pip install -r requirements/tests.txt -r requirements/docs.txt
+  pip install --no-build-isolation --no-deps -r requirements/gradcam.txt
+}
 mmssm_build() { pip install --no-build-isolation --no-deps -v -e .; }
 
 sources=$(find csrc setup.py mmssm/version.py -type f 2>/dev/null | sort)
@@ -79,7 +83,7 @@ step 'torch and build tools (2 minutes)' "$(hash_of requirements/build.txt)" pip
 step 'libraries' "$(hash_of requirements/runtime.txt requirements/mmdeps.txt)" pip install -r requirements/runtime.txt -r requirements/mmdeps.txt
 step "mmcv from source (10 minutes on 2 cores, then cached)" "$(hash_of requirements/build.txt requirements/mminstall.txt)" mmcv_build
 step 'mmengine, mmdet, mmsegmentation, mmpretrain' "$(hash_of requirements/mminstall.txt)" pip install --no-deps -r requirements/mminstall.txt
-step 'test tools' "$(hash_of requirements/tests.txt requirements/docs.txt)" pip install -r requirements/tests.txt -r requirements/docs.txt
+step 'test tools' "$(hash_of requirements/tests.txt requirements/docs.txt requirements/gradcam.txt)" test_tools
 # shellcheck disable=SC2086
 build="$(hash_of $sources requirements/build.txt) ${MMSSM_WITH_OPS:-} ${FORCE_CUDA:-} ${TORCH_CUDA_ARCH_LIST:-}"
 step 'mmssm and its native op (1 minute)' "$build" mmssm_build

@@ -47,7 +47,7 @@ class SSMBackbone(BaseModule):
         self,
         arch: Arch,
         drop_path_rate: float | None,
-        out_indices: Sequence[int],
+        out_indices: int | Sequence[int],
         frozen_stages: int,
         norm_eval: bool,
         with_cp: bool,
@@ -133,19 +133,21 @@ class SSMBackbone(BaseModule):
             layer = self._layer_of(param_name[len(prefix) :])
         return last if layer is None else layer, last + 1
 
-    def _parse_out_indices(self, indices: Sequence[int]) -> tuple[int, ...]:
-        num_stages = self._count_stages()
-        if (
-            not isinstance(indices, Sequence)
-            or not indices
-            or not set(indices) <= set(range(num_stages))
-            or len(set(indices)) != len(indices)
-        ):
-            raise UserError(
-                f'{type(self).__name__}: out_indices must name stages 0 to '
-                f'{num_stages - 1}, each at most once, got {indices}'
-            )
-        return tuple(indices)
+    def _parse_out_indices(
+        self, indices: int | Sequence[int]
+    ) -> tuple[int, ...]:
+        """From 0; a negative index counts from the end."""
+        count = self._count_stages()
+        given = [indices] if isinstance(indices, int) else indices
+        if isinstance(given, Sequence):
+            found = [i + count if i in range(-count, 0) else i for i in given]
+            if found and len(set(found) & set(range(count))) == len(found):
+                return tuple(found)
+        raise UserError(
+            f'{type(self).__name__}: out_indices must name stages 0 to '
+            f'{count - 1} (negative: from the end), each at most once, got '
+            f'{indices}'
+        )
 
     def _drop_path_rates(self, num_blocks: int) -> list[float]:
         """One rate for each block of the model."""
@@ -196,7 +198,7 @@ class SSMBackbone(BaseModule):
 
     def _frozen_parts(self) -> list[nn.Module | nn.Parameter]:
         """What ``frozen_stages`` freezes, without the norms of outputs."""
-        return [self.stem, *self.stages[: self.frozen_stages + 1]]
+        raise NotImplementedError
 
     def train(self, mode: bool = True) -> nn.Module:
         """Set the mode.
@@ -313,6 +315,13 @@ class SSMBackbone(BaseModule):
         file = local_metadata.get(FILE)
         if file is not None and prefix:
             fit_part(self, file, state_dict, prefix, unexpected_keys)
+        own = {
+            key[len(prefix) :]: value
+            for key, value in state_dict.items()
+            if key.startswith(prefix)
+        }
+        for key, value in self.fit_positions(own).items():
+            state_dict[prefix + key] = value
         super()._load_from_state_dict(
             state_dict,
             prefix,
@@ -331,10 +340,14 @@ class SSMBackbone(BaseModule):
                 convolution is fitted to ``in_channels``, learned positions to
                 ``img_size``; other tensors stay as they are.
         """
-        return fit_first_convolution(self, self._adapt_weights(weights))
+        return fit_first_convolution(self, self.fit_positions(weights))
 
-    def _adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The file's tensors, with positions fitted to this model."""
+    def fit_positions(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The file's tensors, with learned positions fitted to ``img_size``.
+
+        Args:
+            weights (dict[str, Tensor]): By this backbone's names.
+        """
         return weights
 
     def _is_optional(self, key: str) -> bool:

@@ -87,7 +87,7 @@ class FractalMamba(HierarchicalBackbone):
         pathways: float | None = None,
         in_channels: int = 3,
         drop_path_rate: float | None = None,
-        out_indices: Sequence[int] = (3,),
+        out_indices: int | Sequence[int] = (3,),
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ..layers import VSSBlock
+from ..layers.outputs import MapNorm
 from .base import Arch, InitCfg, SSMBackbone
 
 
@@ -22,7 +23,8 @@ class HierarchicalBackbone(SSMBackbone):
         in_channels (int): Image channels. Defaults to 3.
         drop_path_rate (float, optional): Stochastic depth of the last block;
             it grows linearly from 0. Defaults to the arch's own.
-        out_indices (Sequence[int]): Stages to return. Defaults to (3, ).
+        out_indices (int | Sequence[int]): Stages to return; negative ones
+            count from the end. Defaults to (3, ).
         frozen_stages (int): The stem and the stages up to this one do not
             learn. Defaults to -1, none.
         norm_eval (bool): Keep batch norms in eval mode. Defaults to False.
@@ -50,7 +52,7 @@ class HierarchicalBackbone(SSMBackbone):
         arch: Arch = 'tiny',
         in_channels: int = 3,
         drop_path_rate: float | None = None,
-        out_indices: Sequence[int] = (3,),
+        out_indices: int | Sequence[int] = (3,),
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
@@ -70,16 +72,15 @@ class HierarchicalBackbone(SSMBackbone):
         rates = self._drop_path_rates(sum(depths))
         self.stages = nn.ModuleList()
         for i, depth in enumerate(depths):
+            down = self._build_downsample(embed_dims // 2) if i else None
             first = sum(depths[:i])
-            blocks = nn.ModuleList(
+            blocks = [
                 self._build_block(index, embed_dims, rates[index])
                 for index in range(first, first + depth)
-            )
-            last = i == len(depths) - 1
-            down = None if last else self._build_downsample(embed_dims)
-            self.stages.append(Stage(blocks, down))
+            ]
+            self.stages.append(Stage(down, blocks))
             if i in self.out_indices or self.norms_feed_stages:
-                self.add_module(f'norm{i}', nn.LayerNorm(embed_dims))
+                self.add_module(f'norm{i}', MapNorm(embed_dims))
             embed_dims *= 2
         self._freeze_stages()
 
@@ -101,14 +102,21 @@ class HierarchicalBackbone(SSMBackbone):
         if part == 'stem':
             return 0
         if part == 'stages':
-            stage = int(rest[0])
-            if rest[1] == 'blocks':
-                return sum(depths[:stage]) + int(rest[2]) + 1
-            return sum(depths[: stage + 1])
+            before = sum(depths[: int(rest[0])])
+            return before + int(rest[2]) + 1 if rest[1] == 'blocks' else before
         feeds_stage = [f'norm{i}' for i in range(len(depths) - 1)]
         if self.norms_feed_stages and part in feeds_stage:
             return sum(depths[: feeds_stage.index(part) + 1])
         return None
+
+    def _frozen_parts(self) -> list[nn.Module | nn.Parameter]:
+        frozen, learning = (
+            self.stages[: self.frozen_stages + 1],
+            self.stages[self.frozen_stages + 1 :],
+        )
+        # As in Swin, the downsampling after a frozen stage is frozen, too.
+        after = [stage.downsample for stage in learning[:1]]
+        return [self.stem, *frozen, *after]
 
     def _is_optional(self, key: str) -> bool:
         return not self.norms_feed_stages and super()._is_optional(key)
@@ -147,25 +155,28 @@ class HierarchicalBackbone(SSMBackbone):
         x = self.stem(x)
         outs = []
         for i, stage in enumerate(self.stages):
-            for block in stage.blocks:
-                x = block(x)
+            x = stage(x)
             if i in self.out_indices or self.norms_feed_stages:
                 out = getattr(self, f'norm{i}')(x)
             if i in self.out_indices:
-                outs.append(out.permute(0, 3, 1, 2).contiguous())
+                outs.append(out.contiguous())
             if self.norms_feed_stages:
-                x = out
-            if stage.downsample is not None:
-                x = stage.downsample(x)
+                x = out.permute(0, 2, 3, 1)
         return tuple(outs)
 
 
 class Stage(nn.Module):
-    """One stage's blocks and the downsampling that follows them, if any."""
+    """The downsampling before a stage, if any, and the stage's blocks."""
 
     def __init__(
-        self, blocks: nn.ModuleList, downsample: nn.Module | None
+        self, downsample: nn.Module | None, blocks: Sequence[nn.Module]
     ) -> None:
         super().__init__()
-        self.blocks = blocks
         self.downsample = downsample
+        self.blocks = nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C), or (B, H / 2, W / 2, 2 C)."""
+        if self.downsample is not None:
+            x = self.downsample(x)
+        return self.blocks(x)

@@ -13,6 +13,7 @@ from torch import nn
 from mmssm.utils import UserError
 
 from ..layers import MambaMixer
+from ..layers.norms import RMSNorm
 from .base import Arch, InitCfg
 from .directions import (
     LOCAL_VIM_TINY,
@@ -34,7 +35,7 @@ _TINY = dict(
     directions=LOCAL_VIM_TINY,
     drop_path_rate=0.1,
 )
-_NORMS = dict(rms=nn.RMSNorm, layer=nn.LayerNorm)
+_NORMS = dict(rms=RMSNorm, layer=nn.LayerNorm)
 
 
 @MODELS.register_module()
@@ -102,7 +103,7 @@ class LocalVim(PlainBackbone):
         in_channels: int = 3,
         out_type: str | None = None,
         drop_path_rate: float | None = None,
-        out_indices: Sequence[int] = (-1,),
+        out_indices: int | Sequence[int] = (-1,),
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
@@ -135,7 +136,7 @@ class LocalVim(PlainBackbone):
         self.arch_name = name
 
     def _build_norm(self, embed_dims: int) -> nn.Module:
-        return _NORMS[self._norm](embed_dims, eps=1e-5)
+        return _NORMS[self._norm](embed_dims)
 
     def _build_mixer(self, index: int, embed_dims: int) -> MambaMixer:
         arch = self.arch

@@ -79,7 +79,7 @@ class LocalVMamba(HierarchicalBackbone):
         released_inverse: bool = False,
         in_channels: int = 3,
         drop_path_rate: float | None = None,
-        out_indices: Sequence[int] = (3,),
+        out_indices: int | Sequence[int] = (3,),
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,

@@ -85,7 +85,7 @@ def fit_part(
     learns = any(p.requires_grad for p in backbone.parameters())
     to_test = learns and not backbone.has_weights
     if to_test:
-        weights = backbone._adapt_weights(given)
+        weights = backbone.fit_positions(given)
     else:
         weights = backbone.fit_weights(given)
     fit = compare(backbone.state_dict(), weights)

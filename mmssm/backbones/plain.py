@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from mmssm.utils import UserError
 
 from ..layers import MambaBlock, MambaMixer, PatchTokens, RotaryPositions
+from ..layers.outputs import MapNorm, ToMap
 from ..layers.positions import (
     insert_in_middle,
     resize_position_embedding,
@@ -41,7 +42,7 @@ class PlainBackbone(SSMBackbone):
             class token, else 'avg_featmap'.
         drop_path_rate (float, optional): Stochastic depth of the last layer;
             it grows linearly from 0. Defaults to the arch's own.
-        out_indices (Sequence[int]): Layers to return, from 0; negative ones
+        out_indices (int | Sequence[int]): Layers to return; negative ones
             count from the end. Layers after the last one returned are not
             run. To train such a model in several processes, set
             ``find_unused_parameters``. Defaults to (-1, ).
@@ -63,7 +64,7 @@ class PlainBackbone(SSMBackbone):
         in_channels: int = 3,
         out_type: str | None = None,
         drop_path_rate: float | None = None,
-        out_indices: Sequence[int] = (-1,),
+        out_indices: int | Sequence[int] = (-1,),
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
@@ -99,9 +100,10 @@ class PlainBackbone(SSMBackbone):
         )
         if self.out_type == 'featmap':
             for i in self.out_indices:
-                self.add_module(f'norm{i}', nn.LayerNorm(embed_dims))
+                self.add_module(f'norm{i}', MapNorm(embed_dims))
         else:
             self.norm = self._build_norm(embed_dims)
+            self.to_map = ToMap()
         self._freeze_stages()
 
     @property
@@ -129,14 +131,6 @@ class PlainBackbone(SSMBackbone):
         if part in ('stem', 'pos_embed', 'cls_token'):
             return 0
         return int(rest[0]) + 1 if part == 'layers' else None
-
-    def _parse_out_indices(self, indices: Sequence[int]) -> tuple[int, ...]:
-        if isinstance(indices, Sequence):
-            depth = self.arch['depth']
-            indices = tuple(
-                i + depth if -depth <= i < 0 else i for i in indices
-            )
-        return super()._parse_out_indices(indices)
 
     def _parse_out_type(self, out_type: str | None) -> str:
         if out_type is None:
@@ -210,7 +204,7 @@ class PlainBackbone(SSMBackbone):
             parts.append(self.cls_token)
         return parts + list(self.layers[: self.frozen_stages + 1])
 
-    def _adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    def fit_positions(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Resize the file's position tables to this model's grid.
 
         A file does not tell its grid. A table with as many positions as this
@@ -250,7 +244,8 @@ class PlainBackbone(SSMBackbone):
         height, width = x.shape[1:3]
         x = x.flatten(1, 2)
         if self.cls_token is not None:
-            x = insert_in_middle(x, self.cls_token.expand(len(x), -1, -1))
+            token = self.cls_token.expand(x.shape[0], -1, -1)
+            x = insert_in_middle(x, token)
         x = x + resize_position_embedding(
             self.pos_embed, self.grid, (height, width), self.has_class_token
         )
@@ -259,23 +254,32 @@ class PlainBackbone(SSMBackbone):
         outs = []
         for i, layer in enumerate(self.layers[: max(self.out_indices) + 1]):
             if self.rope is not None:
-                x = self.rope.rotate(x, *tables)
+                x = self.rope(x, *tables)
+            if self.out_type == 'cls_token' and i == len(self.layers) - 1:
+                x = self._pass_map(x, height, width)
             x, mixed = layer(x, *self._mixer_size(height, width))
             if self.out_type == 'featmap' and i in self.out_indices:
-                outs.append(self._to_map(i, mixed, height, width))
-        return tuple(outs) or (self._pool(self.norm(x)),)
-
-    def _to_map(
-        self, index: int, tokens: Tensor, height: int, width: int
-    ) -> Tensor:
-        tokens = getattr(self, f'norm{index}')(tokens)
-        if self.has_class_token:
-            tokens = without_middle(tokens)
-        return tokens.mT.unflatten(2, (height, width)).contiguous()
-
-    def _pool(self, tokens: Tensor) -> Tensor:
+                patches = self._patches(mixed).unflatten(1, (height, width))
+                outs.append(getattr(self, f'norm{i}')(patches).contiguous())
+        if outs:
+            return tuple(outs)
+        x = self.norm(x)
         if self.out_type == 'cls_token':
-            return tokens[:, (tokens.shape[1] - 1) // 2]
-        if self.has_class_token:
-            tokens = without_middle(tokens)
-        return tokens.mean(1)
+            return (x[:, (x.shape[1] - 1) // 2],)
+        return (self.to_map(self._patches(x), height, width).mean((2, 3)),)
+
+    def _patches(self, tokens: Tensor) -> Tensor:
+        """The tokens without the class token, if there is one."""
+        return without_middle(tokens) if self.has_class_token else tokens
+
+    def _pass_map(self, x: Tensor, height: int, width: int) -> Tensor:
+        """The same tokens, after the patches have been a map.
+
+        The result of the model depends on these patches only through the last
+        layer: this is the last map whose gradient tells what the class token
+        looks at.
+        """
+        middle = (x.shape[1] - 1) // 2
+        patches = self.to_map(without_middle(x), height, width)
+        patches = patches.flatten(2).mT
+        return insert_in_middle(patches, x[:, middle : middle + 1])

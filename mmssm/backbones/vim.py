@@ -10,6 +10,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from ..layers import MambaMixer
+from ..layers.norms import RMSNorm
 from ..scans import BIDIRECTIONAL
 from .base import Arch, InitCfg
 from .plain import PlainBackbone
@@ -72,7 +73,7 @@ class Vim(PlainBackbone):
         in_channels: int = 3,
         out_type: str | None = None,
         drop_path_rate: float | None = None,
-        out_indices: Sequence[int] = (-1,),
+        out_indices: int | Sequence[int] = (-1,),
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
@@ -95,7 +96,7 @@ class Vim(PlainBackbone):
         _lecun_normal(self.stem.conv)
 
     def _build_norm(self, embed_dims: int) -> nn.Module:
-        return nn.RMSNorm(embed_dims, eps=1e-5)
+        return RMSNorm(embed_dims)
 
     def _build_mixer(self, index: int, embed_dims: int) -> MambaMixer:
         return MambaMixer(

@@ -15,6 +15,7 @@ from .key_map import (
     RenamedWeights,
     Shapes,
     arch_name,
+    between_stages,
     expected_shapes,
 )
 
@@ -25,7 +26,7 @@ NOTE = (
 )
 
 _BLOCK, _BLOCK_TO = 'levels.#.blocks.#', 'stages.#.blocks.#'
-_DOWN, _DOWN_TO = 'levels.#.downsample', 'stages.#.downsample'
+_DOWN, _DOWN_TO = 'levels.{}.downsample', 'stages.{}.downsample'
 
 # Original name -> mmssm's name.
 _RULES = (
@@ -39,8 +40,8 @@ _RULES = (
     (f'{_BLOCK}.mlp.fc1.*', f'{_BLOCK_TO}.ffn.layers.0.0.*'),
     (f'{_BLOCK}.mlp.fc2.*', f'{_BLOCK_TO}.ffn.layers.1.*'),
     ('levels.#.norm.0.*', 'norm#.*'),
-    (f'{_DOWN}.conv.*', f'{_DOWN_TO}.conv.*'),
-    (f'{_DOWN}.norm.1.*', f'{_DOWN_TO}.norm.*'),
+    *between_stages(f'{_DOWN}.conv.*', f'{_DOWN_TO}.conv.*'),
+    *between_stages(f'{_DOWN}.norm.1.*', f'{_DOWN_TO}.norm.*'),
     ('conv_head.0.*', 'head.conv.*'),
     ('conv_head.1.0.*', 'head.bn.*'),
     ('head.*', 'head.fc.*'),

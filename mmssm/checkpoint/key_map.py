@@ -17,6 +17,7 @@ from mmssm.utils import CheckpointError
 
 from ..backbones.base import Arch, SSMBackbone
 from ..backbones.hierarchical import HierarchicalBackbone
+from .own_names import split_gates
 
 Rules = Sequence[tuple[str, str]]
 Shapes = dict[str, tuple[int, ...]]
@@ -25,6 +26,18 @@ Converted = tuple[dict[str, Tensor], dict[str, Tensor], Arch]
 
 _WILDCARDS = {'#': r'(\d+)', '*': r'(.+)'}
 _HEAD = 'head.'
+
+
+def between_stages(old: str, new: str) -> Rules:
+    """The rules for what is between two of the four stages.
+
+    The originals count it with the stage before it, mmssm with that after it.
+
+    Args:
+        old (str): The original template, with ``{}`` for the stage.
+        new (str): mmssm's.
+    """
+    return tuple((old.format(i), new.format(i + 1)) for i in range(3))
 
 
 class RenamedWeights(dict[str, Tensor]):
@@ -57,6 +70,9 @@ class RenamedWeights(dict[str, Tensor]):
                 )
             self[name] = value
             self._originals[name] = key
+        parted = split_gates(self)
+        self.clear()
+        self.update(parted)
         # A missing key is named by a rule that other keys have followed, if
         # there is one: authors' releases differ in their names.
         preferred = [rule for rule in rules if rule in used]
@@ -66,6 +82,8 @@ class RenamedWeights(dict[str, Tensor]):
 
     def original(self, name: str) -> str:
         """The original name of the tensor ``name``, which may be missing."""
+        # The originals have both in one tensor.
+        name = name.replace('.gate_proj.', '.in_proj.')
         if name in self._originals:
             return self._originals[name]
         for pattern, old in self._inverse:

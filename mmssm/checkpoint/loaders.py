@@ -25,6 +25,7 @@ from mmengine.runner.checkpoint import (
 from mmssm.utils import CheckpointError
 
 from ..backbones.part_loading import FILE, file_note
+from .own_names import update_names
 from .safe_load import load_file
 from .upstream import convert_upstream
 
@@ -40,35 +41,38 @@ def load_from_local(
 ) -> Any:
     """Load a local file, converting an original author's file in memory.
 
-    Any other file gives what mmengine's own loader gives; see
-    :func:`load_file` for ``weights_only``.
+    Any other file gives what mmengine's own loader gives, with weights of an
+    earlier version of mmssm by today's names; see :func:`load_file` for
+    ``weights_only``.
     """
     if map_location is None:
         map_location = None if torch.cuda.is_available() else 'cpu'
     checkpoint = load_file(filename, map_location, weights_only)
     converted = convert_upstream(checkpoint, source=Path(filename).name)
-    return _note_file(checkpoint if converted is None else converted, filename)
+    return _prepare(checkpoint if converted is None else converted, filename)
 
 
-def _note_file(checkpoint: Any, filename: str) -> Any:
-    """Write the file's name and heads where a model's backbone reads them.
+def _prepare(checkpoint: Any, filename: str) -> Any:
+    """Give weights today's names and a note for the model's backbone.
 
-    PyTorch keeps the metadata of modules, by their names, in an attribute of
-    state dicts.
+    The note has the file's name and heads. PyTorch keeps the metadata of
+    modules, by their names, in an attribute of state dicts.
     """
     if not isinstance(checkpoint, dict):
         return checkpoint
-    weights = checkpoint.get('state_dict', checkpoint)
-    if not isinstance(weights, OrderedDict):
-        if not isinstance(weights, dict):
-            return checkpoint
-        weights = OrderedDict(weights)
-    metadata = dict(getattr(weights, '_metadata', {}))
+    given = checkpoint.get('state_dict', checkpoint)
+    if not isinstance(given, dict):
+        return checkpoint
+    weights = OrderedDict(update_names(given))
+    metadata = dict(getattr(given, '_metadata', {}))
     note = file_note(filename, weights)
     metadata['backbone'] = {**metadata.get('backbone', {}), FILE: note}
     weights._metadata = metadata  # type: ignore[attr-defined]
     if 'state_dict' not in checkpoint:
         return weights
+    averages = checkpoint.get('ema_state_dict')
+    if isinstance(averages, dict):
+        checkpoint = {**checkpoint, 'ema_state_dict': update_names(averages)}
     return {**checkpoint, 'state_dict': weights}
 
 

@@ -15,6 +15,7 @@ from .key_map import (
     Packing,
     RenamedWeights,
     arch_name,
+    between_stages,
     expected_shapes,
 )
 
@@ -22,7 +23,8 @@ NAME = 'spatial_mamba'
 
 _BLOCK, _BLOCK_TO = 'layers.#.blocks.#', 'stages.#.blocks.#'
 _MIXER, _MIXER_TO = f'{_BLOCK}.self_attention', f'{_BLOCK_TO}.mixer'
-_DOWN, _DOWN_TO = 'layers.#.downsample.conv.#', 'stages.#.downsample.conv.#'
+_DOWN = 'layers.{}.downsample.conv.#'
+_DOWN_TO = 'stages.{}.downsample.conv.#'
 _FILTERS = Packing(3, (), filters=('.mixer.fusion_weight',))
 
 # Original name -> mmssm's name. Filter i of the three is '<name>.<i>'.
@@ -40,8 +42,8 @@ _RULES = (
     (f'{_MIXER}.state_fusion.kernel_3_2', f'{_MIXER_TO}.fusion_weight.2'),
     (f'{_MIXER}.state_fusion.alpha', f'{_MIXER_TO}.fusion_alpha'),
     (f'{_MIXER}.*', f'{_MIXER_TO}.*'),
-    (f'{_DOWN}.conv.*', f'{_DOWN_TO}.conv.*'),
-    (f'{_DOWN}.norm.*', f'{_DOWN_TO}.bn.*'),
+    *between_stages(f'{_DOWN}.conv.*', f'{_DOWN_TO}.conv.*'),
+    *between_stages(f'{_DOWN}.norm.*', f'{_DOWN_TO}.bn.*'),
     ('norm.*', 'norm3.*'),
     ('outnorm#.*', 'norm#.*'),
     ('head.*', 'head.fc.*'),

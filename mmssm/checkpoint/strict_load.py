@@ -5,6 +5,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
+from mmssm.backbones.base import SSMBackbone
 from mmssm.backbones.fitting import Fit, compare
 from mmssm.checkpoint import locate_checkpoint
 from mmssm.utils import CheckpointError
@@ -73,6 +74,9 @@ def check_fits(model: nn.Module, checkpoint: dict) -> None:
         for key, value in state.items()
         if isinstance(value, torch.Tensor)
     }
+    for name, module in model.named_modules():
+        if isinstance(module, SSMBackbone):
+            given.update(_fit_positions(module, f'{name}.', given))
     problems = _differences(compare(model.state_dict(), given))
     if not problems:
         return
@@ -85,6 +89,19 @@ def check_fits(model: nn.Module, checkpoint: dict) -> None:
         f'{"; ".join(problems)}; use the config that belongs to the '
         'checkpoint'
     )
+
+
+def _fit_positions(
+    backbone: SSMBackbone, prefix: str, given: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """A backbone's weights in a model, as loading will fit them."""
+    own = {
+        key[len(prefix) :]: value
+        for key, value in given.items()
+        if key.startswith(prefix)
+    }
+    fitted = backbone.fit_positions(own)
+    return {prefix + key: value for key, value in fitted.items()}
 
 
 def _differences(fit: Fit) -> list[str]:

@@ -7,12 +7,18 @@ from typing import Any
 from torch import Tensor
 
 from ..backbones import VMamba
-from .key_map import Converted, RenamedWeights, arch_name, expected_shapes
+from .key_map import (
+    Converted,
+    RenamedWeights,
+    arch_name,
+    between_stages,
+    expected_shapes,
+)
 
 NAME = 'vmamba'
 
 _BLOCK, _BLOCK_TO = 'layers.#.blocks.#', 'stages.#.blocks.#'
-_DOWN, _DOWN_TO = 'layers.#.downsample', 'stages.#.downsample'
+_DOWN, _DOWN_TO = 'layers.{}.downsample', 'stages.{}.downsample'
 
 # Original name -> mmssm's name, without the stem. LocalVMamba uses them, too.
 COMMON_RULES = (
@@ -23,10 +29,10 @@ COMMON_RULES = (
     # In the SSD variant a permutation comes before the convolution: index 1.
     (f'{_BLOCK}.op.conv2d.1.*', f'{_BLOCK_TO}.mixer.conv2d.*'),
     (f'{_BLOCK}.op.*', f'{_BLOCK_TO}.mixer.*'),
-    (f'{_DOWN}.1.*', f'{_DOWN_TO}.conv.*'),
-    (f'{_DOWN}.3.*', f'{_DOWN_TO}.norm.*'),
-    (f'{_DOWN}.reduction.*', f'{_DOWN_TO}.reduction.*'),
-    (f'{_DOWN}.norm.*', f'{_DOWN_TO}.norm.*'),
+    *between_stages(f'{_DOWN}.1.*', f'{_DOWN_TO}.conv.*'),
+    *between_stages(f'{_DOWN}.3.*', f'{_DOWN_TO}.norm.*'),
+    *between_stages(f'{_DOWN}.reduction.*', f'{_DOWN_TO}.reduction.*'),
+    *between_stages(f'{_DOWN}.norm.*', f'{_DOWN_TO}.norm.*'),
     ('classifier.norm.*', 'norm3.*'),
     ('outnorm#.*', 'norm#.*'),
     ('classifier.head.*', 'head.fc.*'),
@@ -95,7 +101,7 @@ def _arch_fields(weights: RenamedWeights) -> dict[str, Any]:
     hidden = 0
     if f'{block}.ffn.layers.0.0.weight' in weights:
         hidden = weights.size(f'{block}.ffn.layers.0.0.weight', 0)
-    merging = 'stages.0.downsample.reduction.weight' in weights
+    merging = 'stages.1.downsample.reduction.weight' in weights
     fields = dict(
         embed_dims=dims,
         depths=weights.depths(),
@@ -104,7 +110,7 @@ def _arch_fields(weights: RenamedWeights) -> dict[str, Any]:
         mlp_ratio=hidden / dims,
         stem=stem,
         downsample='merging' if merging else 'conv',
-        gate=weights.size(f'{block}.mixer.in_proj.weight', 0) == 2 * inner,
+        gate=f'{block}.mixer.gate_proj.weight' in weights,
         conv_bias=f'{block}.mixer.conv2d.bias' in weights,
         mixer='ssd' if ssd else 'ss2d',
     )

@@ -50,9 +50,10 @@ class VSSBlock(BaseModule):
         self.drop_path = DropPath(drop_path_rate)
         if mlp_ratio > 0:
             self.norm2 = nn.LayerNorm(embed_dims)
+            self.ffn_dims = int(embed_dims * mlp_ratio)
             self.ffn = FFN(
                 embed_dims,
-                int(embed_dims * mlp_ratio),
+                self.ffn_dims,
                 act_cfg=dict(type='GELU'),
                 dropout_layer=dict(type='DropPath', drop_prob=drop_path_rate),
             )
@@ -76,8 +77,9 @@ class VSSBlock(BaseModule):
             # Stochastic depth drops whole samples, and a slice does not show
             # which sample a token belongs to.
             return self._feed_forward(x, mixed)
-        width = self.ffn.feedforward_channels
-        return by_slices(self._feed_forward, x, mixed, width=width)
+        return by_slices(
+            self._feed_forward, x, mixed, width=self.ffn_dims, owner=self
+        )
 
     def _feed_forward(self, x: Tensor, mixed: Tensor) -> Tensor:
         x = x + mixed

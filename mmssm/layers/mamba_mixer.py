@@ -64,14 +64,15 @@ class MambaMixer(BaseModule):
         init_std: float | None = None,
     ) -> None:
         super().__init__()
-        inner = int(ssm_ratio * embed_dims)
+        self.inner_dims = inner = int(ssm_ratio * embed_dims)
         self.d_state = d_state
         self.dt_rank = rank = math.ceil(embed_dims / 16)
         self.routes = parse_routes(routes)
         self.class_token = class_token
         self.released_inverse = released_inverse
         num_routes = len(self.routes)
-        self.in_proj = nn.Linear(embed_dims, 2 * inner, bias=False)
+        self.in_proj = nn.Linear(embed_dims, inner, bias=False)
+        self.gate_proj = nn.Linear(embed_dims, inner, bias=False)
         self.act = nn.SiLU()
         # Initialized as nn.Conv1d: a channel sees conv_size steps of itself.
         self.conv_weight = nn.Parameter(
@@ -100,7 +101,8 @@ class MambaMixer(BaseModule):
 
     def _draw_normal(self, std: float) -> None:
         gates = [m for m in self.merge.modules() if isinstance(m, nn.Linear)]
-        weights = [m.weight for m in (self.in_proj, *gates)]
+        linear = (self.in_proj, self.gate_proj, *gates)
+        weights = [m.weight for m in linear]
         for weight in (*weights, self.x_proj_weight, self.dt_projs_weight):
             nn.init.trunc_normal_(weight, std=std)
         for bias in (*(m.bias for m in gates), self.dt_projs_bias):
@@ -118,11 +120,10 @@ class MambaMixer(BaseModule):
         Returns:
             Tensor: (B, L, C).
         """
-        inner = self.out_proj.in_features
-        y = self.scan(F.linear(x, self.in_proj.weight[:inner]), height, width)
-        gate = self.act(F.linear(x, self.in_proj.weight[inner:]))
+        y = self.scan(self.in_proj(x), height, width)
+        gate = self.act(self.gate_proj(x))
         y = self.merge(y * gate.unsqueeze(1))
-        return self.out_proj(y.to(self.out_proj.weight.dtype))
+        return self.out_proj(y.to(x.dtype))
 
     def scan(self, x: Tensor, height: int, width: int) -> Tensor:
         """Convolve and scan tokens (B, L, C) along the routes: (B, K, L, C).

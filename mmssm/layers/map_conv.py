@@ -1,6 +1,5 @@
 """A convolution on channels-last maps."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -10,10 +9,7 @@ from .slices import runs_eagerly_on_cpu
 class MapConv2d(nn.Conv2d):
     """``nn.Conv2d`` from (B, H, W, C) to (B, H', W', C').
 
-    Parameters have Conv2d's names and shapes. The weight is channels-last in
-    memory, as the maps are. Otherwise each call would copy it, which takes
-    longer than the convolution of a small map. (A library that saves only
-    contiguous tensors, such as safetensors, needs ``.contiguous()``.)
+    Parameters have Conv2d's names and shapes.
 
     Args:
         in_channels (int): Channels in.
@@ -36,7 +32,6 @@ class MapConv2d(nn.Conv2d):
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, bias=bias
         )
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H', W', C')."""
@@ -47,8 +42,8 @@ class MapConv2d(nn.Conv2d):
     def _is_cheaper_as_product(self, x: Tensor) -> bool:
         """Whether the map has fewer windows than the weight has filters.
 
-        The matrix product copies the windows (tokens out, k * k * C), while
-        oneDNN's convolution reorders the weight (C', k * k * C) in each call.
+        The matrix product copies the windows (tokens out, C * k * k), while
+        oneDNN's convolution reorders the weight (C', C * k * k) in each call.
         """
         if not runs_eagerly_on_cpu(x):
             return False
@@ -61,6 +56,4 @@ class MapConv2d(nn.Conv2d):
         x = F.pad(x, (0, 0, zeros, zeros, zeros, zeros))
         for axis in (1, 2):
             x = x.unfold(axis, self.kernel_size[0], self.stride[0])
-        windows = x.permute(0, 1, 2, 4, 5, 3).flatten(3)
-        weight = self.weight.permute(0, 2, 3, 1).flatten(1)
-        return F.linear(windows, weight, self.bias)
+        return F.linear(x.flatten(3), self.weight.flatten(1), self.bias)

@@ -3,13 +3,13 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from mmcv.cnn import build_activation_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmssm.utils import UserError
 
+from .norms import ScanNorm
 from .slices import by_slices
 from .ssm_init import linear_init, s4d_log_rates, step_bias, step_weight
 
@@ -56,10 +56,12 @@ class MapMixer(BaseModule):
     ) -> None:
         super().__init__()
         self.embed_dims, self.inner_dims = embed_dims, inner_dims
-        self.gate = gate
-        self.in_proj = nn.Linear(
-            embed_dims, inner_dims * (2 if gate else 1), bias=False
-        )
+        self.in_proj = nn.Linear(embed_dims, inner_dims, bias=False)
+        # The originals have both in one layer. Apart, each is called as a
+        # module when its result is needed.
+        self.gate_proj = None
+        if gate:
+            self.gate_proj = nn.Linear(embed_dims, inner_dims, bias=False)
         self.conv2d = nn.Conv2d(
             inner_dims,
             inner_dims,
@@ -119,7 +121,7 @@ class MapMixer(BaseModule):
         order in which initial weights are drawn stays that of the originals,
         and a seed gives the same model.
         """
-        self.out_norm = nn.LayerNorm(self.inner_dims)
+        self.out_norm = ScanNorm(self.inner_dims)
         self.out_proj = nn.Linear(self.inner_dims, self.embed_dims, bias=False)
 
     def scan(self, x: Tensor) -> Tensor:
@@ -129,15 +131,14 @@ class MapMixer(BaseModule):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
         y = self.scan(self.project_in(x))
-        return by_slices(self.project_out, y, x, width=self.inner_dims)
+        return by_slices(
+            self.project_out, y, x, width=self.inner_dims, owner=self
+        )
 
     def project_in(self, x: Tensor) -> Tensor:
         """What is scanned: (B, H, W, C) -> (B, H, W, inner)."""
         # The same name at each step, so that no map outlives its use.
-        if self.gate:
-            x = F.linear(x, self.in_proj.weight[: self.inner_dims])
-        else:
-            x = self.in_proj(x)
+        x = self.in_proj(x)
         x = self.conv2d(x.permute(0, 3, 1, 2))
         return self.act(x).permute(0, 2, 3, 1)
 
@@ -149,9 +150,7 @@ class MapMixer(BaseModule):
         memory during the scan.
         """
         # A scan may give float32, where sums pass float16's largest number.
-        y = self.out_norm(y.to(self.out_norm.weight.dtype))
-        if self.gate:
-            y = y * self.act(
-                F.linear(x, self.in_proj.weight[self.inner_dims :])
-            )
+        y = self.out_norm(y).to(x.dtype)
+        if self.gate_proj is not None:
+            y = y * self.act(self.gate_proj(x))
         return self.out_proj(y)

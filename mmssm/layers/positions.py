@@ -124,8 +124,7 @@ class RotaryPositions(BaseModule):
             resize_table(self.sin, self.grid, to),
         )
 
-    @staticmethod
-    def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Rotate tokens (B, L, C) by :meth:`tables` (L, C)."""
         rotated = torch.stack((-x[..., 1::2], x[..., ::2]), -1).flatten(-2)
         return x * cos + rotated * sin

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from mmssm.utils import UserError
 
+from .norms import ScanNorm
+
 
 class RouteMean(nn.Module):
     """The mean over routes, of `Vim <https://arxiv.org/abs/2401.09417>`_."""
@@ -36,7 +38,7 @@ class GatedSum(BaseModule):
 
     def __init__(self, channels: int, reduction: int = 8) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(channels)
+        self.norm = ScanNorm(channels)
         self.reduce = nn.Linear(channels, channels // reduction)
         self.act = nn.GELU()
         self.select = nn.Linear(channels // reduction, channels)
@@ -47,7 +49,8 @@ class GatedSum(BaseModule):
 
     def gate(self, y: Tensor) -> Tensor:
         """Gates of y: (B, K, L, C) -> (B, K, 1, C), 0 to 1, in y's dtype."""
-        mean = self.norm(y.to(self.norm.weight.dtype)).mean(2, keepdim=True)
+        mean = self.norm(y).mean(2, keepdim=True)
+        mean = mean.to(self.norm.weight.dtype)
         gate = torch.sigmoid(self.select(self.act(self.reduce(mean))))
         return gate.to(y.dtype)
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..scans.route import is_jit_tracing
 
@@ -28,20 +28,24 @@ def runs_eagerly_on_cpu(x: Tensor) -> bool:
 
 
 def by_slices(
-    function: Callable[..., Tensor], *maps: Tensor, width: int
+    function: Callable[..., Tensor],
+    *maps: Tensor,
+    width: int,
+    owner: nn.Module,
 ) -> Tensor:
     """``function(*maps)``, computed slice by slice where that is faster.
 
     It is faster on a CPU where no gradient is recorded. The function's
     intermediate results are then small and stay in the cache; those of a
-    whole map would be written to memory and read back. Hooks on modules
-    inside ``function`` are called once for every slice.
+    whole map would be written to memory and read back. Where a module has a
+    hook, the hook gets the whole map.
 
     Args:
         function (Callable): Takes maps (..., C_i) and returns a map (..., C).
             It must treat every token by itself.
         *maps (Tensor): Maps (..., C_i) with the same leading axes.
         width (int): Channels of the function's widest intermediate result.
+        owner (nn.Module): Has all the modules that ``function`` calls.
 
     Returns:
         Tensor: (..., C).
@@ -52,7 +56,7 @@ def by_slices(
     axes = first.shape[:-1]
     num_tokens = axes.numel()
     size = num_tokens * width * first.element_size()
-    if size <= SLICE_BYTES:
+    if size <= SLICE_BYTES or _has_hooks(owner):
         return function(*maps)
     count = math.ceil(size / SLICE_BYTES)
     slices = zip(*(m.flatten(0, -2).chunk(count) for m in maps))
@@ -65,3 +69,10 @@ def by_slices(
         start, end = end, end + len(result)
         out[start:end] = result
     return out.unflatten(0, axes)
+
+
+def _has_hooks(owner: nn.Module) -> bool:
+    return any(
+        module._forward_hooks or module._forward_pre_hooks
+        for module in owner.modules()
+    )

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmssm.utils import UserError
+from mmssm.utils.device import without_autocast
 
 from ..ops import chunked_ssd
 from ..scans import CROSS, cached_routes, parse_routes
@@ -68,8 +69,11 @@ class SSD2D(MapMixer):
         self.build_output()
 
     def scan(self, x: Tensor) -> Tensor:
-        """Scan along all routes and add up: (B, H, W, C), float32."""
-        height, width = x.shape[1:3]
+        """Scan along all routes and add up: (B, H, W, C).
+
+        The result is float32, or float64 if x is.
+        """
+        batch, height, width, _ = x.shape
         x = x.flatten(1, 2)
         num_routes, rows, inner = self.x_proj_weight.shape
         projected = F.linear(x, self.x_proj_weight.flatten(0, 1))
@@ -80,18 +84,19 @@ class SSD2D(MapMixer):
             """(B, L, K, C) -> (B, T, K, C)."""
             order = index.t()[None, :, :, None]
             return values.gather(
-                1, order.expand(len(values), -1, -1, values.shape[-1])
+                1, order.expand(batch, -1, -1, values.shape[-1])
             )
 
         tokens = along_routes(x.unsqueeze(2).expand(-1, -1, num_routes, -1))
-        with torch.autocast(x.device.type, enabled=False):
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        with without_autocast(x.device):
             dt, B, C = (
                 along_routes(projected)
-                .float()
+                .to(dtype)
                 .split([self.num_heads, self.d_state, self.d_state], -1)
             )
             y = chunked_ssd(
-                tokens.float().unflatten(-1, (self.num_heads, -1)),
+                tokens.to(dtype).unflatten(-1, (self.num_heads, -1)),
                 F.softplus(dt + self.dt_projs_bias),
                 -torch.exp(self.A_logs),
                 B,
@@ -99,6 +104,6 @@ class SSD2D(MapMixer):
                 self.Ds,
             ).flatten(3)
         # Add every route's result back at its tokens.
-        total = y.new_zeros(len(x), height * width, inner)
+        total = y.new_zeros(batch, height * width, inner)
         total = total.index_add(1, index.t().flatten(), y.flatten(1, 2))
         return total.unflatten(1, (height, width))

@@ -118,10 +118,11 @@ class ConvStem(BaseModule):
         """
         _check_images(x, 4)
         x = self.conv1(x.permute(0, 2, 3, 1))
-        x = by_slices(
-            lambda tokens: self.act(self.norm1(tokens)), x, width=x.shape[-1]
-        )
+        x = by_slices(self._norm_and_act, x, width=x.shape[-1], owner=self)
         return self.norm2(self.conv2(x))
+
+    def _norm_and_act(self, x: Tensor) -> Tensor:
+        return self.act(self.norm1(x))
 
 
 class ResidualStem(BaseModule):

@@ -2,11 +2,12 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..ops import tree_scan
 from ..scans.tree import cached_tree
 from .map_mixer import MapMixer
+from .norms import ScanNorm
 from .slices import by_slices
 
 
@@ -39,7 +40,7 @@ class TreeSSM(MapMixer):
         super().__init__(embed_dims, inner, gate=True)
         self.curve, self.pathways = curve, pathways
         self.build_recurrence(1, d_state=1)
-        self.h_norm = nn.LayerNorm(inner)
+        self.h_norm = ScanNorm(inner)
         self.build_output()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,22 +48,20 @@ class TreeSSM(MapMixer):
         tokens = self.project_in(x)
         states, C = self.scan_states(tokens)
         return by_slices(
-            self._read_out, states, C, tokens, x, width=self.inner_dims
+            self._read_out,
+            states,
+            C,
+            tokens,
+            x,
+            width=self.inner_dims,
+            owner=self,
         )
 
     def _read_out(
         self, states: Tensor, C: Tensor, tokens: Tensor, x: Tensor
     ) -> Tensor:
-        y = C * self._norm_states(states) + self.Ds * tokens
+        y = C * self.h_norm(states) + self.Ds * tokens
         return self.project_out(y, x)
-
-    def _norm_states(self, states: Tensor) -> Tensor:
-        # In the states' own dtype: 16 bits may not hold them.
-        norm = self.h_norm
-        weight, bias = (p.to(states.dtype) for p in (norm.weight, norm.bias))
-        return F.layer_norm(
-            states, norm.normalized_shape, weight, bias, norm.eps
-        )
 
     def scan_states(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """States of tokens (B, H, W, C) and their read-out (B, H, W, 1)."""

@@ -1,4 +1,6 @@
-"""The device that a tool runs a model on."""
+"""The device that a tool or a layer runs on."""
+
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -39,3 +41,10 @@ def find_device(name: torch.device | str | None = None) -> torch.device:
             'that is there'
         )
     return device
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager:
+    """A context in which no operation on the device is autocast."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()  # 'meta' has no autocast

@@ -83,7 +83,7 @@ def test_norms_feed_the_next_stage():
     torch.manual_seed(0)
     model = FractalMamba(MINI, out_indices=(0, 1)).eval()
     seen = []
-    model.stages[0].downsample.register_forward_pre_hook(
+    model.stages[1].downsample.register_forward_pre_hook(
         lambda module, inputs: seen.append(inputs[0])
     )
     with torch.no_grad():

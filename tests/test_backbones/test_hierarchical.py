@@ -118,6 +118,15 @@ def test_channels_and_strides_are_those_of_the_maps(kind):
         assert model.out_strides == tuple(96 // y.shape[3] for y in maps)
 
 
+@pytest.mark.parametrize(
+    'given, indices', [(2, (2,)), (-1, (3,)), ((0, -2), (0, 2)), ([1], (1,))]
+)
+def test_out_indices_as_the_libraries_take_them(given, indices):
+    model = mini('vmamba', out_indices=given)
+    assert model.out_indices == indices
+    assert len(model(torch.rand(1, 3, 32, 32))) == len(indices)
+
+
 @pytest.mark.parametrize('kind', FAMILIES)
 def test_batch_items_do_not_mix(kind):
     model = mini(kind).eval()
@@ -148,7 +157,9 @@ def test_frozen_stages(kind):
     prefixes = {
         n.split('.')[0] + n.split('.')[1] * ('stages' in n) for n in frozen
     }
-    assert prefixes == {'stem', 'stages0', 'norm0'}
+    # Of stage 1, only the downsampling before its blocks.
+    assert prefixes == {'stem', 'stages0', 'stages1', 'norm0'}
+    assert not any(name.startswith('stages.1.blocks') for name in frozen)
     assert not model.stages[0].training and model.stages[1].training
     before = {k: v.clone() for k, v in model.stem.state_dict().items()}
     model(torch.randn(2, 3, 32, 32))
@@ -163,12 +174,12 @@ def test_layer_depth_of_every_parameter(kind):
     expected = {id(p): 0 for p in model.stem.parameters()}
     layer = 0
     for i, stage in enumerate(model.stages):
-        for block in stage.blocks:
-            layer += 1
-            expected.update({id(p): layer for p in block.parameters()})
         if stage.downsample is not None:
             rest = stage.downsample.parameters()
             expected.update({id(p): layer for p in rest})
+        for block in stage.blocks:
+            layer += 1
+            expected.update({id(p): layer for p in block.parameters()})
         # A norm that feeds the next stage has learned with the stage's.
         feeds = model.norms_feed_stages and i < 3
         norm = getattr(model, f'norm{i}').parameters()
@@ -210,13 +221,17 @@ def test_layer_depth_is_that_of_mmpretrains_swin():
         out_indices=(0, 1, 2, 3),
     )
     parts = [f'norm{i}.' for i in range(4)]
-    parts += [f'stages.{i}.downsample.' for i in range(3)]
     parts += [
         f'stages.{i}.blocks.{j}.'
         for i, depth in enumerate(depths)
         for j in range(depth)
     ]
-    for own, its in [('stem.', 'patch_embed.'), *zip(parts, parts)]:
+    pairs = [('stem.', 'patch_embed.'), *zip(parts, parts)]
+    pairs += [
+        (f'stages.{i + 1}.downsample.', f'stages.{i}.downsample.')
+        for i in range(3)
+    ]
+    for own, its in pairs:
         (layer,), (expected,) = (
             {
                 backbone.get_layer_depth(name)
@@ -347,9 +362,10 @@ def test_too_small_an_image_is_refused(kind):
     [
         (dict(arch=dict(depth=(1,))), ValueError, "arch field 'depth'"),
         (dict(drop_path=0.1), TypeError, "unexpected .* 'drop_path'"),
-        (dict(out_indices=(0, 4)), ValueError, 'stages 0 to 3, each'),
-        (dict(out_indices=()), ValueError, 'stages 0 to 3, '),
-        (dict(out_indices=3), ValueError, 'stages 0 to 3, each at most once'),
+        (dict(out_indices=(0, 4)), ValueError, 'stages 0 to 3 .negative'),
+        (dict(out_indices=()), ValueError, 'stages 0 to 3 '),
+        (dict(out_indices=4), ValueError, 'each at most once, got 4'),
+        (dict(out_indices=(3, -1)), ValueError, 'each at most once, got'),
         (dict(out_indices=(3, 3)), ValueError, 'each at most once, got'),
         (dict(arch=None), ValueError, 'a name or a dict, got None'),
         (dict(frozen_stages=4), ValueError, r'-1 \(none\) to 3, got 4'),

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from mmssm.backbones import LocalVim
+from mmssm.layers.norms import RMSNorm
 
 ROUTES = ['h v_flip w2 w7_flip', 'h_flip w3 w2_flip', 'v w7']
 MINI = dict(embed_dims=32, depth=3, d_state=4, directions=ROUTES)
@@ -68,7 +69,7 @@ def test_released_inverse_differs_on_maps_that_are_not_square(fields):
 
 
 @pytest.mark.parametrize(
-    'norm, kind', [('rms', nn.RMSNorm), ('layer', nn.LayerNorm)]
+    'norm, kind', [('rms', RMSNorm), ('layer', nn.LayerNorm)]
 )
 def test_norms_are_a_choice(norm, kind):
     model = LocalVim(MINI, norm=norm)

@@ -208,6 +208,7 @@ def test_names_that_files_rely_on():
         f'mixer.{name}'
         for name in (
             'in_proj.weight',
+            'gate_proj.weight',
             'x_proj_weight',
             'dt_projs_weight',
             'dt_projs_bias',

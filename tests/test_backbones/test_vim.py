@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from torch import nn
 
 from mmssm.backbones import Vim
+from mmssm.layers.norms import RMSNorm
 from mmssm.layers.route_merge import RouteMean
 
 MINI = dict(embed_dims=32, depth=3, d_state=4)
@@ -48,7 +48,7 @@ def test_initial_values():
     assert model.pos_embed.std().item() == pytest.approx(0.02, rel=0.05)
     assert model.cls_token.std().item() == pytest.approx(0.02, rel=0.2)
     for layer in model.layers:
-        assert type(layer.norm) is nn.RMSNorm and layer.norm.eps == 1e-5
+        assert type(layer.norm) is RMSNorm and layer.norm.eps == 1e-5
         bound = (384 * 24) ** -0.5
         assert 0.95 < layer.mixer.out_proj.weight.max() / bound <= 1
     fan_in = 3 * 16 * 16

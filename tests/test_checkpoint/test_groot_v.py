@@ -21,7 +21,7 @@ def test_values_go_where_they_belong(original, assert_moved):
         f'{BLOCK}mlp.fc1.bias': f'{block}.ffn.layers.0.0.bias',
         f'{BLOCK}mlp.fc2.bias': f'{block}.ffn.layers.1.bias',
         'levels.1.norm.0.bias': 'norm1.bias',
-        'levels.1.downsample.norm.1.bias': ('stages.1.downsample.norm.bias'),
+        'levels.1.downsample.norm.1.bias': 'stages.2.downsample.norm.bias',
         'conv_head.1.0.running_mean': 'head.bn.running_mean',
         'head.bias': 'head.fc.bias',
     }

@@ -18,7 +18,7 @@ def test_values_go_where_they_belong(original, assert_moved):
         f'{MERGE}attn.channel_select.bias': (
             f'{block}.mixer.merge.select.bias'
         ),
-        'layers.1.downsample.norm.bias': 'stages.1.downsample.norm.bias',
+        'layers.1.downsample.norm.bias': 'stages.2.downsample.norm.bias',
         'classifier.norm.bias': 'norm3.bias',
     }
     assert_moved(original(MODEL), moves)

@@ -23,7 +23,7 @@ def test_values_go_where_they_belong(original, assert_moved):
         f'{FUSION}alpha': f'{block}.mixer.fusion_alpha',
         f'{MIXER}out_norm.bias': f'{block}.mixer.out_norm.bias',
         'layers.1.downsample.conv.2.norm.bias': (
-            'stages.1.downsample.conv.2.bn.bias'
+            'stages.2.downsample.conv.2.bn.bias'
         ),
         'norm.bias': 'norm3.bias',
     }

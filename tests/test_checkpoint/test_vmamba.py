@@ -14,7 +14,7 @@ def test_values_go_where_they_belong(original, assert_moved):
         f'{BLOCK}op.Ds': 'stages.0.blocks.0.mixer.Ds',
         f'{BLOCK}norm2.weight': 'stages.0.blocks.0.norm2.weight',
         f'{BLOCK}mlp.fc2.bias': 'stages.0.blocks.0.ffn.layers.1.bias',
-        'layers.1.downsample.3.bias': 'stages.1.downsample.norm.bias',
+        'layers.1.downsample.3.bias': 'stages.2.downsample.norm.bias',
         'classifier.norm.bias': 'norm3.bias',
     }
     assert_moved(original('vmamba_tiny_s1l8'), moves)

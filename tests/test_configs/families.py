@@ -46,7 +46,7 @@ def _spatial_mamba_norms(arch: str) -> tuple[re.Pattern, int]:
         r'norm\d',
         r'stem\.conv1\.bn',
         r'stem\.conv[23]\.[01]\.bn',
-        r'stages\.[012]\.downsample\.conv\.2\.bn',
+        r'stages\.[123]\.downsample\.conv\.2\.bn',
         r'stages\.\d\.blocks\.\d+\.mixer\.out_norm',
     )
     return pattern, 4 + 5 + 3 + blocks

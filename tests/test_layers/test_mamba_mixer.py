@@ -166,7 +166,7 @@ def merged(merge, routes, kind):
 def reference(mixer, x, size, merge='gated', released=False):
     """What a mixer computes, with nothing done for several routes at once."""
     class_token = x.shape[1] > size[0] * size[1]
-    values, gate = F.linear(x, mixer.in_proj.weight).chunk(2, -1)
+    values, gate = mixer.in_proj(x), mixer.gate_proj(x)
     routes = []
     for k, name in enumerate(mixer.routes):
         patches = patches_in_order(name, *size)
@@ -302,6 +302,7 @@ def test_initial_values_are_mambas():
     assert mixer.dt_rank == 6 and mixer.out_proj.in_features == 192
     for weight, fan_in in (
         (mixer.in_proj.weight, 96),
+        (mixer.gate_proj.weight, 96),
         (mixer.conv_weight, 4),
         (mixer.conv_bias, 4),
         (mixer.x_proj_weight, 192),
@@ -327,7 +328,7 @@ def test_initial_values_with_a_standard_deviation_are_localmambas(merge):
     )
     linear = [m for m in mixer.merge.modules() if hasattr(m, 'in_features')]
     assert len(linear) == (0 if merge == 'mean' else 2)
-    weights = [m.weight for m in (mixer.in_proj, *linear)]
+    weights = [m.weight for m in (mixer.in_proj, mixer.gate_proj, *linear)]
     for weight in (*weights, mixer.x_proj_weight, mixer.dt_projs_weight):
         assert weight.std().item() == pytest.approx(0.02, rel=0.1)
         assert weight.abs().max() > 0.02 * 3**0.5  # normal, not uniform

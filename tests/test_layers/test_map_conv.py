@@ -42,11 +42,3 @@ def test_equals_conv2d(device, monkeypatch, arguments, size, product):
         torch.autograd.grad((got * weight.to(device)).sum(), inputs[1]),
     ):
         torch.testing.assert_close(b.cpu(), a)
-
-
-def test_weight_stays_channels_last():
-    """Through loading and casting, so that no call copies it."""
-    _, mapped = both(8, 16, 3, 2, 1)
-    for module in (mapped, mapped.bfloat16()):
-        assert module.weight.is_contiguous(memory_format=torch.channels_last)
-        assert not module.weight.is_contiguous()

@@ -24,14 +24,13 @@ class RowMeans(MapMixer):
 
 def formula(mixer, x):
     """What a :class:`RowMeans` computes."""
-    branches = mixer.in_proj(x)
-    values = branches[..., : mixer.inner_dims]
+    values = mixer.in_proj(x)
     values = mixer.conv2d(values.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
     values = mixer.act(values)
     y = mixer.out_norm(values.mean(2, keepdim=True) * mixer.scale)
     y = y.expand_as(values)
-    if mixer.gate:
-        y = y * mixer.act(branches[..., mixer.inner_dims :])
+    if mixer.gate_proj is not None:
+        y = y * mixer.act(mixer.gate_proj(x))
     return mixer.out_proj(y)
 
 
@@ -71,12 +70,13 @@ def test_inference_in_slices_gives_the_same(monkeypatch, gate):
         (dict(conv_bias=True), ['conv2d.bias']),
     ],
 )
-def test_parameters_have_the_originals_names(options, names):
+def test_names_that_files_rely_on(options, names):
     mixer = RowMeans(6, 10, gate=True, **options)
     shapes = {k: tuple(v.shape) for k, v in mixer.state_dict().items()}
     assert shapes == {
         'scale': (10,),
-        'in_proj.weight': (20, 6),
+        'in_proj.weight': (10, 6),
+        'gate_proj.weight': (10, 6),
         'conv2d.weight': (10, 1, 3, 3),
         'out_norm.weight': (10,),
         'out_norm.bias': (10,),

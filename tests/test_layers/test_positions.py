@@ -162,7 +162,7 @@ def test_rotation_turns_each_pair_by_its_angle(device):
     grid, dims = (3, 5), 12
     rope = RotaryPositions(dims, grid).to(device)
     x = torch.randn(2, 15, dims)
-    got = rope.rotate(x.to(device), *rope.tables(*grid)).cpu()
+    got = rope(x.to(device), *rope.tables(*grid)).cpu()
     for token in range(15):
         for c in range(0, dims, 2):
             turn = angle(c, dims, token // 5, token % 5, grid)
@@ -183,7 +183,7 @@ def test_rotation_keeps_the_norm_of_each_pair():
     torch.manual_seed(0)
     rope = RotaryPositions(32, (7, 4))
     x = torch.randn(2, 28, 32)
-    got = rope.rotate(x, *rope.tables(7, 4))
+    got = rope(x, *rope.tables(7, 4))
     assert not torch.allclose(got[:, 1:], x[:, 1:], atol=0.1)
     torch.testing.assert_close(
         got.unflatten(2, (16, 2)).norm(dim=-1),

@@ -78,7 +78,7 @@ def test_states_are_normed_read_out_normed_and_gated(
     mixer = mixer_of().to(device)
     x = torch.randn(2, 5, 7, 10, dtype=torch.float64).to(device)
     with torch.no_grad():
-        values, gate = F.linear(x, mixer.in_proj.weight).chunk(2, -1)
+        values, gate = mixer.in_proj(x), mixer.gate_proj(x)
         values = mixer.conv2d(values.permute(0, 3, 1, 2))
         tokens = F.silu(values).permute(0, 2, 3, 1)
         states, C = mixer.scan_states(tokens)
