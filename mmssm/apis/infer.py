@@ -220,7 +220,7 @@ def _run(
             try:
                 if task.takes_pairs and takes_windows(paths):
                     prediction, shape = predict_in_windows(
-                        partial(_predict, predict),
+                        partial(_predict, partial(predict, draw=False)),
                         paths,
                         summary.out_dir / 'preds' / f'{name}.tif',
                         progress,

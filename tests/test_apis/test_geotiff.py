@@ -75,7 +75,7 @@ def predictor(label):
             dict(label=int(i), name=f'class {i}', share=0.0)
             for i in np.unique(labels)
         ]
-        return Prediction(dict(classes=rows), Image.new('RGB', (1, 1)), labels)
+        return Prediction(dict(classes=rows), None, labels)
 
     return predict
 
