@@ -20,9 +20,10 @@ _LAYOUTS = dict(
     ADE20KDataset='ADE20K (ADEChallengeData2016): images/{training,'
     'validation}/ and annotations/{training,validation}/',
     ImageNet='ImageNet-1k: train/<class>/*.JPEG and val/<class>/*.JPEG',
-    ChangeDataset='folders of earlier images, of later images and of labels, '
-    'as data_prefix names them, with one name for the three files of a pair '
-    '(docs/change_detection.md)',
+    ChangeDataset='a folder each of earlier images, later images and labels, '
+    'with one name for the three files of a pair, such as '
+    '{train,test}/{A,B,label} of LEVIR-CD+ (docs/change_detection.md has '
+    'other datasets)',
 )
 # MMDetection's and MMSegmentation's, which know other backbones only.
 _FOREIGN_LAYER_DECAY = (
