@@ -12,8 +12,9 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
 
-from mmssm.apis import geotiff, infer
+from mmssm.apis import find_model, geotiff, infer
 from mmssm.apis.images import UnreadableImage, read_pair
+from mmssm.apis.tasks import find_task
 from mmssm.models import ChangeDetector
 from mmssm.utils import ConfigError, UserError
 from mmssm.visualization.pictures import CHANGED
@@ -214,6 +215,13 @@ def test_one_folder_given_twice_is_refused(detector, folders):
     for before, after in (('A', '../' + Path.cwd().name + '/A'), *ONE_TWICE):
         with pytest.raises(ConfigError, match='are the same; give the later'):
             infer(before, *detector, after=after)
+
+
+def test_a_published_detector_is_known_by_its_name():
+    """Its weights are behind a page that asks for a click."""
+    config, weights = find_model('changemamba_vmamba-tiny-s2l4_levir-cd-plus')
+    assert find_task(Config.fromfile(config)).takes_pairs
+    assert weights is None
 
 
 def save_geotiff(path, image):
