@@ -110,13 +110,10 @@ class HierarchicalBackbone(SSMBackbone):
         return None
 
     def _frozen_parts(self) -> list[nn.Module | nn.Parameter]:
-        frozen, learning = (
-            self.stages[: self.frozen_stages + 1],
-            self.stages[self.frozen_stages + 1 :],
-        )
+        first = self.frozen_stages + 1  # that learns
         # As in Swin, the downsampling after a frozen stage is frozen, too.
-        after = [stage.downsample for stage in learning[:1]]
-        return [self.stem, *frozen, *after]
+        after = [s.downsample for s in self.stages[first : first + 1]]
+        return [self.stem, *self.stages[:first], *after]
 
     def _is_optional(self, key: str) -> bool:
         return not self.norms_feed_stages and super()._is_optional(key)

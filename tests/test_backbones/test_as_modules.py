@@ -6,11 +6,15 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 from small_models import BACKBONES
-from torch import nn
+from torch import distributed, nn
 from torch.ao.quantization import quantize_dynamic
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.utils import parameters_to_vector, parametrizations, prune
 
 import mmssm  # noqa: F401
+from mmssm.backbones.hierarchical import Stage
+from mmssm.layers import MambaBlock
 
 ARCH = dict(embed_dims=8, depths=(1, 1, 2, 1))
 KINDS = {
@@ -132,6 +136,7 @@ def test_low_rank_adapters_of_peft(kind):
         assert grad.abs().max() > 0, name
 
 
+@pytest.mark.filterwarnings('ignore:torch.ao.quantization is deprecated')
 def test_dynamic_quantization(kind):
     model, x = build(kind), images()
     want = model(x)[0].detach()
@@ -200,7 +205,7 @@ def test_hooks_see_every_module_and_whole_maps(monkeypatch, kind, grad):
     assert all(s is None or len(s) > 2 for s in whole)
 
 
-@pytest.mark.parametrize('family', set(KINDS) - set(PLAIN))
+@pytest.mark.parametrize('family', sorted(set(KINDS) - set(PLAIN)))
 def test_stages_are_called(family):
     model = build(family, out_indices=(0, 1, 2, 3))
     maps = []
@@ -227,6 +232,14 @@ def test_each_output_has_a_module(kind):
         assert own.shape == out.shape and torch.equal(own, out)
 
 
+@pytest.mark.parametrize('family', sorted(set(KINDS) - set(PLAIN)))
+def test_the_last_norm_gives_the_last_map(family):
+    """Grad-CAM's tool takes it unless it is told another layer."""
+    model = build(family, out_indices=(0, 3))
+    norms = [m for m in model.modules() if isinstance(m, nn.LayerNorm)]
+    assert norms[-1] is model.norm3
+
+
 @pytest.mark.parametrize('family', PLAIN)
 def test_the_map_that_a_vector_is_made_of(family):
     model = build(family)
@@ -249,6 +262,31 @@ def test_parameters_are_contiguous(kind):
     assert vector.numel() == sum(p.numel() for p in model.parameters())
 
 
+@pytest.fixture
+def process_group():
+    distributed.init_process_group(
+        'gloo', store=distributed.HashStore(), rank=0, world_size=1
+    )
+    yield
+    distributed.destroy_process_group()
+
+
+def test_fully_sharded_layers_and_stages_learn(process_group, kind):
+    model, x = build(kind), images()
+    want = model(x)[0].detach()
+    mesh = init_device_mesh('cpu', (1,))
+    for module in reversed(list(model.modules())):
+        if isinstance(module, (nn.Linear, nn.Conv2d, Stage, MambaBlock)):
+            fully_shard(module, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    (out,) = model(x)
+    assert torch.equal(out, want)
+    out.square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+
+
+@pytest.mark.filterwarnings('ignore:There is a performance drop')
 @pytest.mark.parametrize('family', ['VMamba', 'SpatialMamba', 'Vim'])
 def test_per_sample_gradients(family):
     model, x = build(family), images()

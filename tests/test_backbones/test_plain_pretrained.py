@@ -3,9 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.runner import load_checkpoint
 from torch import nn
 
 from mmssm.backbones import LocalVim, Vim
+from mmssm.checkpoint.strict_load import load_exactly, open_checkpoint
 
 DIRECTIONS = ['h v_flip w2', 'h_flip v']
 ROPE = dict(embed_dims=32, depth=2, d_state=4, directions=DIRECTIONS)
@@ -90,6 +92,33 @@ def test_classifier_feeds_a_segmentor_of_another_image_size(
     assert set(own) - set(source.state_dict()) == {
         f'norm{i}.{end}' for i in (0, 1) for end in ('weight', 'bias')
     }
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_positions_are_resized_however_weights_are_loaded(
+    classifier_file, kind
+):
+    """By PyTorch, by ``load_from`` in a training, and for a test."""
+    path, source = classifier_file(kind)
+    backbone, arch = KINDS[kind]
+    weights = source.state_dict()
+
+    def build():
+        model = nn.Module()
+        model.backbone = backbone(arch, img_size=(90, 40))
+        model.head = nn.Module()
+        model.head.fc = nn.Linear(32, 10, bias=False)
+        return model
+
+    alone = backbone(arch, img_size=(90, 40))
+    alone.load_state_dict(weights)
+    trained, tested = build(), build()
+    trained.backbone.init_weights()
+    load_checkpoint(trained, str(path), 'cpu', strict=True)
+    load_exactly(tested, open_checkpoint(str(path)))
+    want = fitted('pos_embed', weights['pos_embed'], (6, 3))
+    for model in (alone, trained.backbone, tested.backbone):
+        torch.testing.assert_close(model.pos_embed.data, want)
 
 
 @pytest.mark.parametrize('kind', KINDS)

@@ -77,3 +77,20 @@ def test_bad_choices_are_named():
         SSD2D(40, ssm_ratio=0.5)
     with pytest.raises(ValueError, match="unknown route 'hh'"):
         SSD2D(32, routes=('hh', 'v'))
+
+
+def test_64_bits_stay_64_bits():
+    torch.manual_seed(0)
+    mixer = SSD2D(32, d_state=4).double()
+    x = torch.randn(1, 3, 5, 32, dtype=torch.float64)
+    with torch.no_grad():
+        got = mixer.scan(x)
+        assert got.dtype == torch.float64
+        torch.testing.assert_close(got, scan_by_tokens(mixer, x))
+
+
+def test_shapes_without_numbers():
+    """On the device meta, which has no autocast."""
+    with torch.device('meta'):
+        y = SSD2D(32, d_state=4)(torch.empty(2, 3, 5, 32))
+    assert y.shape == (2, 3, 5, 32)
