@@ -90,11 +90,12 @@ def test_blocks_are_the_backbones(cfg, path):
         assert mixer.out_norm.normalized_shape == (arch['ssm_ratio'] * 128,)
         assert mixer.d_state == arch.get('d_state', 1)
         if uses_vmamba(path):
-            assert mixer.gate == arch['gate']
+            assert (mixer.gate_proj is not None) == arch['gate']
             assert mixer.routes == tuple(arch['routes'])
             assert (mixer.conv2d.bias is not None) == arch['conv_bias']
         if path.parent.name == 'fractal_mamba':
-            assert mixer.gate and mixer.conv2d.bias is None
+            assert mixer.gate_proj is not None
+            assert mixer.conv2d.bias is None
             assert mixer.routes == HILBERT
 
 
