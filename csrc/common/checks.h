@@ -29,6 +29,24 @@ inline void check_device(const char* op, const char* name, const at::Tensor& x,
               " but x is on ", x.device(), "; move them to one device");
 }
 
+// The ops would take complex values by their real parts.
+inline void check_real(const char* op, const char* name,
+                       const OptionalTensor& t) {
+  if (!given(t)) return;
+  TORCH_CHECK(!t->is_complex(), op, ": ", name, " must be real, got ",
+              t->scalar_type(), "; pass ", name,
+              ".real to drop its imaginary part");
+}
+
+// What a scan asks of a tensor that comes with x.
+inline void check_input(const char* op, const char* name, const at::Tensor& x,
+                        const OptionalTensor& t, at::IntArrayRef want,
+                        const char* axes) {
+  check_shape(op, name, t, want, axes);
+  check_real(op, name, t);
+  check_device(op, name, x, t);
+}
+
 inline void check_token_dtype(const char* op, const at::Tensor& x) {
   const auto type = x.scalar_type();
   TORCH_CHECK(type == at::kDouble || type == at::kFloat || type == at::kHalf ||

@@ -31,7 +31,9 @@ ScanSizes read_sizes(const ScanCall& call) {
   s.seq_len = routes.size(1);
   s.d_state = A.size(2);
   s.groups = B.dim() == 5 ? B.size(3) : 1;
-  s.dt_rank = given(call.dt_weight) ? call.dt_weight->size(-1) : 0;
+  TORCH_CHECK(!given(call.dt_weight) || call.dt_weight->dim() == 3, call.op,
+              ": dt_weight must be (K, C, R), got ", call.dt_weight->sizes());
+  s.dt_rank = given(call.dt_weight) ? call.dt_weight->size(2) : 0;
   TORCH_CHECK(s.groups > 0 && s.channels % s.groups == 0, call.op, ": ",
               s.channels, " channels do not divide into ", s.groups, " groups");
   TORCH_CHECK(!given(call.dt_weight) || s.dt_rank > 0, call.op,
@@ -45,8 +47,7 @@ ScanSizes read_sizes(const ScanCall& call) {
 void check_shapes(const ScanCall& call, const ScanSizes& s) {
   const auto check = [&](const char* name, const OptionalTensor& t,
                          at::IntArrayRef want, const char* axes) {
-    check_shape(call.op, name, t, want, axes);
-    check_device(call.op, name, call.x, t);
+    check_input(call.op, name, call.x, t, want, axes);
   };
   std::vector<int64_t> weights = {s.batch, s.length, s.routes, s.d_state};
   if (call.B.dim() == 5) weights.insert(weights.begin() + 3, s.groups);
@@ -141,14 +142,11 @@ Tensor new_checkpoints(const ScanInputs& in, bool keep) {
 
 void check_backward(const ScanCall& call, const ScanInputs& in,
                     const Tensor& grad, const Tensor& checkpoints) {
-  TORCH_CHECK(grad.sizes() == at::IntArrayRef(output_shape(in)), call.op,
-              ": the gradient must have shape ", output_shape(in), ", got ",
-              grad.sizes());
-  TORCH_CHECK(checkpoints.sizes() == at::IntArrayRef(checkpoint_shape(in.size)),
-              call.op, ": the checkpoints must have shape ",
-              checkpoint_shape(in.size), ", got ", checkpoints.sizes());
+  check_input(call.op, "grad", call.x, grad, output_shape(in), "of the result");
+  check_input(call.op, "checkpoints", call.x, checkpoints,
+              checkpoint_shape(in.size), "(B, K, ceil(T / 64), N, C)");
   TORCH_CHECK(checkpoints.scalar_type() == in.a.scalar_type(), call.op,
-              ": the checkpoints must be ", in.a.scalar_type(), ", got ",
+              ": checkpoints must be ", in.a.scalar_type(), ", got ",
               checkpoints.scalar_type());
 }
 

@@ -36,8 +36,7 @@ void check_shapes(const TreeCall& call) {
   const int64_t batch = x.size(0), length = x.size(1), channels = x.size(2);
   const auto check = [&](const char* name, const OptionalTensor& t,
                          at::IntArrayRef want, const char* axes) {
-    check_shape(kTreeScan, name, t, want, axes);
-    check_device(kTreeScan, name, x, t);
+    check_input(kTreeScan, name, x, t, want, axes);
   };
   check("A", call.A, {channels}, "(C)");
   check("B", call.B, {batch, length}, "(B, L)");
@@ -83,8 +82,7 @@ TreeInputs prepare(const TreeCall& call, bool keep_half) {
 }
 
 void check_grad(const TreeCall& call, const Tensor& grad) {
-  check_shape(kTreeScan, "grad", grad, call.x.sizes(), "(B, L, C)");
-  check_device(kTreeScan, "grad", call.x, grad);
+  check_input(kTreeScan, "grad", call.x, grad, call.x.sizes(), "(B, L, C)");
 }
 
 TreeGradients add_up(const std::optional<GradTensors>& g,

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.fileio import list_from_file
 
 from mmssm.utils import ConfigError
-from mmssm.utils.config import leaf_datasets, type_name
+from mmssm.utils.config import leaf_datasets, metrics_of, type_name
 
 # The lists of a file, and what is read of their entries.
 _PARTS = dict(
@@ -71,6 +71,8 @@ def _check_dataset(
     if _loads_masks(dataset):
         _check_masks(objects, path)
     images = content['images']
+    if not images:
+        raise ConfigError(f'{path} ({place}.ann_file) has no image; add some')
     if (dataset.get('filter_cfg') or {}).get('filter_empty_gt'):
         used = {item['image_id'] for item in objects}
         images = [image for image in images if image['id'] in used]
@@ -79,6 +81,11 @@ def _check_dataset(
                 f'no image in {path} has an object of the classes of {place}, '
                 'and the others are left out; add objects'
             )
+    if not objects and split == 'train':
+        raise ConfigError(
+            f'no object of the classes of {place} in {path}, so that there is '
+            'nothing to learn; add objects'
+        )
     folder = (dataset.get('data_prefix') or {}).get('img') or ''
     folder = osp.join(root, folder)
     _check_images(images, path, folder, f'{place}.data_prefix.img')
@@ -184,11 +191,8 @@ def _check_evaluator(
     read: Callable[[str], dict],
 ) -> None:
     """The metric needs the same classes in the file that it reads."""
-    evaluators = cfg.get(f'{split}_evaluator') or []
-    if not isinstance(evaluators, (list, tuple)):
-        evaluators = [evaluators]
-    for evaluator in evaluators:
-        path = evaluator.get('ann_file')
-        if type_name(evaluator['type']) == 'CocoMetric' and path:
+    for metric in metrics_of(cfg, split):
+        path = metric.get('ann_file')
+        if type_name(metric['type']) == 'CocoMetric' and path:
             option = f'{split}_dataloader.dataset.metainfo.classes'
             _check_names(names, read(path), path, option)

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch.distributed as dist
 from mmengine.config import DictAction
@@ -69,7 +70,28 @@ def _end_group() -> None:
 
 
 class _ConfigOptions(DictAction):
-    """mmengine's parser of KEY=VALUE, with an error instead of a crash."""
+    """mmengine's parser of KEY=VALUE, which keeps the spaces inside values.
+
+    What cannot be read is an error, not a crash.
+    """
+
+    @staticmethod
+    def _parse_iterable(val: str) -> Any:
+        """Read a value, or a list or tuple of values.
+
+        mmengine removes all spaces; here, only those around a value.
+        """
+        val = val.strip().strip('\'"').strip()
+        brackets = val[:1] + val[-1:]
+        is_tuple = brackets == '()'
+        if brackets in ('()', '[]') and _is_enclosed(val):
+            values = _split(val[1:-1])
+        elif ',' in val:
+            values, is_tuple = _split(val), False
+        else:
+            return DictAction._parse_int_float_bool(val)
+        values = [_ConfigOptions._parse_iterable(value) for value in values]
+        return tuple(values) if is_tuple else values
 
     def __call__(self, parser, namespace, values, option_string=None):
         try:
@@ -79,6 +101,44 @@ class _ConfigOptions(DictAction):
                 f'{option_string}: cannot read {" ".join(values)}; write '
                 'KEY=VALUE, lists as KEY="[a,b]"; dicts go into the config'
             )
+
+
+def _is_enclosed(text: str) -> bool:
+    """Whether the first bracket is closed by the last one.
+
+    Raises:
+        ValueError: A bracket has no partner.
+    """
+    for left, right in ('()', '[]'):
+        if text.count(left) != text.count(right):
+            raise ValueError(text)
+    depth = 0
+    for place, letter in enumerate(text):
+        depth += (letter in '([') - (letter in ')]')
+        if depth == 0:
+            return place == len(text) - 1
+    return False
+
+
+def _split(text: str) -> list[str]:
+    """Split at the commas that are in no brackets.
+
+    Raises:
+        ValueError: A bracket has no partner.
+    """
+    parts, depth = [''], 0
+    for letter in text:
+        depth += (letter in '([') - (letter in ')]')
+        if depth < 0:
+            raise ValueError(text)
+        if letter == ',' and depth == 0:
+            parts.append('')
+        else:
+            parts[-1] += letter
+    if depth:
+        raise ValueError(text)
+    # As in mmengine, a comma at the end adds nothing.
+    return parts if parts[-1].strip() else parts[:-1]
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:

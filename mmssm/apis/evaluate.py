@@ -19,6 +19,7 @@ from mmssm.utils.config import (
 from mmssm.utils.errors import warn
 
 from .annotations import check_annotations
+from .loop_checks import check_loops
 from .model_checks import check_channels, check_num_classes
 from .preflight import check_data
 from .results import (
@@ -81,6 +82,7 @@ def evaluate(
         'test_evaluator',
         purpose='testing',
     )
+    check_loops(cfg, 'test')
     task = find_task(cfg)
     task.check_test_set(cfg)
     cfg.load_from = checkpoint

@@ -72,8 +72,8 @@ def check_channels(cfg: Config, model: nn.Module | dict) -> None:
         name = type(backbone).__name__
         raise ConfigError(
             f"{name} gives a vector (out_type='{backbone.out_type}'), but "
-            f'{cfg.model.type} needs maps; set {part[0]}.backbone.out_type='
-            "'featmap'"
+            f'{type_name(cfg.model.type)} needs maps; set '
+            f"{part[0]}.backbone.out_type='featmap'"
         )
     for option, wanted, index in _expected_channels(*part):
         _check_option(option, wanted, index, backbone, part[0])

@@ -1,15 +1,21 @@
-"""Check a config before anything is built: its files and its optimizer."""
+"""Check that a config's files are there, before anything is built."""
 
 import inspect
 import os.path as osp
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS
+from mmengine.model import PretrainedInit
+from mmengine.registry import DATASETS, WEIGHT_INITIALIZERS
 
 from mmssm.checkpoint import local_file
 from mmssm.utils import ConfigError
-from mmssm.utils.config import leaf_datasets, registered, type_name
+from mmssm.utils.config import (
+    leaf_datasets,
+    metrics_of,
+    registered,
+    type_name,
+)
 
 from .model_checks import is_own_backbone
 
@@ -24,11 +30,6 @@ _LAYOUTS = dict(
     'with one name for the three files of a pair, such as '
     '{train,test}/{A,B,label} of LEVIR-CD+ (docs/change_detection.md has '
     'other datasets)',
-)
-# MMDetection's and MMSegmentation's, which know other backbones only.
-_FOREIGN_LAYER_DECAY = (
-    'LearningRateDecayOptimizerConstructor',
-    'LayerDecayOptimizerConstructor',
 )
 _DATA_KEYS = ('ann_file', 'data_prefix')
 
@@ -85,10 +86,13 @@ def check_weights(cfg: Config) -> None:
             f'weights of {type_name(backbone.type)} with {option}'
         )
     init = backbone.get('init_cfg')
+    scope = cfg.get('default_scope')
     several = isinstance(init, (list, tuple))
     for i, part in enumerate(init if several else [init]):
         place = f'{option}.{i}' if several else option
-        if not isinstance(part, dict) or part.get('type') != 'Pretrained':
+        if not isinstance(part, dict) or (
+            registered(WEIGHT_INITIALIZERS, part, scope) is not PretrainedInit
+        ):
             continue
         checkpoint = part.get('checkpoint')
         path = local_file(checkpoint) if checkpoint else None
@@ -101,45 +105,6 @@ def check_weights(cfg: Config) -> None:
             f'them there, point elsewhere with --cfg-options {place}'
             f'.checkpoint=/path/to/file, or start untrained with {option}=None'
         )
-
-
-def check_layer_decay(cfg: Config) -> None:
-    """Raise a one-line error if layers' rates are left to another library.
-
-    MMDetection's and MMSegmentation's constructors have lists of backbones,
-    and end in a NotImplementedError without a message for all others.
-
-    Args:
-        cfg (Config): The config to train.
-
-    Raises:
-        ConfigError: The backbone is one of mmssm's, or a rate is set that
-            no constructor reads; tells what to write instead.
-    """
-    name = type_name(cfg.optim_wrapper.get('constructor') or '')
-    settings = cfg.optim_wrapper.get('paramwise_cfg') or {}
-    unused = {'layer_decay_rate', 'stem_lr_mult'} & set(settings)
-    if unused and name in ('', 'DefaultOptimWrapperConstructor'):
-        raise ConfigError(
-            f'optim_wrapper.paramwise_cfg sets {sorted(unused)[0]}, which '
-            'only a constructor for it reads; set optim_wrapper.constructor='
-            "'LayerDecayOptimWrapperConstructor'"
-        )
-    backbone = cfg.model.get('backbone')
-    if name not in _FOREIGN_LAYER_DECAY or not backbone:
-        return
-    if not is_own_backbone(cfg, backbone):
-        return
-    rate = settings.get('decay_rate') or settings.get('layer_decay_rate')
-    rate = rate or 0.9
-    raise ConfigError(
-        f'{name} does not know the layers of {type_name(backbone.type)}; '
-        'write optim_wrapper.constructor='
-        "'LayerDecayOptimWrapperConstructor' and "
-        f'paramwise_cfg=dict(layer_decay_rate={rate}, flat_decay_mult=0.0), '
-        'with custom_keys if there are any, and with _delete_=True if the '
-        'config inherits another paramwise_cfg'
-    )
 
 
 def _readme_about(file: Path, cfg: Config) -> Path | None:
@@ -212,14 +177,11 @@ def _check_path(
 
 def _check_evaluator(cfg: Config, split: str) -> None:
     """Metrics such as CocoMetric read an annotation file of their own."""
-    evaluators = cfg.get(f'{split}_evaluator') or []
-    if not isinstance(evaluators, (list, tuple)):
-        evaluators = [evaluators]
-    for evaluator in evaluators:
-        path = evaluator.get('ann_file')
+    for metric in metrics_of(cfg, split):
+        path = metric.get('ann_file')
         if path and '://' not in path and not osp.exists(path):
             raise ConfigError(
-                f'annotation file {path} of {evaluator["type"]} '
+                f'annotation file {path} of {type_name(metric["type"])} '
                 f'({split}_evaluator) not found; put it there, or point '
                 f'elsewhere with --cfg-options {split}_evaluator.ann_file='
                 '/path/to/file'

@@ -1,27 +1,32 @@
 """Training from a config file."""
 
-import torch
+from pathlib import Path
+
 from mmengine.config import Config
-from mmengine.registry import RUNNERS
+from mmengine.hooks import CheckpointHook
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.registry import HOOKS, OPTIM_WRAPPERS, RUNNERS
 from mmengine.runner import Runner
 
 from mmssm.engine import PartialLoadHook
 from mmssm.engine.runner.launch import prepare_launch
+from mmssm.engine.runner.portable_config import make_portable
 from mmssm.engine.runner.resume import prepare_resume
 from mmssm.engine.runner.scoped_runner import ScopedRunner
 from mmssm.utils import ConfigError
 from mmssm.utils.config import (
     load_config,
+    registered,
     require,
     type_name,
 )
-from mmssm.utils.errors import warn
+from mmssm.utils.files import make_folder
 
 from .annotations import check_annotations
+from .loop_checks import check_hooks, check_loops, hooks_of
 from .model_checks import check_channels, check_num_classes
-from .preflight import check_data, check_layer_decay, check_weights
-
-_MMENGINE_HOOK = ('CheckpointHook', 'mmengine.CheckpointHook')
+from .optimizer_checks import check_optimizer, check_schedules
+from .preflight import check_data, check_weights
 
 
 def train(
@@ -61,13 +66,16 @@ def train(
         'optim_wrapper',
         purpose='training',
     )
+    make_folder(Path(cfg.work_dir), '--work-dir')
     if amp:
         _use_amp(cfg)
     if auto_scale_lr:
         _scale_lr(cfg)
     _use_atomic_checkpoints(cfg)
-    _prepare_amp(cfg)
-    check_layer_decay(cfg)
+    check_loops(cfg, 'train', 'val')
+    check_hooks(cfg)
+    check_optimizer(cfg)
+    check_schedules(cfg)
     check_data(cfg, 'train', 'val')
     check_weights(cfg)
     check_num_classes(cfg, 'train', 'val')
@@ -87,8 +95,10 @@ def train(
 def build_runner(cfg: Config) -> Runner:
     """Build mmssm's runner, or the one that ``runner_type`` names.
 
-    The latter looks up its parts in the current default scope.
+    The latter looks up its parts in the current default scope. The config
+    becomes one that other tools can run, see :func:`make_portable`.
     """
+    make_portable(cfg)
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return ScopedRunner.from_cfg(cfg)
@@ -96,35 +106,16 @@ def build_runner(cfg: Config) -> Runner:
 
 def _use_amp(cfg: Config) -> None:
     wrapper = cfg.optim_wrapper
-    if wrapper.get('type', 'OptimWrapper') not in (
-        'OptimWrapper',
-        'AmpOptimWrapper',
-    ):
+    kind = registered(
+        OPTIM_WRAPPERS, wrapper, cfg.get('default_scope'), 'OptimWrapper'
+    )
+    if kind not in (OptimWrapper, AmpOptimWrapper):
         raise ConfigError(
-            f'--amp replaces OptimWrapper, but the config uses {wrapper.type};'
-            ' set mixed precision there'
+            '--amp replaces OptimWrapper, but the config uses '
+            f'{type_name(wrapper.type)}; set mixed precision there'
         )
     wrapper.type = 'AmpOptimWrapper'
     wrapper.setdefault('loss_scale', 'dynamic')
-
-
-def _prepare_amp(cfg: Config) -> None:
-    """Without a GPU, let mixed precision run on the CPU, in bfloat16."""
-    wrapper = cfg.optim_wrapper
-    kind = type_name(wrapper.get('type', 'OptimWrapper'))
-    if kind != 'AmpOptimWrapper' or torch.cuda.is_available():
-        return
-    dtype = wrapper.pop('dtype', None)
-    if dtype not in (None, 'bfloat16'):
-        raise ConfigError(
-            f'config {cfg.filename} trains in mixed precision with {dtype}, '
-            'which needs a GPU, but PyTorch finds none; CPUs take '
-            '--cfg-options optim_wrapper.dtype=bfloat16'
-        )
-    for of_gpus in ('loss_scale', 'use_fsdp'):
-        wrapper.pop(of_gpus, None)
-    wrapper.type = 'CPUAmpOptimWrapper'
-    warn('mixed precision on a CPU: PyTorch finds no GPU; using bfloat16')
 
 
 def _scale_lr(cfg: Config) -> None:
@@ -141,8 +132,10 @@ def _use_atomic_checkpoints(cfg: Config) -> None:
     """Put AtomicCheckpointHook where the config has mmengine's own hook."""
     if cfg.get('default_hooks') is None:
         cfg.default_hooks = {}
-    if 'checkpoint' not in cfg.default_hooks:
-        cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1)
-    hook = cfg.default_hooks.checkpoint
-    if hook is not None and hook.type in _MMENGINE_HOOK:
-        hook.type = 'AtomicCheckpointHook'
+    cfg.default_hooks.setdefault(
+        'checkpoint', dict(type='CheckpointHook', interval=1)
+    )
+    for _, hook in hooks_of(cfg):
+        kind = registered(HOOKS, hook, cfg.get('default_scope'))
+        if kind is CheckpointHook:
+            hook['type'] = 'AtomicCheckpointHook'

@@ -7,17 +7,21 @@ from typing import Any, NoReturn
 import numpy as np
 from mmengine.logging import print_log
 from mmengine.model import BaseModule, PretrainedInit
+from mmengine.registry import WEIGHT_INITIALIZERS
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmssm.utils import CheckpointError, UserError
+from mmssm.utils.config import registered
+from mmssm.utils.errors import did_you_mean
 
 from .fitting import SMALLEST_SHARE, compare, fit_first_convolution
 from .part_loading import FILE, fit_part
 
 Arch = str | dict[str, Any]
 InitCfg = dict[str, Any] | list[dict[str, Any]]
+_FILE_KEYS = ('checkpoint', 'prefix', 'strict')
 
 
 class SSMBackbone(BaseModule):
@@ -224,9 +228,14 @@ class SSMBackbone(BaseModule):
         """
         given = self.init_cfg
         cfgs = [given] if isinstance(given, dict) else list(given or [])
-        kinds = ('Pretrained', PretrainedInit)
-        files = [c for c in cfgs if c.get('type') in kinds]
-        others = [c for c in cfgs if c.get('type') not in kinds]
+        if not all(isinstance(cfg, dict) and cfg.get('type') for cfg in cfgs):
+            raise UserError(
+                'init_cfg must be a dict with a type, or a list of them, got '
+                f"{given!r}; for a file write dict(type='Pretrained', "
+                'checkpoint=...)'
+            )
+        files = list(filter(_names_a_file, cfgs))
+        others = [cfg for cfg in cfgs if not _names_a_file(cfg)]
         in_part = any(c.get('strict') is False for c in files)
         if in_part and not others:
             others = self.untrained_init_cfg
@@ -235,13 +244,15 @@ class SSMBackbone(BaseModule):
             super().init_weights()
             self.init_cfg = given
         for cfg in files:
-            cfg = {k: v for k, v in cfg.items() if k != 'type'}
-            known = {'checkpoint', 'prefix', 'strict'}
-            if not {'checkpoint'} <= set(cfg) <= known:
+            named = ('type', '_scope_')
+            cfg = {k: v for k, v in cfg.items() if k not in named}
+            unknown = sorted(set(cfg) - set(_FILE_KEYS))
+            if 'checkpoint' not in cfg or unknown:
+                meant = did_you_mean(unknown[0], _FILE_KEYS) if unknown else ''
                 raise UserError(
                     "init_cfg of type 'Pretrained' takes checkpoint and, if "
                     'need be, prefix and strict; got '
-                    f'{", ".join(cfg) or "none of them"}'
+                    f'{", ".join(cfg) or "none of them"}{meant}'
                 )
             self.load_pretrained(
                 cfg['checkpoint'], cfg.get('prefix'), cfg.get('strict', True)
@@ -420,3 +431,8 @@ class SSMBackbone(BaseModule):
             'file holds, or choose another file; to load what fits and leave '
             'out the rest, add strict=False to init_cfg'
         )
+
+
+def _names_a_file(init_cfg: dict) -> bool:
+    """Whether a part of ``init_cfg`` has the type 'Pretrained'."""
+    return registered(WEIGHT_INITIALIZERS, init_cfg, None) is PretrainedInit

@@ -13,6 +13,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmssm.utils import UserError
+from mmssm.utils.config import type_name
 
 _FLIPPED_AXES = dict(horizontal=[-1], vertical=[-2], diagonal=[-2, -1])
 _SOFT_MAX = 255  # probability 1 in the 8-bit output of a mask head
@@ -184,7 +185,7 @@ def _with_masks(found: InstanceData, masks: Tensor) -> InstanceData:
 
 def _check(tta_cfg: dict) -> None:
     nms = tta_cfg.get('nms') or {}
-    if nms.get('type') != 'nms' or 'iou_threshold' not in nms:
+    if type_name(nms.get('type')) != 'nms' or 'iou_threshold' not in nms:
         raise UserError(
             f'tta_cfg has nms={nms}, but nms=dict(type="nms", iou_threshold='
             '...) is needed'

@@ -46,6 +46,61 @@ def require_shape(
         )
 
 
+def require_input(
+    op: str,
+    name: str,
+    tensor: Tensor | None,
+    tokens: Tensor,
+    axes: str,
+    *want: int,
+    tokens_name: str = 'x',
+) -> None:
+    """Raise RuntimeError if a scan cannot use a tensor that is given.
+
+    It must have a shape, be on the tokens' device, and be real: the ops would
+    take complex values by their real parts.
+
+    Args:
+        op (str): The op's name.
+        name (str): The tensor's name.
+        tensor (Tensor, optional): The tensor.
+        tokens (Tensor): The op's tokens.
+        axes (str): What the dimensions are, e.g. '(B, L, C)'.
+        want (int): Their sizes.
+        tokens_name (str): The tokens' name. Defaults to 'x'.
+    """
+    if tensor is None:
+        return
+    require_shape(op, name, tensor, axes, *want)
+    require_real(op, name, tensor)
+    if tensor.device != tokens.device:
+        raise RuntimeError(
+            f'{op}: {name} is on {tensor.device} but {tokens_name} is on '
+            f'{tokens.device}; move them to one device'
+        )
+
+
+def require_real(op: str, name: str, tensor: Tensor | None) -> None:
+    """Raise RuntimeError if a tensor is given and complex."""
+    if tensor is not None and tensor.is_complex():
+        raise RuntimeError(
+            f'{op}: {name} must be real, got {tensor.dtype}; pass '
+            f'{name}.real to drop its imaginary part'
+        )
+
+
+def require_flag(op: str, name: str, value: object, hint: str = '') -> None:
+    """Raise RuntimeError, which ends with the hint, unless a flag is a bool.
+
+    The dispatcher takes a tensor of one element for a bool.
+    """
+    if not isinstance(value, bool):
+        got = type(value).__name__ if torch.is_tensor(value) else repr(value)
+        raise RuntimeError(
+            f'{op}: {name} must be True or False, got {got}{hint}'
+        )
+
+
 def require_token_dtype(op: str, x: Tensor, name: str = 'x') -> None:
     """Raise RuntimeError unless the ops take the tokens' dtype."""
     if x.dtype not in TOKEN_DTYPES:

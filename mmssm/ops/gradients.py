@@ -30,18 +30,64 @@ def register_gradient(name: str) -> Callable[..., Any]:
         name (str): The op's name.
 
     Returns:
+        Callable: See :func:`native_call`.
+    """
+    pair = _OpPair(name)
+    forward, backward = _autograd_kernels(pair, name)
+    _LIBRARY.impl(pair.op, forward, 'Autograd')
+    _LIBRARY.impl(pair.op_bwd, backward, 'Autograd')
+    torch.library.register_fake(
+        pair.op_bwd, _like_inputs(pair.keeps, pair.inputs)
+    )
+    return _eagerly(pair.op, forward)
+
+
+def native_call(name: str, caller: str) -> Callable[..., Any]:
+    """What calls ``mmssm::<name>`` for another function of :mod:`mmssm.ops`.
+
+    Args:
+        name (str): The op's name; its gradient is registered.
+        caller (str): The function that errors name.
+
+    Returns:
         Callable: Calls the op, with all of its arguments in order. Eagerly it
         spares the way from the dispatcher back to Python, which takes as long
         as the scan of a small map.
     """
-    op = getattr(torch.ops.mmssm, name).default
-    op_bwd = getattr(torch.ops.mmssm, f'_{name}_backward').default
-    arguments = op._schema.arguments
-    keeps = arguments[-1].name == 'keep_checkpoints'
-    inputs = len(op_bwd._schema.returns)
-    tensors = sum('Tensor' in str(argument.type) for argument in arguments)
-    taken = len(op_bwd._schema.arguments) - 1 - keeps
-    defaults = [argument.default_value for argument in arguments]
+    pair = _OpPair(name)
+    return _eagerly(pair.op, _autograd_kernels(pair, caller)[0])
+
+
+def _eagerly(op: Any, autograd_kernel: Callable[..., Any]) -> Any:
+    def call(*args: Any) -> Any:
+        # What traces is to see the op itself.
+        if torch.compiler.is_compiling() or is_tracing():
+            return op(*args)
+        return autograd_kernel(*args)
+
+    return call
+
+
+class _OpPair:
+    """An op and its backward op, and what their schemas tell."""
+
+    def __init__(self, name: str) -> None:
+        self.op = getattr(torch.ops.mmssm, name).default
+        self.op_bwd = getattr(torch.ops.mmssm, f'_{name}_backward').default
+        arguments = self.op._schema.arguments
+        self.arguments = len(arguments)
+        self.defaults = [argument.default_value for argument in arguments]
+        self.tensors = sum('Tensor' in str(a.type) for a in arguments)
+        self.keeps = arguments[-1].name == 'keep_checkpoints'
+        # Those that backward takes, and those that it gives gradients of.
+        self.taken = len(self.op_bwd._schema.arguments) - 1 - self.keeps
+        self.inputs = len(self.op_bwd._schema.returns)
+
+
+def _autograd_kernels(pair: _OpPair, name: str) -> tuple[Any, Any]:
+    """Of the op and of the backward op; ``name`` is for errors."""
+    op, op_bwd = pair.op, pair.op_bwd
+    keeps, inputs, tensors = pair.keeps, pair.inputs, pair.tensors
 
     class Backward(_Derivative):
         """The backward op, where its own gradient may be asked for."""
@@ -71,11 +117,11 @@ def register_gradient(name: str) -> Callable[..., Any]:
                 ctx.save_for_backward(result[1], *args[:tensors])
             else:
                 ctx.save_for_backward(*args[:tensors])
-            ctx.options = args[tensors:taken]
+            ctx.options = args[tensors : pair.taken]
 
         @staticmethod
         def backward(ctx: Any, *grads: Tensor | None) -> Any:
-            unused = [None] * (len(arguments) - inputs)
+            unused = [None] * (pair.arguments - inputs)
             if grads[0] is None:
                 return (*[None] * inputs, *unused)
             saved = ctx.saved_tensors
@@ -105,7 +151,7 @@ def register_gradient(name: str) -> Callable[..., Any]:
 
     def autograd_kernel(*args: Any) -> Any:
         # The dispatcher leaves out what has its default value.
-        args = (*args, *defaults[len(args) :])
+        args = (*args, *pair.defaults[len(args) :])
         needed = _requires_grad(args[:inputs])
         if keeps and needed:
             args = (*args[:-1], True)
@@ -120,16 +166,7 @@ def register_gradient(name: str) -> Callable[..., Any]:
             return Backward.apply(*args)
         return _below_autograd(op_bwd, args)
 
-    def call(*args: Any) -> Any:
-        # What traces is to see the op itself.
-        if torch.compiler.is_compiling() or is_tracing():
-            return op(*args)
-        return autograd_kernel(*args)
-
-    _LIBRARY.impl(op, autograd_kernel, 'Autograd')
-    _LIBRARY.impl(op_bwd, autograd_kernel_bwd, 'Autograd')
-    torch.library.register_fake(op_bwd, _like_inputs(keeps, inputs))
-    return call
+    return autograd_kernel, autograd_kernel_bwd
 
 
 class _Derivative(Function):

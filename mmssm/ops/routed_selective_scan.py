@@ -9,8 +9,10 @@ from . import native
 from .checks import (
     compute_dtype,
     require,
+    require_flag,
+    require_input,
     require_out_dtype,
-    require_shape,
+    require_real,
     require_token_dtype,
     result_dtype,
 )
@@ -21,7 +23,7 @@ CHECKPOINT_STEPS = 64  # kCheckpointSteps in csrc
 _OP = 'routed_selective_scan'
 
 
-class _Arguments(NamedTuple):
+class ScanArguments(NamedTuple):
     """The native op's, in the order of its schema."""
 
     x: Tensor
@@ -91,6 +93,9 @@ def routed_selective_scan(
             that of x, but to float32 for float16: sums can pass 65504, its
             largest number.
 
+    A, B, C, D, dt, ``dt_weight`` and ``dt_bias`` may be of any real dtype,
+    each of its own.
+
     Returns:
         Tensor: See ``output``.
 
@@ -99,7 +104,7 @@ def routed_selective_scan(
             and where a second or a forward-mode derivative is asked for:
             :func:`routed_selective_scan_reference` has those.
     """
-    args = _Arguments(
+    args = ScanArguments(
         x,
         dt,
         A,
@@ -114,9 +119,10 @@ def routed_selective_scan(
         out_dtype,
     )
     if native.use_native(x):
+        require_flag(_OP, 'delta_softplus', delta_softplus)
         result: Tensor = _native_scan(*args)[0]
         return result
-    return _reference(args)
+    return run_reference(args)
 
 
 def routed_selective_scan_reference(
@@ -139,8 +145,8 @@ def routed_selective_scan_reference(
     Arguments and result are the same; it is slow, differentiable to any
     order, and what the native op is tested against.
     """
-    return _reference(
-        _Arguments(
+    return run_reference(
+        ScanArguments(
             x,
             dt,
             A,
@@ -157,7 +163,8 @@ def routed_selective_scan_reference(
     )
 
 
-def _reference(args: _Arguments) -> Tensor:
+def run_reference(args: ScanArguments) -> Tensor:
+    """The result, by the reference."""
     _check(args)
     # The math must not follow autocast to 16 bits.
     with torch.autocast(args.x.device.type, enabled=False):
@@ -165,7 +172,7 @@ def _reference(args: _Arguments) -> Tensor:
         return y.to(result_dtype(args.x, args.out_dtype))
 
 
-def _scan_step_by_step(args: _Arguments) -> Tensor:
+def _scan_step_by_step(args: ScanArguments) -> Tensor:
     """The reference's math, in float32 or float64."""
     dtype = compute_dtype(args.x)
     x, dt, A, B = (t.to(dtype) for t in args[:4])
@@ -227,36 +234,41 @@ def _scan_step_by_step(args: _Arguments) -> Tensor:
     return out.sum(1) if args.output == 'sum' else out
 
 
-def _check(args: _Arguments) -> None:
+def _check(args: ScanArguments) -> None:
     """Reject what the native op rejects and plain PyTorch would not."""
     x, dt, A, B, C, D, dt_weight, dt_bias, routes = args[:9]
+    require_flag(_OP, 'delta_softplus', args.delta_softplus)
     _check_output(args)
-    require_out_dtype(_OP, args.out_dtype)
-    require_token_dtype(_OP, x)
-    require(_OP, x.dim() == 3, f'x must be (B, L, C), got {tuple(x.shape)}')
-    require(_OP, A.dim() == 3, f'A must be (K, C, N), got {tuple(A.shape)}')
+    _check_dtypes(args)
+    _check_dimensions(args)
+    (batch, length, channels), count = x.shape, routes.shape[0]
+    d_state, groups = A.shape[2], B.shape[3] if B.dim() == 5 else 1
+    dt_rank = channels if dt_weight is None else dt_weight.shape[2]
     require(
         _OP,
-        routes.dtype in (torch.int32, torch.int64),
-        f'routes must be int32 or int64, got {routes.dtype}',
+        groups > 0 and channels % groups == 0,
+        f'{channels} channels do not divide into {groups} groups',
     )
-    (batch, length, channels), count, d_state = x.shape, len(routes), A.size(2)
-    dt_rank = channels if dt_weight is None else dt_weight.shape[-1]
+    require(_OP, d_state > 0, 'A needs at least one state')
     require(
         _OP,
-        dt_rank > 0 or dt_weight is None,
+        dt_weight is None or dt_rank > 0,
         'dt_weight needs at least one column',
     )
-    require_shape(_OP, 'A', A, '(K, C, N)', count, channels, d_state)
-    axes = '(B, L, K, C)' if dt_weight is None else '(B, L, K, R)'
-    require_shape(_OP, 'dt', dt, axes, batch, length, count, dt_rank)
+
+    def check(name: str, tensor: Tensor | None, axes: str, *want: int) -> None:
+        require_input(_OP, name, tensor, x, axes, *want)
+
     weights = (batch, length, count, *B.shape[3:-1], d_state)
-    require_shape(_OP, 'B', B, '(B, L, K, [G,] N)', *weights)
-    require_shape(_OP, 'C', C, '(B, L, K, [G,] N)', *weights)
-    require_shape(_OP, 'D', D, '(K, C)', count, channels)
-    axes = '(K, C, R)'
-    require_shape(_OP, 'dt_weight', dt_weight, axes, count, channels, dt_rank)
-    require_shape(_OP, 'dt_bias', dt_bias, '(K, C)', count, channels)
+    check('A', A, '(K, C, N)', count, channels, d_state)
+    check('B', B, '(B, L, K, [G,] N)', *weights)
+    check('C', C, '(B, L, K, [G,] N)', *weights)
+    axes = '(B, L, K, C)' if dt_weight is None else '(B, L, K, R)'
+    check('dt', dt, axes, batch, length, count, dt_rank)
+    check('D', D, '(K, C)', count, channels)
+    check('dt_weight', dt_weight, '(K, C, R)', count, channels, dt_rank)
+    check('dt_bias', dt_bias, '(K, C)', count, channels)
+    check('routes', routes, '(K, T)', *routes.shape)
     if routes.numel() and not torch.compiler.is_compiling():
         lowest, highest = int(routes.min()), int(routes.max())
         require(
@@ -267,7 +279,36 @@ def _check(args: _Arguments) -> None:
         )
 
 
-def _check_output(args: _Arguments) -> None:
+def _check_dtypes(args: ScanArguments) -> None:
+    """What the native op rejects, too: it does not run while tracing."""
+    require_out_dtype(_OP, args.out_dtype)
+    require_token_dtype(_OP, args.x)
+    for name, tensor in zip(ScanArguments._fields[1:8], args[1:8]):
+        require_real(_OP, name, tensor)
+    require(
+        _OP,
+        args.routes.dtype in (torch.int32, torch.int64),
+        f'routes must be int32 or int64, got {args.routes.dtype}',
+    )
+
+
+def _check_dimensions(args: ScanArguments) -> None:
+    """How many they are, so that the sizes can be read."""
+    x, _, A, B, _, _, dt_weight, _, routes = args[:9]
+    for name, tensor, axes, counts in (
+        ('x', x, '(B, L, C)', (3,)),
+        ('routes', routes, '(K, T)', (2,)),
+        ('A', A, '(K, C, N)', (3,)),
+        ('B', B, '(B, L, K, N) or (B, L, K, G, N)', (4, 5)),
+        ('dt_weight', dt_weight, '(K, C, R)', (3,)),
+    ):
+        if tensor is not None and tensor.dim() not in counts:
+            raise RuntimeError(
+                f'{_OP}: {name} must be {axes}, got {tuple(tensor.shape)}'
+            )
+
+
+def _check_output(args: ScanArguments) -> None:
     require(
         _OP,
         args.output in OUTPUTS,
@@ -284,18 +325,11 @@ def _check_output(args: _Arguments) -> None:
 
 def _fake(*given: Any) -> tuple[Tensor, Tensor]:
     """The shapes that tracing needs."""
-    args = _Arguments(*given)
+    args = ScanArguments(*given)
+    _check_output(args)
+    _check_dtypes(args)
+    _check_dimensions(args)
     x = args.x
-    torch._check(
-        x.dim() == 3, lambda: f'{_OP}: x must be (B, L, C), got {x.shape}'
-    )
-    torch._check(
-        args.output in OUTPUTS,
-        lambda: (
-            f"{_OP}: output must be 'sum', 'routes' or 'states', got "
-            f'{args.output!r}'
-        ),
-    )
     batch, length, channels = x.shape
     (count, seq_len), d_state = args.routes.shape, args.A.shape[-1]
     shape = {

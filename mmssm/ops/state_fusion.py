@@ -5,7 +5,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import native
-from .checks import compute_dtype, require, require_shape
+from .checks import (
+    compute_dtype,
+    require,
+    require_shape,
+    require_token_dtype,
+)
 from .gradients import register_gradient
 
 _OP = 'state_fusion'
@@ -43,6 +48,8 @@ def state_fusion(
         C (Tensor, optional): Output weights (B, H, W), one per token.
         D (Tensor, optional): Skip weights (C,).
         u (Tensor, optional): The skipped map (B, H, W, C).
+
+    All must be floating-point, each of its own dtype.
 
     Returns:
         Tensor: (B, H, W, C), in x's dtype.
@@ -87,7 +94,7 @@ def state_fusion_reference(
                 _replicate(maps, dilation),
                 filters.unsqueeze(1),
                 dilation=dilation,
-                groups=len(filters),
+                groups=filters.shape[0],
             )
             fused = fused + share * convolved
         fused = fused.permute(0, 2, 3, 1)
@@ -136,16 +143,19 @@ def _check_filters(x: Tensor, weight: Tensor, alpha: Tensor) -> None:
             f'{_OP}: x must be a map (B, H, W, C) with at least one token, '
             f'got {tuple(x.shape)}'
         )
-    if not x.is_floating_point():
-        raise RuntimeError(f'{_OP}: x must be floating-point, got {x.dtype}')
-    for name, tensor in (('weight', weight), ('alpha', alpha)):
-        if tensor.device != x.device or not tensor.is_floating_point():
-            raise RuntimeError(
-                f'{_OP}: {name} must be floating-point and on {x.device}, '
-                f'like x, got {tensor.dtype} on {tensor.device}'
-            )
+    require_token_dtype(_OP, x)
+    _require_like(x, 'weight', weight)
+    _require_like(x, 'alpha', alpha)
     require_shape(_OP, 'weight', weight, '(3, C, 3, 3)', 3, x.shape[3], 3, 3)
     require_shape(_OP, 'alpha', alpha, '(3)', 3)
+
+
+def _require_like(x: Tensor, name: str, tensor: Tensor) -> None:
+    if tensor.device != x.device or not tensor.is_floating_point():
+        raise RuntimeError(
+            f'{_OP}: {name} must be floating-point and on {x.device}, '
+            f'like x, got {tensor.dtype} on {tensor.device}'
+        )
 
 
 def _check_readout(
@@ -160,6 +170,9 @@ def _check_readout(
     require_shape(_OP, 'C', C, '(B, H, W)', *x.shape[:3])
     require_shape(_OP, 'D', D, '(C)', x.shape[3])
     require_shape(_OP, 'u', u, '(B, H, W, C)', *x.shape)
+    for name, tensor in (('C', C), ('D', D), ('u', u)):
+        if tensor is not None:
+            _require_like(x, name, tensor)
 
 
 def _fake(x: Tensor, taps: Tensor, *readout: Tensor | None) -> Tensor:
@@ -167,6 +180,10 @@ def _fake(x: Tensor, taps: Tensor, *readout: Tensor | None) -> Tensor:
     torch._check(
         x.dim() == 4, lambda: f'{_OP}: x must be (B, H, W, C), got {x.shape}'
     )
+    require_token_dtype(_OP, x)
+    for name, tensor in zip(('C', 'D', 'u'), readout):
+        if tensor is not None:
+            _require_like(x, name, tensor)
     return x.new_empty(x.shape)
 
 

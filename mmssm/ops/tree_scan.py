@@ -13,8 +13,10 @@ from . import native
 from .checks import (
     compute_dtype,
     require,
+    require_flag,
+    require_input,
     require_out_dtype,
-    require_shape,
+    require_real,
     require_token_dtype,
     result_dtype,
 )
@@ -84,6 +86,9 @@ def tree_scan(
             that of x, but to float32 for float16: sums can pass 65504, its
             largest number.
 
+    A, B, dt, ``dt_weight`` and ``dt_bias`` may be of any real dtype, each of
+    its own.
+
     Returns:
         Tensor: The states (B, L, C).
 
@@ -104,6 +109,7 @@ def tree_scan(
         out_dtype,
     )
     if native.use_native(x):
+        require_flag(_OP, 'delta_softplus', delta_softplus)
         states: Tensor = _native_scan(*args)
         return states
     return _reference(args)
@@ -197,6 +203,7 @@ def tree_order(parents: Tensor) -> Tensor:
         torch.compiler.is_compiling()
         or is_tracing()
         or parents.is_meta
+        or torch._C._are_functorch_transforms_active()
         or _get_current_dispatch_mode()
     ):
         order: Tensor = torch.ops.mmssm.tree_order(parents)
@@ -216,7 +223,8 @@ def _find_order(parents: Tensor) -> Tensor:
         return torch.tensor(order, device=parents.device)
 
 
-# An op, so that tracing sees one node and no values.
+# An op, so that tracing sees one node and no values, and torch.func unwraps
+# its argument.
 @torch.library.custom_op('mmssm::tree_order', mutates_args=())
 def _order_op(parents: Tensor) -> Tensor:
     return _find_order(parents)
@@ -274,30 +282,41 @@ def _depth_first(indices: bytes) -> np.ndarray:
 def _check(args: _Arguments) -> None:
     """Reject what the native op rejects and plain PyTorch would not."""
     x, dt_weight = args.x, args.dt_weight
+    require_flag(_OP, 'delta_softplus', args.delta_softplus)
+    _check_tokens(args)
+    batch, length, channels = x.shape
+
+    def check(name: str, tensor: Tensor | None, axes: str, *want: int) -> None:
+        require_input(_OP, name, tensor, x, axes, *want)
+
+    check('parents', args.order[0], '(L)', length)
+    check('A', args.A, '(C)', channels)
+    check('B', args.B, '(B, L)', batch, length)
+    if dt_weight is None:
+        check('dt', args.dt, '(B, L, C)', batch, length, channels)
+    else:
+        dt_rank = dt_weight.shape[-1] if dt_weight.dim() else 0
+        check('dt_weight', dt_weight, '(C, R)', channels, dt_rank)
+        require(_OP, dt_rank > 0, 'dt_weight needs at least one column')
+        check('dt', args.dt, '(B, L, R)', batch, length, dt_rank)
+    check('dt_bias', args.dt_bias, '(C)', channels)
+
+
+def _check_tokens(args: _Arguments) -> None:
+    """What the native op rejects, too: it does not run while tracing."""
+    x = args.x
     require(_OP, x.dim() == 3, f'x must be (B, L, C), got {tuple(x.shape)}')
     require_token_dtype(_OP, x)
     require_out_dtype(_OP, args.out_dtype)
-    batch, length, channels = x.shape
-    require_shape(_OP, 'parents', args.order[0], '(L)', length)
-    require_shape(_OP, 'A', args.A, '(C)', channels)
-    require_shape(_OP, 'B', args.B, '(B, L)', batch, length)
-    if dt_weight is None:
-        axes = '(B, L, C)'
-        require_shape(_OP, 'dt', args.dt, axes, batch, length, channels)
-    else:
-        dt_rank, axes = dt_weight.shape[-1], '(B, L, R)'
-        require_shape(_OP, 'dt', args.dt, axes, batch, length, dt_rank)
-        require_shape(_OP, 'dt_weight', dt_weight, '(C, R)', channels, dt_rank)
-    require_shape(_OP, 'dt_bias', args.dt_bias, '(C)', channels)
+    for name, tensor in zip(_Arguments._fields[1:6], args[1:6]):
+        require_real(_OP, name, tensor)
 
 
 def _fake(*given: Any) -> Tensor:
     """The shapes that tracing needs."""
     args = _Arguments(*given)
     x = args.x
-    torch._check(
-        x.dim() == 3, lambda: f'{_OP}: x must be (B, L, C), got {x.shape}'
-    )
+    _check_tokens(args)
     return x.new_empty(x.shape, dtype=result_dtype(x, args.out_dtype))
 
 

@@ -13,6 +13,7 @@ from .errors import ConfigError, one_line, warn
 from .imports import import_custom
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+_LOOPS = ('train_cfg', 'val_cfg', 'test_cfg')
 
 
 def load_config(
@@ -44,19 +45,12 @@ def load_config(
         with warnings.catch_warnings(record=True) as noted:
             warnings.simplefilter('always', DeprecationWarning)
             cfg = Config.fromfile(path, import_custom_modules=False)
-    except (
-        SyntaxError,
-        OSError,
-        ImportError,
-        KeyError,
-        AttributeError,
-        TypeError,
-        NameError,
-    ) as error:
-        raise ConfigError(
-            f'config {path} cannot be read: {type(error).__name__}: '
-            f'{one_line(error)}'
-        ) from error
+    except Exception as error:  # whatever the config's own code raises
+        raise _unreadable(path, error) from error
+    try:
+        _import_named(cfg)
+    except ImportError as error:
+        raise _unreadable(path, error) from error
     for warning in noted:
         text = str(warning.message)
         if text.startswith('The config file'):  # it was renamed
@@ -71,6 +65,7 @@ def load_config(
         raise ConfigError(
             f'--cfg-options does not fit {path}: {one_line(error)}'
         ) from error
+    _check_parts(cfg)
     _import_custom_modules(cfg, path)
     if work_dir is not None:
         cfg.work_dir = work_dir
@@ -78,6 +73,43 @@ def load_config(
         cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
     _complete_loaders(cfg)
     return cfg
+
+
+def _unreadable(path: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f'config {path} cannot be read: {type(error).__name__}: '
+        f'{one_line(error)}'
+    )
+
+
+def _import_named(cfg: Config) -> None:
+    """Import what a config of Python's imports names.
+
+    mmengine imports an object when it is first asked for, which may be late.
+    """
+    waiting = [cfg[key] for key in cfg if key not in cfg._imported_names]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            waiting.extend(part.values())
+        elif isinstance(part, (list, tuple)):
+            waiting.extend(part)
+
+
+def _check_parts(cfg: Config) -> None:
+    for key in ('model', 'optim_wrapper', *_LOADERS, *_LOOPS):
+        if not isinstance(cfg.get(key), (dict, type(None))):
+            raise ConfigError(
+                f'{key} of {cfg.filename} must be a dict or None, got '
+                f'{cfg[key]!r}'
+            )
+    for key in _LOADERS:
+        dataset = (cfg.get(key) or {}).get('dataset', {})
+        if not isinstance(dataset, dict):
+            raise ConfigError(
+                f'{key}.dataset of {cfg.filename} must be a dict, got '
+                f'{dataset!r}'
+            )
 
 
 def _import_custom_modules(cfg: Config, path: str) -> None:
@@ -141,11 +173,33 @@ def complete_model(cfg: Config) -> ConfigDict:
     """The config's ``model`` with its ``data_preprocessor``.
 
     mmpretrain's configs set it beside the model, where only mmengine's Runner
-    finds it.
+    finds it. The model can be built in one process.
     """
     if cfg.get('data_preprocessor') is not None:
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    cfg.model = in_one_process(cfg.model)
     return cfg.model
+
+
+def in_one_process(model: ConfigDict) -> ConfigDict:
+    """A model's config with PyTorch's SyncBN in place of mmcv's.
+
+    mmcv's cannot be built without a process group. Their weights have the
+    same names, and mmengine and the libraries make BN of both.
+
+    Args:
+        model (ConfigDict): The config of a model; it is not changed.
+    """
+    if isinstance(model, (list, tuple)):
+        return type(model)(map(in_one_process, model))
+    if not isinstance(model, dict):
+        return model
+    model = type(model)({k: in_one_process(v) for k, v in model.items()})
+    if type_name(model.get('type')) in ('MMSyncBN', 'SyncBatchNorm'):
+        model['type'] = 'SyncBN'
+        model.pop('stats_mode', None)
+        model.pop('group', None)
+    return model
 
 
 def require(cfg: Config, *keys: str, purpose: str) -> None:
@@ -158,10 +212,71 @@ def require(cfg: Config, *keys: str, purpose: str) -> None:
         )
 
 
+def metrics_of(cfg: Config, split: str) -> list[ConfigDict]:
+    """The configs of the metrics that evaluate a split.
+
+    Args:
+        cfg (Config): The config.
+        split (str): ``'train'``, ``'val'`` or ``'test'``.
+
+    Returns:
+        list[ConfigDict]: Empty without an evaluator.
+
+    Raises:
+        ConfigError: The evaluator is not a dict, nor a list of dicts, or one
+            of them has no ``type``.
+    """
+    given = cfg.get(f'{split}_evaluator')
+    if isinstance(given, dict) and 'metrics' in given:
+        given = given['metrics']
+    if given is None:
+        return []
+    metrics = list(given) if isinstance(given, (list, tuple)) else [given]
+    for metric in metrics:
+        if not isinstance(metric, dict) or not metric.get('type'):
+            raise ConfigError(
+                f'{split}_evaluator must be a metric, such as '
+                "dict(type='CocoMetric', ...), or a list of metrics, got "
+                f'{metric!r}'
+            )
+    return metrics
+
+
 def registered(
-    registry: Registry, settings: dict, scope: str | None
+    registry: Registry,
+    settings: dict,
+    scope: str | None,
+    default: str | None = None,
 ) -> type | None:
     """The class that a config's part names; None if there is none.
+
+    All that decides by a part's ``type`` asks this function or, where the
+    class need not be there, :func:`type_name`: a type can be a class, a bare
+    name, one with a scope (``'mmdet.ResNet'``) or one with a module
+    (``'mmengine.hooks.CheckpointHook'``).
+
+    Args:
+        registry (Registry): One of mmengine's root registries.
+        settings (dict): The part, with a ``type``.
+        scope (str, optional): The config's ``default_scope``.
+        default (str, optional): The type of a part that names none.
+    """
+    kind = settings.get('type', default)
+    # A part of another library's base has that library's scope.
+    scope = settings.get('_scope_', scope)
+    if isinstance(kind, str):
+        with registry.switch_scope_and_registry(scope) as scoped:
+            try:
+                kind = scoped.get(kind)
+            except RuntimeError:  # its module cannot be imported
+                return None
+    return kind if inspect.isclass(kind) else None
+
+
+def refuse_unknown(
+    registry: Registry, settings: dict, scope: str | None
+) -> None:
+    """Raise a ConfigError if a config's part names what is not registered.
 
     Args:
         registry (Registry): One of mmengine's root registries.
@@ -169,13 +284,19 @@ def registered(
         scope (str, optional): The config's ``default_scope``.
     """
     kind = settings.get('type')
-    if isinstance(kind, str):
-        with registry.switch_scope_and_registry(scope) as scoped:
-            kind = scoped.get(kind)
-    return kind if inspect.isclass(kind) else None
+    scope = settings.get('_scope_', scope)
+    with registry.switch_scope_and_registry(scope) as scoped:
+        if isinstance(kind, str) and scoped.get(kind) is None:
+            place = f'{scoped.scope}::{scoped.name}'
+            raise ConfigError(
+                one_line(KeyError(f'{kind} is not in the {place} registry'))
+            )
 
 
-def type_name(kind: str | type) -> str:
-    """The name of a config's ``type`` without its scope or module."""
-    kind = kind if isinstance(kind, str) else kind.__name__
-    return kind.rpartition('.')[2]
+def type_name(kind: str | type | None) -> str:
+    """The name of a config's ``type`` without its scope or module.
+
+    Also of a function that stands for a type; '' where there is none.
+    """
+    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
+    return name.rpartition('.')[2]

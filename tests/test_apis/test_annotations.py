@@ -62,8 +62,11 @@ def config(tmp_path):
 def test_what_fits(write, config, tmp_path):
     write()
     check_annotations(config(), 'train', 'val')
-    write(annotations=None)  # of a test
-    check_annotations(config(), 'train')
+    write(annotations=None)
+    cfg = config()
+    cfg.test_dataloader = cfg.train_dataloader
+    check_annotations(cfg, 'test')
+    write()
     names = tmp_path / 'names.txt'
     names.write_text('box\nball\n')
     check_annotations(config(str(names)), 'train')
@@ -124,6 +127,19 @@ def test_images(write, config):
     write(objects=[])
     with pytest.raises(ConfigError, match='no image in .* has an object'):
         check_annotations(cfg, 'train')
+
+
+def test_nothing_to_learn(write, config):
+    cfg = config()
+    write(images=[], objects=[])
+    with pytest.raises(ConfigError, match='ann_file. has no image; add some'):
+        check_annotations(cfg, 'train')
+    cfg.val_dataloader = cfg.train_dataloader
+    for objects in ([], [BALL | MASK | dict(area=0)]):
+        write(objects)
+        with pytest.raises(ConfigError, match='no object of the classes of'):
+            check_annotations(cfg, 'train')
+        check_annotations(cfg, 'val')
 
 
 @pytest.mark.parametrize(

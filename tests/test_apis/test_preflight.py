@@ -1,15 +1,12 @@
-import re
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
+from mmengine.model import PretrainedInit
 from mmengine.registry import DATASETS
-from torch import nn
 from torch.utils.data import Dataset
 
-from mmssm import VMamba
-from mmssm.apis.preflight import check_data, check_layer_decay, check_weights
+from mmssm.apis.preflight import check_data, check_weights
 from mmssm.utils import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -168,6 +165,17 @@ def test_missing_weights_name_the_file_and_its_source(tmp_path):
         check_weights(cfg)
 
 
+@pytest.mark.parametrize(
+    'kind',
+    [PretrainedInit, 'mmengine.Pretrained', 'mmengine.model.PretrainedInit'],
+)
+def test_missing_weights_however_they_are_named(kind):
+    cfg = pretrained('no/where.pth')
+    cfg.model.backbone.init_cfg.type = kind
+    with pytest.raises(ConfigError, match='not found: no/where.pth'):
+        check_weights(cfg)
+
+
 def test_missing_weights_of_a_released_model(tmp_path):
     """Also in a user's own config, wherever it lies."""
     checkpoint = 'checkpoints/spatial-mamba-tiny.pth'
@@ -196,87 +204,3 @@ def test_weights_that_are_there_or_fetched(tmp_path):
         check_weights(pretrained(checkpoint))
     check_weights(Config(dict(model=dict(type='A'))))
     check_weights(Config(dict(model=dict(backbone=dict(init_cfg=None)))))
-
-
-def with_constructor(constructor, backbone='VMamba', **paramwise_cfg):
-    optim_wrapper = dict(
-        optimizer=dict(type='AdamW', lr=0.1),
-        constructor=constructor,
-        paramwise_cfg=paramwise_cfg,
-    )
-    return Config(
-        dict(
-            model=dict(backbone=dict(type=backbone)),
-            optim_wrapper=optim_wrapper,
-            default_scope='mmdet',
-        )
-    )
-
-
-@pytest.mark.parametrize(
-    'constructor',
-    [
-        'LearningRateDecayOptimizerConstructor',
-        'mmseg.LearningRateDecayOptimizerConstructor',
-        'LayerDecayOptimizerConstructor',
-    ],
-)
-@pytest.mark.parametrize('backbone', ['LocalVim', VMamba, 'mmssm.VMamba'])
-def test_layer_decay_of_another_library(constructor, backbone):
-    cfg = with_constructor(
-        constructor, backbone, decay_rate=0.7, num_layers=12
-    )
-    with pytest.raises(ConfigError) as caught:
-        check_layer_decay(cfg)
-    text = str(caught.value)
-    assert "constructor='LayerDecayOptimWrapperConstructor'" in text
-    assert 'dict(layer_decay_rate=0.7, flat_decay_mult=0.0)' in text
-    assert '\n' not in text
-
-
-@pytest.mark.parametrize(
-    ('constructor', 'backbone'),
-    [
-        ('LearningRateDecayOptimizerConstructor', 'mmpretrain.ConvNeXt'),
-        ('LayerDecayOptimWrapperConstructor', 'VMamba'),
-        ('mmpretrain.LearningRateDecayOptimWrapperConstructor', 'VMamba'),
-        (None, 'VMamba'),
-    ],
-)
-def test_layer_decay_that_is_not_refused(constructor, backbone):
-    check_layer_decay(with_constructor(constructor, backbone))
-
-
-@pytest.mark.parametrize('key', ['layer_decay_rate', 'stem_lr_mult'])
-def test_layer_decay_without_its_constructor(key):
-    with pytest.raises(ConfigError, match=f'sets {key}, which only a'):
-        check_layer_decay(with_constructor(None, **{key: 0.9}))
-
-
-def test_the_suggested_settings_free_the_same_parameters():
-    """Theirs free biases and all that has one dimension."""
-    with pytest.raises(ConfigError) as caught:
-        check_layer_decay(
-            with_constructor('LearningRateDecayOptimizerConstructor')
-        )
-    (paramwise_cfg,) = re.findall(
-        r'paramwise_cfg=(dict\(.*?\))', str(caught.value)
-    )
-    model = nn.Module()
-    model.backbone = VMamba(dict(embed_dims=8, depths=(1, 1, 1, 1)))
-    optimizer = build_optim_wrapper(
-        model,
-        dict(
-            optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.5),
-            constructor='LayerDecayOptimWrapperConstructor',
-            paramwise_cfg=eval(paramwise_cfg),
-        ),
-    ).optimizer
-    decay = {
-        id(p): group['weight_decay']
-        for group in optimizer.param_groups
-        for p in group['params']
-    }
-    for name, parameter in model.named_parameters():
-        free = parameter.ndim == 1 or name.endswith('.bias')
-        assert decay[id(parameter)] == (0.0 if free else 0.5), name

@@ -1,16 +1,10 @@
-import copy
-
 import pytest
-import torch
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
 from mmssm.apis import train
-from mmssm.apis.train import (
-    _prepare_amp,
-    _scale_lr,
-    _use_amp,
-    _use_atomic_checkpoints,
-)
+from mmssm.apis.train import _scale_lr, _use_amp, _use_atomic_checkpoints
 from mmssm.utils import ConfigError
 
 
@@ -19,36 +13,35 @@ def test_config_without_training(toy_config):
         train(toy_config, options={'optim_wrapper': None})
 
 
-def test_amp(monkeypatch):
-    cfg = Config(dict(optim_wrapper=dict(optimizer=dict(type='AdamW'))))
-    _use_amp(cfg)
-    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
-    assert cfg.optim_wrapper.loss_scale == 'dynamic'
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
-    before = copy.deepcopy(cfg.optim_wrapper)
-    _prepare_amp(cfg)
-    assert cfg.optim_wrapper == before
-    cfg.optim_wrapper.type = 'DeepSpeedOptimWrapper'
-    with pytest.raises(ConfigError, match='DeepSpeedOptimWrapper'):
-        _use_amp(cfg)
+def test_work_directory_that_cannot_be_made(toy_config, tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(ConfigError, match='choose another --work-dir'):
+        train(toy_config, work_dir=str(tmp_path / 'file' / 'out'))
 
 
 @pytest.mark.parametrize(
-    'kind', ['AmpOptimWrapper', 'mmengine.AmpOptimWrapper']
+    'kind',
+    [
+        None,
+        'OptimWrapper',
+        'mmengine.OptimWrapper',
+        'mmengine.optim.OptimWrapper',
+        OptimWrapper,
+        AmpOptimWrapper,
+    ],
 )
-def test_mixed_precision_without_a_gpu(kind, monkeypatch, capsys):
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    optimizer = dict(type='AdamW')
-    wrapper = dict(type=kind, optimizer=optimizer, loss_scale='dynamic')
-    cfg = Config(dict(optim_wrapper=dict(wrapper, dtype='bfloat16')))
-    _prepare_amp(cfg)
-    assert cfg.optim_wrapper == dict(
-        type='CPUAmpOptimWrapper', optimizer=optimizer
-    )
-    assert 'using bfloat16' in capsys.readouterr().err
-    cfg = Config(dict(optim_wrapper=dict(wrapper, dtype='float16')))
-    with pytest.raises(ConfigError, match='optim_wrapper.dtype=bfloat16'):
-        _prepare_amp(cfg)
+def test_amp(kind):
+    wrapper = dict(type=kind) if kind else {}
+    cfg = Config(dict(optim_wrapper=wrapper))
+    _use_amp(cfg)
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    assert cfg.optim_wrapper.loss_scale == 'dynamic'
+
+
+def test_amp_with_another_wrapper():
+    cfg = Config(dict(optim_wrapper=dict(type='DeepSpeedOptimWrapper')))
+    with pytest.raises(ConfigError, match='uses DeepSpeedOptimWrapper; set'):
+        _use_amp(cfg)
 
 
 def test_scale_lr():
@@ -59,20 +52,40 @@ def test_scale_lr():
     assert cfg.auto_scale_lr.enable
 
 
+class MyCheckpointHook(CheckpointHook):
+    pass
+
+
+MyCheckpointHook.__name__ = 'CheckpointHook'
+
+
 @pytest.mark.parametrize(
-    'before, after',
+    ('kind', 'replaced'),
     [
-        (
-            dict(type='CheckpointHook', interval=3),
-            dict(type='AtomicCheckpointHook', interval=3),
-        ),
-        (dict(type='MyHook'), dict(type='MyHook')),
+        ('CheckpointHook', True),
+        ('mmengine.CheckpointHook', True),
+        ('mmdet.CheckpointHook', True),
+        ('mmengine.hooks.CheckpointHook', True),
+        (CheckpointHook, True),
+        ('MyHook', False),
+        (MyCheckpointHook, False),
     ],
 )
-def test_checkpoint_hook_is_replaced(before, after):
-    cfg = Config(dict(default_hooks=dict(checkpoint=before)))
+@pytest.mark.parametrize('among', ['default_hooks', 'custom_hooks'])
+def test_checkpoint_hook_is_replaced(kind, replaced, among):
+    hook = dict(type=kind, interval=3)
+    hooks = dict(checkpoint=hook) if among == 'default_hooks' else [hook]
+    cfg = Config({among: hooks})
     _use_atomic_checkpoints(cfg)
-    assert cfg.default_hooks.checkpoint == after
+    hook = cfg[among]['checkpoint' if among == 'default_hooks' else 0]
+    after = 'AtomicCheckpointHook' if replaced else kind
+    assert hook == dict(type=after, interval=3)
+
+
+def test_no_checkpoint_hook():
+    cfg = Config(dict(default_hooks=dict(checkpoint=None)))
+    _use_atomic_checkpoints(cfg)
+    assert cfg.default_hooks.checkpoint is None
 
 
 def test_default_checkpoint_hook():

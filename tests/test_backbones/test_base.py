@@ -7,6 +7,7 @@ import torch
 import yaml
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.model import PretrainedInit
 from torch import nn
 
 import mmssm
@@ -215,8 +216,27 @@ def test_files_without_a_backbone(tmp_path, content, cfg, message):
 
 def test_misspelled_init_cfg():
     cfg = dict(type='Pretrained', checkpont='a.pth')
-    with pytest.raises(ValueError, match='takes checkpoint'):
+    with pytest.raises(ValueError, match="takes .* mean 'checkpoint'?"):
         VMamba(MINI, init_cfg=cfg).init_weights()
+    cfg = dict(type='Pretrained', checkpoint='a.pth', stict=False)
+    with pytest.raises(ValueError, match="takes .* mean 'strict'?"):
+        VMamba(MINI, init_cfg=cfg).init_weights()
+    for cfg in ('a.pth', dict(checkpoint='a.pth')):
+        with pytest.raises(ValueError, match='a.pth.*; for a file write'):
+            VMamba(MINI, init_cfg=cfg).init_weights()
+
+
+@pytest.mark.parametrize(
+    'kind',
+    [PretrainedInit, 'mmengine.Pretrained', 'mmengine.model.PretrainedInit'],
+)
+def test_pretrained_however_it_is_named(classifier_file, kind):
+    """mmengine's own would load what fits, without a word."""
+    path, _ = classifier_file
+    arch = dict(MINI, embed_dims=32)
+    init_cfg = dict(type=kind, checkpoint=str(path))
+    with pytest.raises(RuntimeError, match='other shapes'):
+        VMamba(arch, init_cfg=init_cfg).init_weights()
 
 
 def test_strict_is_true_or_false(classifier_file):

@@ -65,6 +65,16 @@ def sequence(dtype):
     return {**inputs, 'delta_softplus': True}
 
 
+def gated(dtype):
+    """With z, and B of its own dtype and the same at all steps."""
+    inputs = sequence(dtype)
+    parameter = inputs['A'].dtype
+    first = inputs['B'].detach()[0, 0, :, 0].to(parameter)
+    B = first + torch.linspace(-1, 1, 40, dtype=parameter).unsqueeze(1)
+    z = inputs['u'].detach().flip(2)
+    return {**inputs, 'B': B.requires_grad_(), 'z': z.requires_grad_()}
+
+
 def fusion(dtype):
     return fusion_inputs.make_inputs(3, 9, 13, 40, dtype=dtype)
 
@@ -79,6 +89,7 @@ CASES = {
     'routed_routes': routed('routes'),
     'routed_states': routed('states'),
     'selective': OpCase(selective_scan, selective_scan_reference, sequence),
+    'gated': OpCase(selective_scan, selective_scan_reference, gated),
     'fusion': OpCase(state_fusion, state_fusion_reference, fusion),
     'tree': OpCase(tree_scan, tree_scan_reference, tree),
 }

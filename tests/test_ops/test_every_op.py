@@ -166,3 +166,69 @@ def test_trees_of_few_and_many_blocks(device, sizes):
     )
     got = run(tree_scan, move(inputs, device))
     assert_near(got, run(tree_scan_reference, inputs), 1e-4)
+
+
+def constant_inputs(name, device):
+    """A case's float64 inputs without a graph, and the tensors' names."""
+    inputs = move(CASES[name].make(torch.float64), device)
+    inputs = {
+        k: v.detach() if torch.is_tensor(v) else v for k, v in inputs.items()
+    }
+    numbers = [
+        k
+        for k, v in inputs.items()
+        if torch.is_tensor(v) and v.is_floating_point()
+    ]
+    return inputs, numbers
+
+
+@pytest.mark.parametrize('kind', ['op', 'reference', 'traced'])
+@pytest.mark.parametrize('name', CASES)
+def test_complex_inputs_are_refused(device, name, kind):
+    """Each by its name: its imaginary part would be lost."""
+    case = CASES[name]
+    function = case.reference if kind == 'reference' else case.op
+    inputs, numbers = constant_inputs(name, device)
+    for key in numbers:
+        given = {**inputs, key: inputs[key].to(torch.complex128)}
+        if kind == 'traced':
+            given = {
+                k: v.to('meta') if torch.is_tensor(v) else v
+                for k, v in given.items()
+            }
+        message = f'^{case.op.__name__}: {key} must be .*got .*omplex'
+        with pytest.raises(RuntimeError, match=message):
+            function(**given)
+
+
+@pytest.mark.parametrize('kind', ['op', 'reference'])
+@pytest.mark.parametrize('name', CASES)
+def test_integers(device, name, kind):
+    """Scans take integer parameters; tokens, and a map's filters, are none."""
+    function = getattr(CASES[name], kind)
+    inputs, numbers = constant_inputs(name, device)
+    for key in numbers:
+        whole = inputs[key].round()
+        given = {**inputs, key: whole.int()}
+        if name == 'fusion' or key == numbers[0]:
+            message = f'^{CASES[name].op.__name__}: {key} must be .*float'
+            with pytest.raises(RuntimeError, match=message):
+                function(**given)
+        else:
+            want = function(**{**inputs, key: whole})
+            torch.testing.assert_close(function(**given), want)
+
+
+@pytest.mark.parametrize('value', [torch.ones(1), 1, 'no', None])
+@pytest.mark.parametrize('kind', ['op', 'reference'])
+@pytest.mark.parametrize('name', ['routed_sum', 'selective', 'tree'])
+def test_flags_are_bools(name, kind, value):
+    """A tensor of one element would pass for one."""
+    case = CASES[name]
+    inputs = {**case.make(torch.float32), 'delta_softplus': value}
+    message = (
+        f'^{case.op.__name__}: delta_softplus must be True or False, got '
+        + ('Tensor' if torch.is_tensor(value) else repr(value))
+    )
+    with pytest.raises(RuntimeError, match=message):
+        getattr(case, kind)(**inputs)

@@ -67,7 +67,7 @@ def test_opcheck_of_the_pair(device, output):
     )
 
 
-@pytest.mark.parametrize('change', ['grad', 'checkpoints', 'dtype'])
+@pytest.mark.parametrize('change', ['grad', 'complex', 'checkpoints', 'dtype'])
 def test_backward_checks_what_it_is_given(device, change):
     inputs = move(make_inputs(), device)
     settings = (*(inputs[name] for name in ORDER), True, 'sum')
@@ -75,6 +75,8 @@ def test_backward_checks_what_it_is_given(device, change):
         grad, checkpoints = OPS.routed_selective_scan(*settings, None, True)
         if change == 'grad':
             grad = grad[:, 1:]
+        elif change == 'complex':
+            grad = grad.to(torch.complex128)
         elif change == 'checkpoints':
             checkpoints = checkpoints[:, 1:]
         else:

@@ -330,6 +330,11 @@ CYCLE = torch.tensor([-1, 0, 1, 2, 6, 4, 5, 0, 7])
         (dict(dt=torch.zeros(2, 9, 2)), r'dt must have shape \(B, L, R\)'),
         (dict(dt_weight=None), r'dt must have shape \(B, L, C\)'),
         (dict(dt_weight=torch.zeros(4, 3)), r'dt_weight must have shape \(C'),
+        (dict(dt_weight=torch.tensor(1.0)), r'dt_weight must have shape'),
+        (
+            dict(dt=torch.zeros(2, 9, 0), dt_weight=torch.zeros(5, 0)),
+            'dt_weight needs at least one column',
+        ),
         (dict(dt_bias=torch.zeros(1, 5)), r'dt_bias must have shape \(C\)'),
         (dict(out_dtype=torch.int32), 'out_dtype must be floating-point'),
         (dict(parents=path(9).float()), r'parents must be \(L,\) int32'),

@@ -4,12 +4,18 @@ import sys
 
 import pytest
 import torch
-from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import (
+    DATA_SAMPLERS,
+    HOOKS,
+    MODELS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+)
 from torch.utils.data import DataLoader
 
 from mmssm.apis.cli import run_tool
 from mmssm.scans import route_indices
 from mmssm.utils import CheckpointError, ConfigError
+from mmssm.utils.errors import did_you_mean
 
 
 def outcome(capsys, monkeypatch, main):
@@ -75,26 +81,87 @@ def test_misspelled_argument_is_named(capsys, monkeypatch, backbone, words):
     assert status == 2 and words in text and text.count('\n') == 1
 
 
-def test_what_the_registry_finds(capsys, monkeypatch):
-    status, text = outcome(
-        capsys, monkeypatch, lambda: MODELS.build(dict(type='VMambo'))
-    )
-    assert status == 2 and 'VMambo is not in' in text
-    # Some registries have spaces in their names.
-    constructor = dict(type='Constructer')
-    status, text = outcome(
-        capsys,
-        monkeypatch,
-        lambda: OPTIM_WRAPPER_CONSTRUCTORS.build(constructor),
-    )
-    assert status == 2 and 'Constructer is not in' in text
-    status, text = outcome(
-        capsys,
-        monkeypatch,
-        lambda: MODELS.build(dict(type='BaseDataPreprocessor', blocking=1)),
-    )
-    assert status == 2
-    assert "unexpected keyword argument 'blocking'; it takes non_bl" in text
+@pytest.mark.parametrize(
+    ('registry', 'cfg', 'words'),
+    [
+        (MODELS, dict(type='VMambo'), "registry; did you mean 'VMamba'?"),
+        (MODELS, dict(type='Zzz'), 'registry; is it spelled right, and is de'),
+        (MODELS, dict(type='mmssm.VMambo'), "mean 'VMamba'?"),
+        # Some registries have spaces in their names.
+        (
+            OPTIM_WRAPPER_CONSTRUCTORS,
+            dict(type='LayerDecayOptimWraperConstructor'),
+            "mean 'LayerDecayOptimWrapperConstructor'?",
+        ),
+        (MODELS, dict(arch='tiny'), "no type: {'arch': 'tiny'}"),
+        (
+            MODELS,
+            dict(type='BaseDataPreprocessor', blocking=1),
+            "unexpected keyword argument 'blocking'; it takes non_bl",
+        ),
+        (
+            HOOKS,
+            dict(type='EarlyStoppingHook'),
+            "required positional argument: 'monitor'; it takes monitor, rule",
+        ),
+        # A check of the library itself, in a subclass of ours, too.
+        (
+            HOOKS,
+            dict(type='AtomicCheckpointHook', save_best='kappa'),
+            'AtomicCheckpointHook: Cannot infer the rule for key kappa',
+        ),
+        (
+            HOOKS,
+            dict(type='CheckpointHook', save_begin=-1),
+            'CheckpointHook: save_begin should not be less than 0',
+        ),
+        (MODELS, dict(type=3), 'type must be a str or valid type, but got'),
+    ],
+    ids=str,
+)
+def test_what_is_found_when_a_config_is_built(
+    capsys, monkeypatch, registry, cfg, words
+):
+    status, text = outcome(capsys, monkeypatch, lambda: registry.build(cfg))
+    assert status == 2 and words in text and text.count('\n') == 1
+    assert text.startswith('train.py: error: ')
+
+
+class Window(torch.utils.data.Sampler):
+    """Python, not a check, finds what is wrong with it."""
+
+    def __init__(self, dataset, seed, size):
+        int(size)
+
+
+def test_defects_while_a_config_is_built_keep_their_traceback():
+    DATA_SAMPLERS.register_module(module=Window)
+    try:
+        cfg = dict(type='Window', dataset=1, seed=0, size='x')
+        with pytest.raises(ValueError, match='invalid literal'):
+            run_tool(lambda: DATA_SAMPLERS.build(cfg))
+    finally:
+        DATA_SAMPLERS.module_dict.pop('Window')
+
+
+def test_a_package_that_must_be_installed(capsys, monkeypatch):
+    error = ImportError('Please run "pip install tensorboard" to use it')
+    status, text = outcome(capsys, monkeypatch, raising(error))
+    assert (status, text) == (2, f'train.py: error: {error}\n')
+    with pytest.raises(ImportError):
+        run_tool(raising(ImportError('cannot import name x')))
+
+
+@pytest.mark.parametrize(
+    ('given', 'expected'),
+    [
+        ('archs', "; did you mean 'arch'?"),
+        ('adamw', "; did you mean 'AdamW'?"),
+        ('zzz', ''),
+    ],
+)
+def test_did_you_mean(given, expected):
+    assert did_you_mean(given, iter(['arch', 'Adam', 'AdamW'])) == expected
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,9 @@ class AtomicCheckpointHook(CheckpointHook):
     3. The outdated checkpoint (or best checkpoint) is removed. mmengine does
        this first.
 
-    The name of a published file has the sha256 of that file.
+    The name of a published file has the sha256 of that file. If validation
+    does not give the metric of ``save_best``, a warning tells which ones it
+    gives, and the training goes on.
 
     Remote storage (``backend_args``) is written as in mmengine.
     """
@@ -121,6 +123,14 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def _save_best_checkpoint(self, runner, metrics) -> None:
         if not self.save_best:
+            return
+        missing = set(self.key_indicators) - {'auto', *metrics}
+        if missing:
+            runner.logger.warning(
+                f'save_best: {", ".join(sorted(missing))} is none of the '
+                f'metrics ({", ".join(metrics)}), so that no best checkpoint '
+                'is written'
+            )
             return
         backend = self.file_backend
         self.file_backend = _Postponed(backend)

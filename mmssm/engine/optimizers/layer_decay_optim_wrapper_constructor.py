@@ -1,6 +1,5 @@
 """Learning rates that differ by the layers of a backbone."""
 
-import difflib
 from collections import Counter
 from itertools import groupby
 
@@ -10,6 +9,7 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
 from mmssm.utils import ConfigError
+from mmssm.utils.errors import did_you_mean
 
 _INHERITED_KEYS = (
     'custom_keys',
@@ -22,6 +22,9 @@ _INHERITED_KEYS = (
     'bypass_duplicate',
 )
 _KEYS = ('layer_decay_rate', 'stem_lr_mult', *_INHERITED_KEYS)
+# Biases that a mixer holds itself, and norms, which mmengine does not know.
+_BIASES = ('conv_bias', 'dt_projs_bias')
+_NORMS = (nn.RMSNorm,)
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -37,6 +40,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     downsampling after it. The last layer is all the rest, such as norms of
     outputs, neck and heads. MMPretrain's ViT, Swin and others have
     ``get_layer_depth``, too.
+
+    Unlike mmengine's constructor, it counts RMSNorm among the norms, and a
+    mixer's ``conv_bias`` and ``dt_projs_bias`` among the biases.
 
     A schedule multiplies the rates of all layers alike, but an ``eta_min``
     above 0 is one rate for all of them; ``eta_min_ratio`` keeps their ratios.
@@ -75,11 +81,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         name = type(self).__name__
         unknown = sorted(set(self.paramwise_cfg) - set(_KEYS))
         if unknown:
-            close = difflib.get_close_matches(unknown[0], _KEYS, 1)
-            meant = f"; did you mean '{close[0]}'?" if close else ''
             raise ConfigError(
                 f'{name}: unknown key {unknown[0]!r} in paramwise_cfg; it '
-                f'takes {", ".join(_KEYS)}{meant}'
+                f'takes {", ".join(_KEYS)}{did_you_mean(unknown[0], _KEYS)}'
             )
         rate = self.paramwise_cfg.get('layer_decay_rate')
         stem = self.paramwise_cfg.get('stem_lr_mult')
@@ -120,9 +124,45 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             is_dcn_module (int | float, optional): See
                 ``DefaultOptimWrapperConstructor``.
         """
+        first = len(params)
         super().add_params(params, module, prefix, is_dcn_module)
+        self._add_kinds(params[first:], module, prefix)
         if not prefix:  # the call for the model comes back last
             self._scale_rates(params, module)
+
+    def _add_kinds(
+        self, groups: list[dict], module: nn.Module, prefix: str
+    ) -> None:
+        """Set the rates and decays of norms and biases of other kinds.
+
+        Args:
+            groups (list[dict]): The groups of the module and its children.
+            module (nn.Module): The model, or a part of it.
+            prefix (str): The part's name in the model; '' for the model.
+        """
+        group_of = {id(group['params'][0]): group for group in groups}
+        custom = self.paramwise_cfg.get('custom_keys', {})
+        for name, param in module.named_parameters(recurse=False):
+            kind, full_name = _other_kind(module, name), f'{prefix}.{name}'
+            group = group_of.get(id(param))
+            if kind is None or group is None:
+                continue
+            if any(key in full_name for key in custom):
+                continue
+            changed = {}
+            rate = self.paramwise_cfg.get('bias_lr_mult')
+            if kind == 'bias' and rate is not None:
+                changed['lr'] = self.base_lr * rate
+            decay = self.paramwise_cfg.get(f'{kind}_decay_mult')
+            if decay is not None:
+                changed['weight_decay'] = self.base_wd * decay
+            group.update(changed)
+            for key, value in changed.items():
+                # In mmengine's words, as the lines of the other parameters.
+                print_log(
+                    f'paramwise_options -- {full_name}:{key}={value}',
+                    logger='current',
+                )
 
     def _scale_rates(self, params: list[dict], model: nn.Module) -> None:
         backbone = self._find_backbone(model)
@@ -186,6 +226,13 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             size = sum(sizes[i] for i in layers)
             lines.append(f'{label:>8}  {scale:>10.4g}  {size:>12,}')
         return '\n'.join(lines)
+
+
+def _other_kind(module: nn.Module, name: str) -> str | None:
+    """The kind of a parameter that mmengine takes for a weight."""
+    if isinstance(module, _NORMS):
+        return 'norm'
+    return 'bias' if name in _BIASES else None
 
 
 def _is_number(value: object) -> bool:

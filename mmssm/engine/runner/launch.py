@@ -1,9 +1,8 @@
 """Run several processes, with or without GPUs.
 
-mmengine's launcher selects a CUDA device and passes its number to
-``DistributedDataParallel``; both fail on a CPU. Here the process group is
-started before mmengine does it, and on a CPU the wrapper gets no device
-numbers.
+mmengine's launcher selects a CUDA device, which fails on a CPU. Here the
+process group is started before mmengine does it. ``ScopedRunner`` does the
+rest on CPUs.
 """
 
 import ctypes
@@ -13,15 +12,18 @@ import sys
 
 import torch
 import torch.distributed as dist
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.dist import init_dist
+from mmengine.registry import RUNNERS
 from mmengine.utils.dl_utils import set_multi_processing
 
 from mmssm.utils import ConfigError
-from mmssm.utils.errors import warn
+from mmssm.utils.config import registered, type_name
+
+from .on_cpu import check_wrapper
+from .scoped_runner import ScopedRunner
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_DDP = 'MMDistributedDataParallel'
 
 
 def prepare_launch(cfg: Config, launcher: str) -> None:
@@ -33,7 +35,8 @@ def prepare_launch(cfg: Config, launcher: str) -> None:
 
     Raises:
         ConfigError: The launcher did not start this process, needs a GPU but
-            there is none, or started more processes than there are GPUs.
+            there is none, or started more processes than there are GPUs. On
+            CPUs: the model's wrapper or the runner needs GPUs.
     """
     cfg.launcher = launcher
     if launcher == 'none':
@@ -53,10 +56,10 @@ def prepare_launch(cfg: Config, launcher: str) -> None:
             f'--launcher {launcher} needs GPUs, but PyTorch finds none; '
             'on CPUs use tools/dist_train.sh or tools/dist_test.sh'
         )
+    else:
+        _check_runner(cfg)
+        check_wrapper(cfg)
     _start_group(cfg, launcher, on_gpus)
-    if not on_gpus:
-        _use_cpu_wrapper(cfg)
-        _replace_sync_bn(cfg)
 
 
 def _end_with_launcher() -> None:
@@ -92,34 +95,15 @@ def _start_group(cfg: Config, launcher: str, on_gpus: bool) -> None:
         dist.init_process_group('gloo')
 
 
-def _use_cpu_wrapper(cfg: Config) -> None:
-    wrapper = cfg.get('model_wrapper_cfg') or ConfigDict(
-        broadcast_buffers=False,
-        find_unused_parameters=cfg.get('find_unused_parameters', False),
+def _check_runner(cfg: Config) -> None:
+    if 'runner_type' not in cfg:
+        return
+    kind = registered(
+        RUNNERS, dict(type=cfg.runner_type), cfg.get('default_scope')
     )
-    wrapper.setdefault('type', _DDP)
-    if wrapper.type != _DDP:
+    if kind is not None and not issubclass(kind, ScopedRunner):
         raise ConfigError(
-            f'model_wrapper_cfg.type={wrapper.type} needs GPUs; on CPUs only '
-            f'{_DDP} works'
+            f'runner_type={type_name(cfg.runner_type)} needs GPUs to run as '
+            'several processes; on CPUs leave it out, or make it a subclass '
+            'of mmssm.engine.ScopedRunner'
         )
-    wrapper.device_ids = None
-    cfg.model_wrapper_cfg = wrapper
-
-
-def _replace_sync_bn(cfg: Config) -> None:
-    """Use BN on CPUs; SyncBN needs GPUs. Weights have the same names."""
-    if _rename_type(cfg.model, 'SyncBN', 'BN'):
-        warn('SyncBN runs on GPUs only; BN is used instead')
-
-
-def _rename_type(node, old: str, new: str) -> bool:
-    """Rename every ``type=old`` in a config; return whether there is one."""
-    if isinstance(node, (list, tuple)):
-        return any([_rename_type(item, old, new) for item in node])
-    if not isinstance(node, dict):
-        return False
-    found = node.get('type') == old
-    if found:
-        node['type'] = new
-    return any([_rename_type(v, old, new) for v in node.values()]) or found

@@ -1,16 +1,25 @@
-"""A runner that works beside runners of other libraries."""
+"""A runner that works beside other libraries' runners, and on CPUs."""
 
+import os.path as osp
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from mmengine.config import ConfigDict
+from mmengine.dist import master_only
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from mmssm.utils import ConfigError
-from mmssm.utils.config import leaf_datasets, type_name
+from mmssm.engine.optimizers.cpu_amp_optim_wrapper import in_cpu_amp
+from mmssm.utils import ConfigError, atomic_write
+from mmssm.utils.config import in_one_process, leaf_datasets, type_name
+from mmssm.utils.errors import warn
+
+from .on_cpu import wrap_on_cpu
 
 # What a dataset of mmengine says that finds nothing.
 _EMPTY = 'need at least one array to concatenate'
@@ -57,6 +66,11 @@ class ScopedRunner(Runner):
     they are first used, so a detector's runner finds no ``PackDetInputs`` if a
     segmentor's runner was built after it. This runner sets its own scope
     whenever it runs.
+
+    Where PyTorch finds no GPU, it does in float32 or bfloat16, and with batch
+    norms of one process, what the config asks for of GPUs. Its config stays
+    as it was given, and so does the copy in the work directory, which can be
+    taken to GPUs.
     """
 
     def train(self) -> nn.Module:
@@ -73,6 +87,51 @@ class ScopedRunner(Runner):
         """Test; see mmengine's Runner."""
         with self._own_scope():
             return super().test()
+
+    def build_model(self, model: nn.Module | dict) -> nn.Module:
+        """Build the model; see mmengine's Runner."""
+        if isinstance(model, dict) and not self.distributed:
+            model = in_one_process(model)
+        return super().build_model(model)
+
+    def wrap_model(
+        self, model_wrapper_cfg: dict | None, model: nn.Module
+    ) -> nn.Module:
+        """Wrap the model for several processes; see mmengine's Runner."""
+        if (
+            not self.distributed
+            or torch.cuda.is_available()
+            or is_model_wrapper(model)
+        ):
+            return super().wrap_model(model_wrapper_cfg, model)
+        return wrap_on_cpu(self.cfg, model)
+
+    def build_optim_wrapper(self, optim_wrapper: dict) -> OptimWrapper:
+        """Build the optimizer; see mmengine's Runner."""
+        if not torch.cuda.is_available() and isinstance(optim_wrapper, dict):
+            scope = self.cfg.get('default_scope')
+            given = optim_wrapper
+            optim_wrapper = in_cpu_amp(given, scope)
+            if optim_wrapper is not given:
+                warn(
+                    'mixed precision on a CPU: PyTorch finds no GPU; using '
+                    'bfloat16'
+                )
+        return super().build_optim_wrapper(optim_wrapper)
+
+    @master_only
+    def dump_config(self) -> None:
+        """Write the config to the work directory.
+
+        A config that was read from there is not replaced.
+        """
+        given = self.cfg.filename
+        name = osp.basename(given) if given else f'{self.timestamp}.py'
+        path = osp.join(self.work_dir, name)
+        if given and osp.exists(path) and osp.samefile(given, path):
+            return
+        with atomic_write(path) as file:
+            file.write(self.cfg.dump().encode())
 
     @staticmethod
     def build_dataloader(

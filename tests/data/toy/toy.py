@@ -4,6 +4,7 @@ import os
 import time
 
 import torch
+from mmcv.cnn import build_norm_layer
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, METRICS, MODELS
@@ -23,6 +24,18 @@ class ToyModel(BaseModel):
         if mode == 'loss':
             return dict(loss=error.mean())
         return list(error)
+
+
+@MODELS.register_module()
+class ToyNormModel(ToyModel):
+    def __init__(self, norm_cfg, **kwargs):
+        super().__init__(width=2, **kwargs)
+        self.norm = build_norm_layer(norm_cfg, 2)[1]
+
+    def forward(self, x, y, mode='tensor'):
+        features = self.norm(self.linear(x)[:, :, None, None])
+        error = (features.flatten(1).sum(1, keepdim=True) - y) ** 2
+        return dict(loss=error.mean()) if mode == 'loss' else list(error)
 
 
 @DATASETS.register_module()

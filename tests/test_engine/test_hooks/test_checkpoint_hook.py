@@ -146,3 +146,16 @@ def test_published_name_is_the_files_sha256(toy_config):
     digest = hashlib.sha256(published[0].read_bytes()).hexdigest()
     assert published[0].name == f'epoch_2-{digest[:8]}.pth'
     assert sorted(torch.load(published[0])) == ['meta', 'state_dict']
+
+
+def test_best_of_a_metric_that_is_not_there(toy_config):
+    """The training goes on, and says which metrics there are."""
+    train(
+        toy_config,
+        work_dir='out',
+        options=options(save_best='loss_error', rule='less'),
+    )
+    assert weights() == ['epoch_1.pth', 'epoch_2.pth']
+    log = max(Path('out').glob('*/*.log')).read_text()
+    line = 'save_best: loss_error is none of the metrics (error, count)'
+    assert log.count(line) == 1  # mmengine drops equal warnings

@@ -1,9 +1,11 @@
 import pytest
 import torch
+from mmengine.optim import AmpOptimWrapper
 from torch import nn
 
 from mmssm import VMamba
 from mmssm.engine import CPUAmpOptimWrapper
+from mmssm.engine.optimizers.cpu_amp_optim_wrapper import in_cpu_amp
 from mmssm.utils import UserError
 
 
@@ -80,3 +82,13 @@ def test_other_errors_are_kept(build):
         build(layer).optim_context(layer),
     ):
         raise RuntimeError('another')
+
+
+def test_config_of_mixed_precision_on_gpus():
+    """Whatever names AmpOptimWrapper; the config itself is not changed."""
+    for kind in (AmpOptimWrapper, 'AmpOptimWrapper', 'mmdet.AmpOptimWrapper'):
+        given = dict(type=kind, loss_scale='dynamic', dtype=torch.bfloat16)
+        assert in_cpu_amp(given, None) == dict(type=CPUAmpOptimWrapper)
+        assert given['loss_scale'] == 'dynamic'
+    for given in ({}, dict(type='OptimWrapper'), dict(type='Mine')):
+        assert in_cpu_amp(given, None) is given

@@ -20,6 +20,7 @@ from small_models import (
 )
 from torch import nn
 
+import mmssm
 from mmssm.engine import LayerDecayOptimWrapperConstructor, ScopedRunner
 from mmssm.utils import ConfigError
 
@@ -60,8 +61,8 @@ def layer_of(name):
         return LAYERS - 1
     if child == 'stem':
         return 0
-    first, last = ((1, 1), (2, 2), (3, 4), (5, 5))[int(rest[0])]
-    return first + int(rest[2]) if rest[1] == 'blocks' else last
+    first = (1, 2, 3, 5)[int(rest[0])]
+    return first + int(rest[2]) if rest[1] == 'blocks' else first - 1
 
 
 @pytest.mark.parametrize('kind', BACKBONES)
@@ -80,7 +81,10 @@ def test_classifiers_rates_are_those_of_mmpretrains_constructor(kind):
     cfg = optim_wrapper(**paramwise_cfg)
     found = settings(model, cfg)
     cfg['constructor'] = 'mmpretrain.LearningRateDecayOptimWrapperConstructor'
-    assert found == settings(model, cfg)
+    for name, theirs in settings(model, cfg).items():
+        if kind_of(model, name) in ('bias of a mixer', 'RMSNorm'):
+            theirs = theirs[0], found[name][1]  # see test_kinds
+        assert found[name] == theirs, name
     rates = {lr for lr, _ in found.values()}
     num_layers = model.get_layer_depth('head')[1]
     assert rates == {RATE**i for i in range(num_layers)}
@@ -107,7 +111,10 @@ def test_rates_in_every_task(task, cfg):
 
 
 def test_settings_of_the_default_constructor_keep_their_meaning():
-    """A rate is what it is without the constructor, times the layer's."""
+    """A rate is what it is without the constructor, times the layer's.
+
+    Except for biases that mmengine's constructor does not know.
+    """
     inherited = dict(
         bias_lr_mult=2.0,
         bias_decay_mult=0.5,
@@ -132,6 +139,8 @@ def test_settings_of_the_default_constructor_keep_their_meaning():
     assert len({lr for lr, _ in expected.values()}) == 5
     for name, (lr, decay) in expected.items():
         scale = RATE ** (LAYERS - 1 - layer_of(name))
+        if name.endswith('dt_projs_bias') and lr == 1.0:  # no custom key
+            lr, decay = 2.0, 0.125
         assert found[name] == (lr * scale, decay), name
     assert not any('stages.0' in name for name in found)  # frozen
     assert 'backbone.stages.3.blocks.0.norm1.weight' in found
@@ -159,6 +168,110 @@ def test_stem_lr_mult(stem, others):
         layer, num_layers = model.get_layer_depth(name)
         assert layer > 0
         assert found[name] == (others or 1.0) ** (num_layers - 1 - layer)
+
+
+# Every parameter of the families by its last name: kind, in which families.
+KINDS = {
+    'A_logs': 'scan',
+    'Ds': 'scan',
+    'fusion_alpha': 'scan',
+    'fusion_weight': 'scan',
+    'cls_token': 'position',
+    'pos_embed': 'position',
+    'conv_bias': 'bias of a mixer',
+    'dt_projs_bias': 'bias of a mixer',
+    'conv_weight': 'weight',
+    'dt_projs_weight': 'weight',
+    'x_proj_weight': 'weight',
+}
+
+
+def kind_of(model, name):
+    """The kind of a parameter: as above, bias, weight or the norm's type."""
+    place, _, last = name.rpartition('.')
+    module = model.get_submodule(place)
+    if 'Norm' in type(module).__name__:
+        is_rms = hasattr(module, 'bias') is False or module.bias is None
+        return 'RMSNorm' if is_rms else 'norm'
+    return KINDS[last] if last in KINDS else last
+
+
+FAMILIES = [kind for kind in BACKBONES if '.' not in kind]
+COMMON = {'weight', 'bias', 'norm', 'scan', 'bias of a mixer'}
+
+
+@pytest.mark.parametrize(
+    ('family', 'kinds'),
+    [
+        ('VMamba', COMMON),
+        ('SpatialMamba', COMMON),
+        ('LocalVMamba', COMMON),
+        ('FractalMamba', COMMON),
+        ('Vim', COMMON - {'norm'} | {'RMSNorm', 'position'}),
+        ('LocalVim', COMMON | {'RMSNorm', 'position'}),
+    ],
+)
+def test_kinds(family, kinds):
+    """The decay and the rate of every parameter of every family."""
+    assert family in FAMILIES
+    model = build(classifier(family)).backbone
+    holder = nn.Module()
+    holder.backbone = model
+    cfg = optim_wrapper(
+        layer_decay_rate=1.0,
+        norm_decay_mult=0.25,
+        bias_decay_mult=0.5,
+        bias_lr_mult=2.0,
+        custom_keys={'pos_embed': dict(decay_mult=0.0)},
+    )
+    found = settings(holder, cfg)
+    assert len(found) == len(list(model.parameters()))
+    seen = set()
+    for name, group in found.items():
+        kind = kind_of(holder, name)
+        expected = {
+            'norm': (1.0, 0.0625),
+            'RMSNorm': (1.0, 0.0625),
+            'bias': (2.0, 0.125),
+            'bias of a mixer': (2.0, 0.125),
+            'weight': (1.0, 0.25),
+            'scan': (1.0, 0.25),
+            'position': (1.0, 0.25),
+        }[kind]
+        if name.endswith('pos_embed'):
+            expected = (1.0, 0.0)
+        assert group == expected, (name, kind)
+        seen.add(kind)
+    assert seen == kinds
+
+
+def test_pytorchs_rms_norm():
+    model = build(classifier())
+    model.backbone.stages[0].blocks[0].norm1 = nn.RMSNorm(8)
+    cfg = optim_wrapper(layer_decay_rate=1.0, norm_decay_mult=0.0)
+    found = settings(model, cfg)
+    assert found['backbone.stages.0.blocks.0.norm1.weight'] == (1.0, 0.0)
+
+
+def test_every_family_is_among_the_kinds():
+    assert set(FAMILIES) == set(mmssm.__all__) - {'__version__'}
+
+
+def test_custom_keys_come_first():
+    model = nn.Module()
+    model.backbone = build(classifier('Vim')).backbone
+    cfg = optim_wrapper(
+        layer_decay_rate=1.0,
+        norm_decay_mult=0.0,
+        bias_decay_mult=0.0,
+        bias_lr_mult=2.0,
+        custom_keys={'layers.1': dict(decay_mult=2.0)},
+    )
+    for name, group in settings(model, cfg).items():
+        if '.layers.1.' in name:
+            assert group == (1.0, 0.5), name
+        elif kind_of(model, name) == 'bias of a mixer':
+            assert group == (2.0, 0.0), name
 
 
 class Steps(Hook):

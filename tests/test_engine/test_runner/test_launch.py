@@ -2,6 +2,10 @@ import pytest
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
+from mmengine.model import (
+    MMDistributedDataParallel,
+    MMSeparateDistributedDataParallel,
+)
 
 from mmssm.apis import cli
 from mmssm.apis.cli import run_tool
@@ -35,20 +39,14 @@ def one_of_one(monkeypatch):
 def test_single_process(cfg):
     prepare_launch(cfg, 'none')
     assert cfg.launcher == 'none'
-    assert 'model_wrapper_cfg' not in cfg
     assert not dist.is_initialized()
 
 
 def test_cpu(cfg, one_of_one):
-    cfg.find_unused_parameters = True
+    before = cfg.to_dict()
     prepare_launch(cfg, 'pytorch')
     assert dist.get_backend() == 'gloo'
-    assert cfg.model_wrapper_cfg == dict(
-        type='MMDistributedDataParallel',
-        device_ids=None,
-        broadcast_buffers=False,
-        find_unused_parameters=True,
-    )
+    assert cfg.to_dict() == dict(before, launcher='pytorch')
 
 
 def test_a_tool_ends_the_group(cfg, one_of_one, monkeypatch):
@@ -76,21 +74,34 @@ def test_a_tool_that_fails_does_not_wait_for_others(cfg, one_of_one):
     assert dist.is_initialized()
 
 
-def test_sync_bn_on_the_cpu(cfg, one_of_one, capsys):
-    cfg.model.heads = [dict(norm_cfg=dict(type='SyncBN')), dict(type='X')]
+@pytest.mark.parametrize(
+    'kind',
+    [
+        'MMDistributedDataParallel',
+        'mmengine.MMDistributedDataParallel',
+        'mmengine.model.MMDistributedDataParallel',
+        MMDistributedDataParallel,
+    ],
+)
+def test_wrapper_on_the_cpu(cfg, kind, one_of_one):
+    cfg.model_wrapper_cfg = dict(type=kind)
     prepare_launch(cfg, 'pytorch')
-    assert cfg.model.heads[0].norm_cfg.type == 'BN'
-    assert 'SyncBN' in capsys.readouterr().err
 
 
-def test_own_wrapper_on_the_cpu(cfg, one_of_one):
-    cfg.model_wrapper_cfg = dict(find_unused_parameters=True)
-    prepare_launch(cfg, 'pytorch')
-    assert cfg.model_wrapper_cfg.find_unused_parameters
-    assert cfg.model_wrapper_cfg.device_ids is None
-    cfg.model_wrapper_cfg = dict(type='MMFullyShardedDataParallel')
-    with pytest.raises(ConfigError, match='MMFullySharded'):
+@pytest.mark.parametrize(
+    'kind', ['MMFullyShardedDataParallel', MMSeparateDistributedDataParallel]
+)
+def test_wrapper_that_needs_gpus(cfg, kind, one_of_one):
+    cfg.model_wrapper_cfg = dict(type=kind)
+    with pytest.raises(ConfigError, match='type=MM.*needs GPUs; on CPUs only'):
         prepare_launch(cfg, 'pytorch')
+
+
+def test_runner_that_needs_gpus(cfg, one_of_one):
+    cfg.runner_type = 'FlexibleRunner'
+    with pytest.raises(ConfigError, match='runner_type=FlexibleRunner needs'):
+        prepare_launch(cfg, 'pytorch')
+    prepare_launch(cfg, 'none')
 
 
 def test_started_by_hand(cfg, monkeypatch):

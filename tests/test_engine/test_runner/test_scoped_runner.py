@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from mmssm.apis.train import build_runner
@@ -46,3 +47,18 @@ def test_a_dataset_without_images(tmp_path, wrapped):
         pytest.raises(ConfigError, match=f'finds no image.*{tmp_path}'),
     ):
         ScopedRunner.build_dataloader(loader)
+
+
+def test_config_is_written_to_the_work_directory(toy_config):
+    cfg = load_config(toy_config, {'randomness.seed': 3}, work_dir='out')
+    ScopedRunner.from_cfg(cfg)
+    assert Config.fromfile('out/config.py').randomness.seed == 3
+
+
+def test_config_of_the_work_directory_is_not_replaced(toy_config):
+    """It is the user's, with comments and inherited parts."""
+    Path('out').mkdir()
+    text = f'# Mine.\n_base_ = {toy_config!r}\n'
+    Path('out/mine.py').write_text(text)
+    ScopedRunner.from_cfg(load_config('out/mine.py', work_dir='out'))
+    assert Path('out/mine.py').read_text() == text
