@@ -2,10 +2,10 @@
 
 The config decides the task: detection, instance or panoptic segmentation,
 semantic segmentation, classification or change detection. Change detection
-needs pairs: earlier images as IMAGE_OR_DIR, later ones with --after. Pictures
-go to OUT_DIR/vis, results to OUT_DIR/preds. The exit status is 1 if an image
-was skipped: it could not be read, has no partner, or the model cannot process
-it.
+needs pairs: earlier images as IMAGE_OR_DIR, later ones with --after; GeoTIFF
+files may have any size. Pictures go to OUT_DIR/vis, results to OUT_DIR/preds.
+The exit status is 1 if an image was skipped: it could not be read, has no
+partner, or the model cannot process it.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 # LEVIR-CD+: tiles of 256 x 256 for training, whole pairs of 1024 x 1024 for
 # testing. As unpacked: {train,test}/{A,B,label}/*.png below data_root.
-dataset_type = 'mmssm.datasets.LEVIRCDPlusDataset'
+dataset_type = 'mmssm.datasets.ChangeDataset'
 data_root = 'data/LEVIR-CD+'
 
 pack = dict(

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -32,6 +33,7 @@ from mmssm.utils.errors import one_line
 from mmssm.utils.files import make_folder
 
 from .classes import find_classes
+from .geotiff import check_rasterio, predict_in_windows, takes_windows
 from .images import (
     PARTS,
     Found,
@@ -104,7 +106,9 @@ def infer(
       ``"index_map"``: the file beside the JSON, ``<name>.png``, whose pixels
       are labels (8 bits; 16 for more than 256 classes);
     - change detection: as segmentation, and ``"image_after"``, the later
-      image's path; the picture shows both images and what changed;
+      image's path; the picture shows both images and what changed. A pair of
+      GeoTIFF files is read in windows; its ``index_map`` is a GeoTIFF with the
+      same georeference, see :mod:`mmssm.apis.geotiff`;
     - classification ``"classes"``: the five best ``[{"label", "name",
       "score"}]``; of a head for several labels, those that it predicts (its
       ``thr`` or ``topk``).
@@ -160,6 +164,7 @@ def infer(
         found = find_images(inputs, out_dir)
     else:
         found = find_pairs(inputs, after, out_dir)
+        check_rasterio(found.images.values())
     weights = open_checkpoint(checkpoint)
     summary = InferenceSummary(0, {}, out_dir, 'pair' if after else 'image')
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
@@ -205,7 +210,7 @@ def _run(
     """Predict for all images, write the results and keep count."""
     console = Console(stderr=True)
     progress = Progress(
-        TextColumn('inference'),
+        TextColumn('{task.description}'),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -215,14 +220,24 @@ def _run(
     with progress:
         for path, reason in found.skipped.items():
             _skip(summary, path, reason)
-        for name, paths in progress.track(found.images.items()):
+        images = found.images.items()
+        for name, paths in progress.track(images, description='inference'):
             try:
-                image = task.read(paths)
-                prediction = _predict(predict, image)
+                if task.takes_pairs and takes_windows(paths):
+                    prediction, shape = predict_in_windows(
+                        partial(_predict, partial(predict, draw=False)),
+                        paths,
+                        summary.out_dir / 'preds' / f'{name}.tif',
+                        progress,
+                    )
+                else:
+                    image = task.read(paths)
+                    prediction = _predict(predict, image)
+                    shape = image.shape[:2]
             except UnreadableImage as error:
                 _skip(summary, str(paths[0]), str(error))
             else:
-                _write(prediction, image.shape, paths, name, summary.out_dir)
+                _write(prediction, shape, paths, name, summary.out_dir)
                 summary.done += 1
 
 
@@ -247,13 +262,13 @@ def _skip(summary: InferenceSummary, path: str, reason: str) -> None:
 
 def _write(
     prediction: Prediction,
-    shape: tuple[int, ...],
+    shape: tuple[int, int],
     paths: tuple[Path, ...],
     name: str,
     out_dir: Path,
 ) -> None:
     picture, target = prediction.picture, out_dir / 'preds' / f'{name}.json'
-    height, width, _ = shape
+    height, width = shape
     record = dict(zip(('image', 'image_after'), map(str, paths)))
     record |= dict(width=width, height=height) | prediction.record
     if prediction.label_map is not None:

@@ -26,9 +26,10 @@ _LAYOUTS = dict(
     ADE20KDataset='ADE20K (ADEChallengeData2016): images/{training,'
     'validation}/ and annotations/{training,validation}/',
     ImageNet='ImageNet-1k: train/<class>/*.JPEG and val/<class>/*.JPEG',
-    LEVIRCDPlusDataset='LEVIR-CD+ '
-    '(https://github.com/S2Looking/Dataset): {train,test}/{A,B,label}/*.png, '
-    'one name for the two images of a pair and its label',
+    ChangeDataset='a folder each of earlier images, later images and labels, '
+    'with one name for the three files of a pair, such as '
+    '{train,test}/{A,B,label} of LEVIR-CD+ (docs/change_detection.md has '
+    'other datasets)',
 )
 _DATA_KEYS = ('ann_file', 'data_prefix')
 

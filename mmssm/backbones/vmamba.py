@@ -99,6 +99,7 @@ class VMamba(HierarchicalBackbone):
             _S1, embed_dims=128, depths=(2, 2, 20, 2), drop_path_rate=0.5
         ),
         'tiny-s2l5': dict(_S2, depths=(2, 2, 5, 2)),
+        'tiny-s2l4': dict(_S2, depths=(2, 2, 4, 2)),  # ChangeMamba's
         'small-s2l15': dict(_S2, depths=(2, 2, 15, 2), drop_path_rate=0.3),
         'base-s2l15': dict(
             _S2, embed_dims=128, depths=(2, 2, 15, 2), drop_path_rate=0.6

@@ -14,6 +14,8 @@ A family (VMamba, ...) is a module with these names:
     or, if no name fits, a dict. Raises :class:`CheckpointError` if a key is
     unknown, missing or given twice, or if a shape does not belong to the
     arch.
+``HEAD`` (str, optional)
+    The head's name in mmssm's model, if it is not ``head``.
 ``NOTE`` (str, optional)
     A warning for users who load such a file.
 
@@ -30,6 +32,7 @@ from torch import Tensor
 from mmssm.utils import CheckpointError
 
 from . import (
+    change_mamba,
     groot_v,
     local_vim,
     local_vmamba,
@@ -39,8 +42,9 @@ from . import (
 )
 
 # The first family that matches is taken. VMamba comes last, since it also
-# matches LocalVMamba's keys and Spatial-Mamba's.
+# matches LocalVMamba's keys, Spatial-Mamba's and ChangeMamba's.
 _FAMILIES = (
+    change_mamba,
     groot_v,
     local_vim,
     local_vmamba,
@@ -73,13 +77,15 @@ def convert_upstream(checkpoint: Any, source: str) -> dict[str, Any] | None:
         checkpoint (Any): What the file holds: a state dict, or a dict with
             one under ``state_dict``, ``model`` or ``model_ema``. Keys may
             start with DistributedDataParallel's ``module.``. The model may be
-            a classifier, a backbone, a detector or a segmentor.
+            a classifier, a backbone, a detector, a segmentor or a change
+            detector.
         source (str): The file's name, for ``meta`` and messages.
 
     Returns:
         dict, optional: ``{'meta', 'state_dict'}`` with ``backbone.`` and
-        ``head.`` keys; a detector keeps its other keys as they are. None if
-        the checkpoint is not that of an original.
+        ``head.`` keys (a change detector's head is ``decode_head.``); a
+        detector keeps its other keys as they are. None if the checkpoint is
+        not that of an original.
 
     Raises:
         CheckpointError: It is that of an original, but a key is unknown,
@@ -101,7 +107,8 @@ def convert_upstream(checkpoint: Any, source: str) -> dict[str, Any] | None:
     if note := getattr(family, 'NOTE', None):
         print_log(f'{source}: {note}', 'current', logging.WARNING)
     state_dict = {f'{_BACKBONE}{k}': v for k, v in backbone.items()}
-    state_dict.update({f'head.{k}': v for k, v in head.items()})
+    prefix = getattr(family, 'HEAD', 'head')
+    state_dict.update({f'{prefix}.{k}': v for k, v in head.items()})
     state_dict.update(found.others)
     return dict(
         meta=dict(

@@ -42,6 +42,12 @@ COMMON_RULES = (
     ('norm.*', 'norm3.*'),
     ('head.*', 'head.fc.*'),
 )
+# Those of a block, by the names within it. ChangeMamba's decoder uses them.
+BLOCK_RULES = tuple(
+    (old.removeprefix(f'{_BLOCK}.'), new.removeprefix(f'{_BLOCK_TO}.'))
+    for old, new in COMMON_RULES
+    if old.startswith(_BLOCK)
+)
 _CONV_STEM_RULES = (
     ('patch_embed.0.*', 'stem.conv1.*'),
     ('patch_embed.2.*', 'stem.norm1.*'),

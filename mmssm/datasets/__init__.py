@@ -1,6 +1,6 @@
 """Datasets and transforms, registered in mmengine's root registries."""
 
-from .levir_cd_plus import LEVIRCDPlusDataset
+from .change_dataset import ChangeDataset
 from .mini import (
     MiniADE20KDataset,
     MiniChangeDataset,
@@ -9,8 +9,10 @@ from .mini import (
 )
 from .pair_transforms import LoadChangeLabel, LoadImagePair
 
+LEVIRCDPlusDataset = ChangeDataset  # its first name, which users' configs have
+
 __all__ = [
-    'LEVIRCDPlusDataset',
+    'ChangeDataset',
     'LoadChangeLabel',
     'LoadImagePair',
     'MiniADE20KDataset',

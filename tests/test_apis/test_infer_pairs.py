@@ -1,22 +1,22 @@
-"""Inference for pairs of images, with a tiny change detector.
-
-Its last layer has no weights, only biases: all pixels have changed.
-"""
+"""Inference for pairs of images, with a tiny change detector."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
 
-from mmssm.apis import infer
+from mmssm.apis import find_model, geotiff, infer
 from mmssm.apis.images import UnreadableImage, read_pair
+from mmssm.apis.tasks import find_task
 from mmssm.models import ChangeDetector
-from mmssm.utils import ConfigError
+from mmssm.utils import ConfigError, UserError
 from mmssm.visualization.pictures import CHANGED
 
 CONFIG = """
@@ -35,7 +35,7 @@ model = dict(
     test_cfg=dict(mode='whole'))
 test_dataloader = dict(
     dataset=dict(
-        type='mmssm.datasets.LEVIRCDPlusDataset',
+        type='mmssm.datasets.ChangeDataset',
         data_root='not there',
         pipeline=[
             dict(type='mmssm.datasets.LoadImagePair'),
@@ -47,19 +47,29 @@ ONE_TWICE = [('A', 'A/'), ('A/two.png', 'A/two.png')]
 RED, BLUE = (200, 0, 0), (0, 0, 250)
 
 
-@pytest.fixture(scope='module')
-def detector(tmp_path_factory):
-    """A config and its checkpoint."""
-    folder = tmp_path_factory.mktemp('detector')
+def save_detector(folder, weight, bias):
+    """A config and its checkpoint; its last layer has this weight and bias.
+
+    The weight is that of the label 'changed', and less that of the other.
+    """
     config = folder / 'config.py'
     config.write_text(CONFIG)
+    torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmseg'):
         model = MODELS.build(Config.fromfile(config).model)
     classifier = model.decode_head.conv_seg
-    classifier.weight.data.zero_()
-    classifier.bias.data[:] = torch.tensor([-9.0, 9.0])
+    classifier.weight.data[0] = -weight
+    classifier.weight.data[1] = weight
+    classifier.bias.data[:] = torch.tensor([-bias, bias])
     torch.save(dict(state_dict=model.state_dict()), folder / 'model.pth')
     return str(config), str(folder / 'model.pth')
+
+
+@pytest.fixture(scope='module')
+def detector(tmp_path_factory):
+    """It says of all pixels that they have changed."""
+    folder = tmp_path_factory.mktemp('detector')
+    return save_detector(folder, torch.zeros(8, 1, 1), 9.0)
 
 
 @pytest.fixture
@@ -205,3 +215,90 @@ def test_one_folder_given_twice_is_refused(detector, folders):
     for before, after in (('A', '../' + Path.cwd().name + '/A'), *ONE_TWICE):
         with pytest.raises(ConfigError, match='are the same; give the later'):
             infer(before, *detector, after=after)
+
+
+def test_a_published_detector_is_known_by_its_name():
+    """Its weights are behind a page that asks for a click."""
+    config, weights = find_model('changemamba_vmamba-tiny-s2l4_levir-cd-plus')
+    assert find_task(Config.fromfile(config)).takes_pairs
+    assert weights is None
+
+
+def save_geotiff(path, image):
+    """Write (H, W, 3) with a place on earth."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    height, width, count = image.shape
+    with rasterio.open(
+        path,
+        'w',
+        driver='GTiff',
+        height=height,
+        width=width,
+        count=count,
+        dtype='uint8',
+        photometric='RGB',
+        crs='EPSG:32633',
+        transform=rasterio.Affine(0.5, 0, 4e5, 0, -0.5, 5e6),
+    ) as file:
+        file.write(image.transpose(2, 0, 1))
+
+
+def test_geotiff_pair_is_predicted_in_windows(tmp_path, monkeypatch):
+    """Each window's part is what the model says of the window alone."""
+    weight = torch.linspace(-1, 1, 8)[:, None, None]
+    model = save_detector(tmp_path, weight, 0.0)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(geotiff, 'WINDOW', 64)
+    monkeypatch.setattr(geotiff, 'MARGIN', 16)
+    rng = np.random.default_rng(0)
+    pair = rng.integers(0, 256, (2, 70, 100, 3), np.uint8)
+    parts = geotiff.parts_of(70, 100)
+    for folder, image in zip('AB', pair):
+        save_geotiff(f'{folder}/x.tif', image)
+        for number, part in enumerate(parts):
+            rows = slice(part.top, part.top + part.height)
+            columns = slice(part.left, part.left + part.width)
+            path = Path(f'{folder}/window {number}.png')
+            Image.fromarray(image[rows, columns]).save(path)
+    summary = infer('A', *model, 'out', after='B')
+    assert str(summary) == f'{1 + len(parts)} pairs done, 0 skipped'
+    with rasterio.open('out/preds/x.tif') as file:
+        labels = file.read(1)
+        assert file.crs.to_epsg() == 32633 and file.transform.a == 0.5
+    assert 0.02 < labels.mean() < 0.98
+    for number, part in enumerate(parts):
+        with Image.open(f'out/preds/window {number}.png') as file:
+            assert np.array_equal(labels[part.used], part.cut(np.array(file)))
+    record = json.loads(Path('out/preds/x.json').read_text())
+    shares = {row['name']: row['share'] for row in record.pop('classes')}
+    assert shares['changed'] == pytest.approx(labels.mean())
+    assert record == dict(
+        image='A/x.tif',
+        image_after='B/x.tif',
+        width=100,
+        height=70,
+        index_map='x.tif',
+    )
+    with Image.open('out/vis/x.png') as picture:
+        assert picture.width > 3 * 640
+
+
+def test_geotiff_pairs_that_differ_are_skipped(detector, folders, capsys):
+    image = np.zeros((40, 60, 3), np.uint8)
+    save_geotiff('A/map.tif', image)
+    save_geotiff('B/map.tif', image[:, 1:])
+    summary = infer('A', *detector, 'out', after='B')
+    assert str(summary) == '1 pair done, 1 skipped'
+    assert summary.skipped['A/map.tif'].startswith('it has 60 x 40 pixels')
+    assert not Path('out/preds/map.tif').exists()
+
+
+def test_rasterio_is_asked_for_before_anything_is_done(
+    detector, folders, monkeypatch
+):
+    for folder in 'AB':
+        save_geotiff(f'{folder}/map.tif', np.zeros((40, 60, 3), np.uint8))
+    monkeypatch.setitem(sys.modules, 'rasterio', None)
+    with pytest.raises(UserError, match='pip install rasterio'):
+        infer('A', *detector, 'out', after='B')
+    assert not Path('out').exists()

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,9 @@ def test_layout_of_change_detection(split, tmp_path):
         (tmp_path / split / folder).mkdir(parents=True)
     text = message(cfg, split)
     assert f'not found: {tmp_path}/{split}/B ' in text
-    assert 'LEVIR-CD+' in text and '{train,test}/{A,B,label}/*.png' in text
+    assert '{train,test}/{A,B,label} of LEVIR-CD+' in text
+    page = re.search(r'docs/\w+\.md', text)[0]
+    assert 'LEVIR-CD+/{train,test}/{A,B,label}' in (ROOT / page).read_text()
     (tmp_path / split / 'B').mkdir()
     check_data(cfg, split)
 

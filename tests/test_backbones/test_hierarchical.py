@@ -35,6 +35,8 @@ PARAMETERS = {
     (VMamba, 'vanilla-small'): 44_417_416,
     (VMamba, 'vanilla-base'): 76_254_056,
     (VMamba, 'tiny-s2l5'): 30_705_832,
+    # Of ChangeMamba's encoder; the classifier is added.
+    (VMamba, 'tiny-s2l4'): 28_761_640,
     (VMamba, 'small-s2l15'): 50_147_752,
     (VMamba, 'base-s2l15'): 88_557_800,
     (VMamba, 'tiny-s1l8'): 30_249_064,

@@ -227,6 +227,7 @@ def test_loading_converts(tmp_path, golden, family):
         dict(epoch=3),
         dict(model=torch.nn.Linear(1, 1)),
         tensors('conv1.weight', 'fc.bias'),
+        tensors('encoder.conv1.weight', 'decoder.conv1.weight'),
         dict(
             state_dict=tensors(
                 'backbone.layer1.0.conv1.weight', 'head.fc.bias'

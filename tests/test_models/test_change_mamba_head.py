@@ -106,7 +106,7 @@ def test_norms_and_corners_are_as_asked_for():
     head = build_head(norm_cfg=dict(type='SyncBN'), align_corners=True)
     kinds = {type(m).__name__ for m in head.modules()}
     found = {kind for kind in kinds if 'Norm' in kind}
-    assert found == {'SyncBatchNorm', 'LayerNorm'}
+    assert found == {'SyncBatchNorm', 'LayerNorm', 'ScanNorm'}
     plain, aligned = build_head(), build_head(align_corners=True)
     maps = pair_up(*build_maps(*SIZES))
     assert not torch.allclose(plain(maps), aligned(maps), atol=1e-3)
@@ -163,7 +163,7 @@ def test_arguments_reach_every_block():
     mixers = [m for m in head.modules() if isinstance(m, SS2D)]
     assert len(mixers) == 12
     for mixer in mixers:
-        assert mixer.d_state == 3 and mixer.gate
+        assert mixer.d_state == 3 and mixer.gate_proj is not None
         assert mixer.routes == ('h', 'v_flip')
         assert mixer.conv2d.bias is not None
         assert mixer.Ds.numel() == 2 * 16

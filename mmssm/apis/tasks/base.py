@@ -30,13 +30,14 @@ class Prediction:
 
     Attributes:
         record (dict): The task's part of the JSON file.
-        picture (Image.Image): The image with what was found.
+        picture (Image.Image | None): The image with what was found; None for
+            a window of a larger image.
         label_map (np.ndarray | None): (H, W) uint8 or uint16, for
             segmentation and change detection.
     """
 
     record: dict
-    picture: Image.Image
+    picture: Image.Image | None
     label_map: np.ndarray | None = None
 
 

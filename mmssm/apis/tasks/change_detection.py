@@ -50,15 +50,7 @@ class ChangeDetection(Segmentation):
         rows: list[dict],
     ) -> Image.Image:
         """Draw both images, and what changed."""
-        lines = [
-            (
-                CHANGED if row['label'] else None,
-                row['name'],
-                percent(row['share']),
-            )
-            for row in rows
-        ]
-        return draw_changes(image, labels, lines)
+        return draw_change_map(image, labels, rows)
 
     def draw_truth(
         self, results: Results, classes: Classes | None
@@ -71,3 +63,25 @@ class ChangeDetection(Segmentation):
     ) -> Image.Image:
         """Draw both images, the truth, and the prediction with its errors."""
         return change_sheet(results)
+
+
+def draw_change_map(
+    pair: np.ndarray, labels: np.ndarray, rows: list[dict]
+) -> Image.Image:
+    """Draw both images, and what changed.
+
+    Args:
+        pair (np.ndarray): (H, W, 6) uint8.
+        labels (np.ndarray): (H, W), 0 where nothing changed.
+        rows (list[dict]): ``label``, ``name`` and ``share`` of the classes in
+            the pair.
+    """
+    lines = [
+        (
+            CHANGED if row['label'] else None,
+            row['name'],
+            percent(row['share']),
+        )
+        for row in rows
+    ]
+    return draw_changes(pair, labels, lines)

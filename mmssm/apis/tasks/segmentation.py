@@ -101,7 +101,7 @@ class Segmentation(Task):
             SegLocalVisualizer(name='unused'),
         )(cfg, device=str(device))
 
-        def predict(image: np.ndarray) -> Prediction:
+        def predict(image: np.ndarray, draw: bool = True) -> Prediction:
             (batch,) = inferencer.preprocess([image])
             (sample,) = inferencer.forward(batch)
             labels = self.predicted(sample, inferencer.model)
@@ -117,7 +117,9 @@ class Segmentation(Task):
                 for label in np.argsort(-counts, kind='stable')
                 if counts[label]
             ]
-            picture = self.draw_label_map(image, labels, classes, rows)
+            picture = None
+            if draw:
+                picture = self.draw_label_map(image, labels, classes, rows)
             return Prediction(dict(classes=rows), picture, labels)
 
         return predict

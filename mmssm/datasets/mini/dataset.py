@@ -10,7 +10,7 @@ from mmengine.registry import DATASETS
 from mmpretrain.datasets import CustomDataset
 from mmseg.datasets import BaseSegDataset
 
-from ..levir_cd_plus import LEVIRCDPlusDataset
+from ..change_dataset import ChangeDataset
 from .ade20k import write_ade20k
 from .build import ensure_root
 from .coco import write_coco
@@ -121,13 +121,13 @@ class MiniImageNetDataset(_BuiltOnFirstUse, CustomDataset):
 
 
 @DATASETS.register_module()
-class MiniChangeDataset(_BuiltOnFirstUse, LEVIRCDPlusDataset):
+class MiniChangeDataset(_BuiltOnFirstUse, ChangeDataset):
     """Pairs of pictures of handwritten digits, some of which changed.
 
     The folder ``data_root`` is built when it is first used (a few seconds). It
     has 320 pairs of 96 x 96 pixels in ``train/{A,B,label}`` and 80 of
     digits by other writers in ``test/{A,B,label}``. Takes the arguments of
-    :class:`LEVIRCDPlusDataset`.
+    :class:`ChangeDataset`.
     """
 
     mini_set = 'levir_cd_plus'

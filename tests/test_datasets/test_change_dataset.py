@@ -1,4 +1,4 @@
-"""Pairs and tiles of a small tree in LEVIR-CD+'s form."""
+"""Pairs and tiles of small trees in the datasets' forms."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from mmengine.registry import DATASETS, DefaultScope
 from torch.utils.data import DataLoader
 
 from mmssm.datasets import (
-    LEVIRCDPlusDataset,
+    ChangeDataset,
     LoadChangeLabel,
     LoadImagePair,
 )
 
-CONFIG = (
-    Path(__file__).parents[2] / 'configs' / '_base_/levir-cd-plus_256x256.py'
-)
+BASES = Path(__file__).parents[2] / 'configs' / '_base_'
+CONFIG = BASES / 'levir-cd-plus_256x256.py'
+FOLDERS = ('img_path', 'img_path_after', 'seg_map_path')
 PREFIX = dict(
     img_path='train/A', img_path_after='train/B', seg_map_path='train/label'
 )
@@ -49,7 +49,7 @@ def root(tmp_path):
 def build(root, **kwargs):
     # Serializing spends a second on the garbage collector.
     kwargs = dict(serialize_data=False, data_prefix=PREFIX) | kwargs
-    return LEVIRCDPlusDataset(data_root=str(root), **kwargs)
+    return ChangeDataset(data_root=str(root), **kwargs)
 
 
 def test_pairs_have_three_files_of_one_name(root):
@@ -69,7 +69,7 @@ def test_names_can_be_listed(root):
     names = [Path(sample['img_path']).stem for sample in dataset]
     assert names == ['train_1', 'train_2']
     (root / 'some.txt').write_text('train_3')
-    with pytest.raises(ValueError, match=r'train/A/train_3\.png is missing'):
+    with pytest.raises(ValueError, match=r'train/A/train_3 is missing'):
         build(root, ann_file='some.txt')
     (root / 'some.txt').write_text('\n')
     with pytest.raises(ValueError, match=r'some\.txt lists no pair'):
@@ -137,26 +137,68 @@ def test_missing_partners_are_counted(root):
     assert str(caught.value).startswith(first)
 
 
-@pytest.mark.parametrize('suffix', ['.PNG', '.tif'])
+@pytest.mark.parametrize('suffix', ['.PNG', '.tif', '.jpeg'])
+@pytest.mark.parametrize('folder', ['A', 'label'])
+def test_files_of_any_format_are_found(root, suffix, folder):
+    path = root / 'train' / folder / 'train_10.png'
+    other = path.rename(path.with_suffix(suffix))
+    # What is no image, or hidden, may lie there.
+    (path.parent / 'notes.txt').touch()
+    (path.parent / '._train_1.PNG').touch()
+    files = {file for pair in build(root) for file in pair.values()}
+    assert len(build(root)) == 3 and str(other) in files
+
+
+def test_tiff_pairs_are_loaded(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, 40, 50, 3), np.uint8)
+    label = np.where(rng.random((40, 50)) < 0.5, 255, 0).astype(np.uint8)
+    for folder, image in zip(('A', 'B', 'label'), (*images, label)):
+        write(tmp_path / 'train' / folder / '1.tif', image)
+    pipeline = [LoadImagePair(), LoadChangeLabel()]
+    dataset = build(tmp_path, pipeline=pipeline, tile_size=40)
+    assert [s['tile'] for s in dataset] == [(0, 0, 40, 40), (0, 10, 40, 40)]
+    first = dataset[1]
+    pair = np.concatenate(images[..., ::-1], -1)
+    assert np.array_equal(first['img'], pair[:, 10:])
+    assert np.array_equal(first['gt_seg_map'], label[:, 10:] // 255)
+
+
 @pytest.mark.parametrize(
     'folder, option', [('A', 'img_suffix'), ('label', 'seg_map_suffix')]
 )
-def test_other_suffixes_are_not_left_out_silently(
-    root, suffix, folder, option
-):
-    path = root / 'train' / folder / 'train_10.png'
-    other = path.rename(path.with_suffix(suffix))
+def test_two_files_of_one_name(root, folder, option):
+    path = root / 'train' / folder / 'train_10.tif'
+    path.write_bytes(path.with_suffix('.png').read_bytes())
     with pytest.raises(ValueError) as caught:
         build(root)
     assert str(caught.value) == (
-        f'{other} does not end in .png; rename it, move it away, or set '
-        f'{option}'
+        f'{root}/train/{folder} has train_10.png and train_10.tif of one '
+        f'name; move one of them away, or choose with {option}'
     )
-    # What is no image, or hidden, may lie there.
-    other.rename(path)
-    (path.parent / 'notes.txt').touch()
-    (path.parent / '._train_1.PNG').touch()
-    assert len(build(root)) == 3
+    assert len(build(root, **{option: '.png'})) == 3
+    with pytest.raises(ValueError, match='train_1.png is missing, and '):
+        build(root, **{option: '.tif'})
+
+
+def test_layout_of_changemamba(tmp_path):
+    """Its lists have the suffix; names may have dots."""
+    folders = dict(
+        img_path='train/T1', img_path_after='train/T2', seg_map_path='train/GT'
+    )
+    for folder in folders.values():
+        for name in ('1.5', '2', '3'):
+            write(tmp_path / folder / f'{name}.png', np.zeros((8, 8), 'u1'))
+    (tmp_path / 'train_set.txt').write_text('1.5.png\n3\n')
+    dataset = build(tmp_path, data_prefix=folders, ann_file='train_set.txt')
+    names = [Path(sample['seg_map_path']).name for sample in dataset]
+    assert names == ['1.5.png', '3.png']
+
+
+def test_first_name_still_works(root):
+    old = dict(data_root=str(root), data_prefix=PREFIX, lazy_init=True)
+    for name in ('LEVIRCDPlusDataset', 'mmssm.datasets.LEVIRCDPlusDataset'):
+        assert type(DATASETS.build(dict(old, type=name))) is ChangeDataset
 
 
 def test_folder_must_exist_and_hold_images(root, tmp_path):
@@ -164,7 +206,8 @@ def test_folder_must_exist_and_hold_images(root, tmp_path):
         build(root, data_prefix=dict(PREFIX, img_path='test/A'))
     for path in root.glob('train/*/*'):
         path.unlink()
-    with pytest.raises(ValueError, match=r'no pair in .*train/A'):
+    message = r'no pair in .*train/A: no name there ends in one of .png, .jpg'
+    with pytest.raises(ValueError, match=message):
         build(root)
 
 
@@ -261,3 +304,24 @@ def test_config_augments_in_testing(config):
     truth = plain['data_samples'].gt_sem_seg.data
     for sample in views['data_samples']:
         assert sample.gt_sem_seg.data.equal(truth)
+
+
+@pytest.mark.parametrize(
+    'name, root, folders, tile_size',
+    [
+        ('levir-cd-plus', 'LEVIR-CD+', ('A', 'B', 'label'), 256),
+        ('sysu-cd', 'SYSU-CD', ('time1', 'time2', 'label'), None),
+        ('whu-cd', 'WHU-CD', ('T1', 'T2', 'GT'), 256),
+    ],
+)
+def test_config_reads_the_datasets_folders(name, root, folders, tile_size):
+    cfg = Config.fromfile(BASES / f'{name}_256x256.py')
+    for split in ('train', 'test'):
+        dataset = cfg[f'{split}_dataloader'].dataset
+        assert dataset.type == 'mmssm.datasets.ChangeDataset'
+        assert dataset.data_root == f'data/{root}'
+        assert [dataset.data_prefix[key] for key in FOLDERS] == [
+            f'{split}/{folder}' for folder in folders
+        ]
+    assert cfg.train_dataloader.dataset.tile_size == tile_size
+    assert cfg.val_dataloader == cfg.test_dataloader

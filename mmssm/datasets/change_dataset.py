@@ -1,4 +1,4 @@
-"""LEVIR-CD+: pairs of aerial images and the buildings that changed."""
+"""Pairs of images of one place, and what changed between them."""
 
 import os.path as osp
 from typing import Any
@@ -6,23 +6,30 @@ from typing import Any
 from mmengine import fileio
 from mmengine.registry import DATASETS
 from mmseg.datasets import BaseSegDataset
-from PIL import Image
 
 from mmssm.utils import UserError
 
-# Other suffixes of images; a file with one of them may be named wrongly.
+from .headers import image_size
+
 _IMAGES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp')
 FOLDERS = ('img_path', 'img_path_after', 'seg_map_path')
 
 
-@DATASETS.register_module()
-class LEVIRCDPlusDataset(BaseSegDataset):
+# The second name is of the time when it read one dataset only.
+@DATASETS.register_module(name=['ChangeDataset', 'LEVIRCDPlusDataset'])
+class ChangeDataset(BaseSegDataset):
     """Pairs of images of one place, before and after, and what changed.
 
-    LEVIR-CD+ has 985 pairs of 1024 x 1024 pixels, 637 in ``train`` and 348 in
-    ``test``. Each split has the folders ``A`` (before), ``B`` (after) and
-    ``label`` (0 unchanged, 255 changed); the three files of a pair have the
-    same name. Other datasets of this structure can be read too.
+    Earlier images, later images and labels (0 unchanged, 255 changed) are in
+    three folders. The three files of a pair have the same name; their suffixes
+    may differ. Datasets come in this form:
+
+    - LEVIR-CD+: ``{train,test}/{A,B,label}``, 637 and 348 pairs of 1024 x 1024
+      pixels;
+    - SYSU-CD: ``{train,val,test}/{time1,time2,label}``, 12,000, 4,000 and
+      4,000 pairs of 256 x 256;
+    - what ChangeMamba's code reads: ``{train,val,test}/{T1,T2,GT}``, with
+      lists of names beside them.
 
     A sample names the files as ``img_path``, ``img_path_after`` and
     ``seg_map_path``, which :class:`LoadImagePair` and
@@ -39,15 +46,18 @@ class LEVIRCDPlusDataset(BaseSegDataset):
             nothing is written. If the image size is not a multiple of
             ``tile_size``, the last tiles overlap their neighbors. Defaults to
             None, whole pairs.
-        img_suffix (str): Suffix of the images. Defaults to ``'.png'``.
-        **kwargs: The other arguments of mmseg's ``BaseSegDataset``. If there
-            is an ``ann_file``, only the pairs that it lists are used: names
-            without suffix, one per line.
+        img_suffix (str, optional): How the names of images end; other files
+            are left out. Defaults to None: png, jpg, tif, bmp and webp files.
+        seg_map_suffix (str, optional): The same for labels.
+        ann_file (str): A list of names in ``data_root``, one per line, with
+            or without suffix: only these pairs are used. Defaults to ``''``,
+            all pairs.
+        **kwargs: The other arguments of mmseg's ``BaseSegDataset``.
 
     Raises:
         UserError: A folder is not given or is empty, a file of a pair is
-            missing, or an image has another suffix or is smaller than a tile.
-            The message names it.
+            missing, two files have one name, or an image is smaller than a
+            tile. The message names it.
     """
 
     METAINFO = dict(
@@ -58,7 +68,9 @@ class LEVIRCDPlusDataset(BaseSegDataset):
         self,
         data_prefix: dict[str, str],
         tile_size: int | None = None,
-        img_suffix: str = '.png',
+        img_suffix: str | None = None,
+        seg_map_suffix: str | None = None,
+        ann_file: str = '',
         **kwargs: Any,
     ) -> None:
         if sorted(data_prefix) != sorted(FOLDERS):
@@ -76,7 +88,11 @@ class LEVIRCDPlusDataset(BaseSegDataset):
             )
         self.tile_size = tile_size
         super().__init__(
-            data_prefix=data_prefix, img_suffix=img_suffix, **kwargs
+            data_prefix=data_prefix,
+            img_suffix=img_suffix,
+            seg_map_suffix=seg_map_suffix,
+            ann_file=ann_file,
+            **kwargs,
         )
         if self.label_map or self.reduce_zero_label:
             raise UserError(
@@ -101,14 +117,12 @@ class LEVIRCDPlusDataset(BaseSegDataset):
 
     def _list_pairs(self) -> list[dict[str, str]]:
         """List the three files of each pair, and check that they exist."""
-        suffixes = dict.fromkeys(FOLDERS, self.img_suffix)
-        suffixes['seg_map_path'] = self.seg_map_suffix
-        found = {key: self._list_names(key, suffixes[key]) for key in FOLDERS}
+        found = {key: self._list_files(key) for key in FOLDERS}
         names = self._wanted(found)
         missing = [
-            self._path(key, name, suffixes[key])
+            osp.join(self.data_prefix[key], self._likely_file(name, found))
             for key in FOLDERS
-            for name in sorted(names - found[key])
+            for name in sorted(names - found[key].keys())
         ]
         if missing:
             others = len(missing) - 1
@@ -118,54 +132,70 @@ class LEVIRCDPlusDataset(BaseSegDataset):
                 'an image after and a label of the same name'
             )
         return [
-            {key: self._path(key, name, suffixes[key]) for key in FOLDERS}
+            {
+                key: osp.join(self.data_prefix[key], found[key][name])
+                for key in FOLDERS
+            }
             for name in sorted(names)
         ]
 
-    def _wanted(self, found: dict[str, set[str]]) -> set[str]:
+    def _wanted(self, found: dict[str, dict[str, str]]) -> set[str]:
         """The names of all pairs, or of those that ``ann_file`` lists."""
+        known = set().union(*found.values())
         if not self.ann_file:
-            names = set().union(*found.values())
-            if not names:
+            if not known:
+                suffix = self.img_suffix or f'one of {", ".join(_IMAGES)}'
                 raise UserError(
                     f'no pair in {self.data_prefix["img_path"]}: no name '
-                    f'there ends in {self.img_suffix}'
+                    f'there ends in {suffix}'
                 )
-            return names
+            return known
         lines = fileio.list_from_file(
             self.ann_file, backend_args=self.backend_args
         )
-        names = {line.strip() for line in lines} - {''}
-        if not names:
+        listed = {line.strip() for line in lines} - {''}
+        if not listed:
             raise UserError(f'{self.ann_file} lists no pair')
-        return names
+        suffixes = self._suffixes('img_path')
+        return {
+            name if name in known else _stem(name, suffixes) or name
+            for name in listed
+        }
 
-    def _list_names(self, key: str, suffix: str) -> set[str]:
-        """The names in a folder, without their suffix."""
+    def _list_files(self, key: str) -> dict[str, str]:
+        """The files of a folder, by their names without the suffix."""
         folder = self.data_prefix[key]
         if not fileio.isdir(folder, backend_args=self.backend_args):
             raise UserError(
                 f'folder {folder} does not exist; set data_root and '
                 f'data_prefix.{key} to where the data is'
             )
-        files = [
-            name
-            for name in fileio.list_dir_or_file(
+        found: dict[str, str] = {}
+        for file in sorted(
+            fileio.list_dir_or_file(
                 folder, list_dir=False, backend_args=self.backend_args
             )
-            if not name.startswith('.')
-        ]
-        option = 'seg_map_suffix' if key == 'seg_map_path' else 'img_suffix'
-        for name in sorted(files):
-            if not name.endswith(suffix) and name.lower().endswith(_IMAGES):
+        ):
+            name = _stem(file, self._suffixes(key))
+            if name is None or file.startswith('.'):
+                continue
+            if name in found:
+                option = 'seg_map_suffix' if 'seg' in key else 'img_suffix'
                 raise UserError(
-                    f'{osp.join(folder, name)} does not end in {suffix}; '
-                    f'rename it, move it away, or set {option}'
+                    f'{folder} has {found[name]} and {file} of one name; '
+                    f'move one of them away, or choose with {option}'
                 )
-        return {n.removesuffix(suffix) for n in files if n.endswith(suffix)}
+            found[name] = file
+        return found
 
-    def _path(self, key: str, name: str, suffix: str) -> str:
-        return osp.join(self.data_prefix[key], name + suffix)
+    def _suffixes(self, key: str) -> tuple[str, ...]:
+        suffix = self.seg_map_suffix if 'seg' in key else self.img_suffix
+        return _IMAGES if suffix is None else (suffix,)
+
+    @staticmethod
+    def _likely_file(name: str, found: dict[str, dict[str, str]]) -> str:
+        """The name of a missing file, with the suffix of its partner."""
+        return next((f[name] for f in found.values() if name in f), name)
 
     def _tiles_of(self, path: str) -> list[tuple[int, int, int, int]]:
         """(top, left, height, width) of each tile; reads the file's header."""
@@ -173,12 +203,9 @@ class LEVIRCDPlusDataset(BaseSegDataset):
             path, backend_args=self.backend_args
         ) as local:
             try:
-                with Image.open(local) as image:
-                    width, height = image.size
-            except OSError as error:
-                raise UserError(
-                    f'{path} is no image that can be read'
-                ) from error
+                height, width = image_size(local)
+            except UserError as error:
+                raise UserError(f'{path} {error}') from error
         side = self.tile_size
         if min(width, height) < side:
             raise UserError(
@@ -187,11 +214,25 @@ class LEVIRCDPlusDataset(BaseSegDataset):
             )
         return [
             (top, left, side, side)
-            for top in _starts(height, side)
-            for left in _starts(width, side)
+            for top in tile_starts(height, side, side)
+            for left in tile_starts(width, side, side)
         ]
 
 
-def _starts(length: int, side: int) -> list[int]:
-    """Positions of the tiles that cover a length; the last ends with it."""
-    return [*range(0, length - side, side), length - side]
+def _stem(file: str, suffixes: tuple[str, ...]) -> str | None:
+    """A file's name without its suffix, in any case; None if it has none."""
+    for suffix in suffixes:
+        if file.lower().endswith(suffix.lower()):
+            return file[: len(file) - len(suffix)]
+    return None
+
+
+def tile_starts(length: int, side: int, stride: int) -> list[int]:
+    """Positions of the tiles that cover a length; the last ends with it.
+
+    Args:
+        length (int): Pixels, at least ``side``.
+        side (int): Pixels of a tile.
+        stride (int): From one tile to the next; the last may be nearer.
+    """
+    return [*range(0, length - side, stride), length - side]
