@@ -41,9 +41,15 @@ def check_annotations(cfg: Config, *splits: str) -> None:
         if loader is None:
             continue
         option = f'{split}_dataloader.dataset'
-        for dataset, place in leaf_datasets(loader.dataset, option):
-            if _names_its_classes(dataset):
-                _check_dataset(cfg, split, dataset, place, read)
+        found = list(leaf_datasets(loader.dataset, option))
+        for dataset, place in found:
+            if not _names_its_classes(dataset):
+                continue
+            names = _as_names(dataset['metainfo']['classes'], place)
+            _check_dataset(split, dataset, names, place, read)
+            # Several sets may have a metric each, with other classes.
+            if len(found) == 1:
+                _check_evaluator(cfg, split, names, read)
 
 
 def _names_its_classes(dataset: dict) -> bool:
@@ -56,13 +62,12 @@ def _names_its_classes(dataset: dict) -> bool:
 
 
 def _check_dataset(
-    cfg: Config,
     split: str,
     dataset: dict,
+    names: Sequence[str],
     place: str,
     read: Callable[[str], dict],
 ) -> None:
-    names = _as_names(dataset['metainfo']['classes'], place)
     root = dataset.get('data_root') or ''
     path = osp.join(root, dataset['ann_file'])
     content = read(path)
@@ -89,7 +94,6 @@ def _check_dataset(
     folder = (dataset.get('data_prefix') or {}).get('img') or ''
     folder = osp.join(root, folder)
     _check_images(images, path, folder, f'{place}.data_prefix.img')
-    _check_evaluator(cfg, split, names, read)
 
 
 def _read(path: str) -> dict:

@@ -98,6 +98,24 @@ def test_names_in_the_metrics_file(write, config, tmp_path):
         check_annotations(config(evaluator=evaluator), 'train')
 
 
+def test_sets_with_classes_and_a_metric_each(write, config, tmp_path):
+    write(annotations=[])
+    first, file = config(), tmp_path / 'other.json'
+    content = json.loads((tmp_path / 'train.json').read_text())
+    content['categories'] = [dict(id=1, name='cat')]
+    file.write_text(json.dumps(content))
+    one = first.train_dataloader.dataset
+    two = dict(one, ann_file='other.json', metainfo=dict(classes=('cat',)))
+    both = dict(type='ConcatDataset', datasets=[one, two])
+    metrics = [
+        dict(type='CocoMetric', ann_file=str(tmp_path / name))
+        for name in ('train.json', 'other.json')
+    ]
+    evaluator = dict(type='MultiDatasetsEvaluator', metrics=metrics)
+    cfg = dict(test_dataloader=dict(dataset=both), test_evaluator=evaluator)
+    check_annotations(Config(cfg), 'test')
+
+
 def test_objects_without_masks(write, config):
     write([BALL | MASK, BALL | dict(id=11)])
     cfg = config()
