@@ -42,14 +42,20 @@ def check_annotations(cfg: Config, *splits: str) -> None:
             continue
         option = f'{split}_dataloader.dataset'
         found = list(leaf_datasets(loader.dataset, option))
+        counts = []
         for dataset, place in found:
             if not _names_its_classes(dataset):
                 continue
             names = _as_names(dataset['metainfo']['classes'], place)
-            _check_dataset(split, dataset, names, place, read)
+            counts.append(_check_dataset(dataset, names, place, read))
             # Several sets may have a metric each, with other classes.
             if len(found) == 1:
                 _check_evaluator(cfg, split, names, read)
+        if split == 'train' and len(counts) == len(found) and not any(counts):
+            raise ConfigError(
+                f'no object of the classes of {place} in its ann_file, so '
+                'that there is nothing to learn; add objects'
+            )
 
 
 def _names_its_classes(dataset: dict) -> bool:
@@ -62,12 +68,12 @@ def _names_its_classes(dataset: dict) -> bool:
 
 
 def _check_dataset(
-    split: str,
     dataset: dict,
     names: Sequence[str],
     place: str,
     read: Callable[[str], dict],
-) -> None:
+) -> int:
+    """The number of objects of the dataset, which is as it must be."""
     root = dataset.get('data_root') or ''
     path = osp.join(root, dataset['ann_file'])
     content = read(path)
@@ -86,14 +92,10 @@ def _check_dataset(
                 f'no image in {path} has an object of the classes of {place}, '
                 'and the others are left out; add objects'
             )
-    if not objects and split == 'train':
-        raise ConfigError(
-            f'no object of the classes of {place} in {path}, so that there is '
-            'nothing to learn; add objects'
-        )
     folder = (dataset.get('data_prefix') or {}).get('img') or ''
     folder = osp.join(root, folder)
     _check_images(images, path, folder, f'{place}.data_prefix.img')
+    return len(objects)
 
 
 def _read(path: str) -> dict:

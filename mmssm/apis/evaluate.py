@@ -4,7 +4,6 @@ import inspect
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
@@ -145,13 +144,6 @@ def _check_metrics(cfg: Config) -> None:
             raise ConfigError(
                 f'{place}.format_only: {kind} only writes results, but '
                 f'nothing says where; set {place}.{key}'
-            )
-        topk = np.max(metric.get('topk', 1))
-        head = cfg.model.get('head') or {}
-        if kind == 'Accuracy' and topk > head.get('num_classes', np.inf):
-            raise ConfigError(
-                f'{place}.topk: {kind} looks at the {topk} best classes, but '
-                f'model.head has {head.num_classes}; leave {topk} out of topk'
             )
         if kind == 'CocoPanopticMetric' and find_spec('panopticapi') is None:
             raise ConfigError(

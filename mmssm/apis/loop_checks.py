@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import logging
 from collections.abc import Iterator
 
 from mmengine.config import Config
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader
 from mmssm.utils import ConfigError
 from mmssm.utils.config import (
     leaf_datasets,
-    metrics_of,
+    leaf_metrics,
     refuse_unknown,
     registered,
 )
@@ -37,7 +38,7 @@ _DEFAULT_HOOKS = (
     'param_scheduler',
     'checkpoint',
 )
-# Of the letters of a hook's name and a default one's, to be taken for it.
+# A name this similar to a default hook's (0 to 1) is taken for a misspelling.
 _ALIKE = 0.8
 
 
@@ -66,7 +67,7 @@ def check_loops(cfg: Config, *splits: str) -> None:
 
 
 def check_hooks(cfg: Config) -> None:
-    """Refuse hooks that are no hooks, or wait for a metric there is not.
+    """Refuse parts that are not hooks, and hooks that need a missing metric.
 
     Args:
         cfg (Config): The config to train.
@@ -162,18 +163,18 @@ def _check_complete(cfg: Config, keys: tuple[str, ...]) -> None:
 
 
 def _check_topk(cfg: Config, split: str) -> None:
-    """ImageNet's top-5 accuracy is not there for a few classes."""
+    """Top-5 accuracy needs at least five classes."""
     head = (cfg.get('model') or {}).get('head')
     classes = head.get('num_classes') if isinstance(head, dict) else None
-    for metric in metrics_of(cfg, split):
+    for metric, place in leaf_metrics(cfg, split):
         kind = registered(METRICS, metric, cfg.get('default_scope'))
         topk = metric.get('topk', 1)
         most = max(topk) if isinstance(topk, (list, tuple)) else topk
         if is_top_k(kind) and isinstance(classes, int) and most > classes:
             raise ConfigError(
-                f'{split}_evaluator asks for the top-{most} accuracy, but '
-                f'model.head.num_classes is {classes}; set '
-                f'{split}_evaluator.topk=(1,)'
+                f'{place} asks for the top-{most} accuracy, but '
+                f'model.head.num_classes is {classes}; leave {most} out of '
+                f'{place}.topk'
             )
 
 
@@ -246,7 +247,9 @@ def _check_numbers(cfg: Config) -> None:
 def _check_log_level(cfg: Config) -> None:
     level = cfg.get('log_level', 'INFO')
     levels = ('DEBUG', 'INFO', 'WARNING', 'ERROR')
-    if isinstance(level, str) and level not in (*levels, 'CRITICAL'):
+    # A number for a level's name, a text for any other.
+    known = not isinstance(logging.getLevelName(level), str)
+    if isinstance(level, str) and not known:
         raise ConfigError(
             f'log_level={level!r} is none of {", ".join(levels)}'
             f'{did_you_mean(level.upper(), levels)}'

@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmengine.registry import METRICS
 
 from mmssm.evaluation.change_metric import score_changes
-from mmssm.utils.config import metrics_of, registered
+from mmssm.utils.config import metrics_of, registered, type_name
 
 _COCO_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
 _IOU_NAMES = dict(
@@ -33,6 +33,8 @@ class MetricNames:
         self.known: list[str] = []
         self.open_prefixes: list[str] = []
         scope = cfg.get('default_scope')
+        if _adds_prefixes(cfg, split):
+            self.open_prefixes.append('')
         for metric in metrics_of(cfg, split):
             kind = registered(METRICS, metric, scope)
             prefix = metric.get('prefix') or getattr(
@@ -50,6 +52,22 @@ class MetricNames:
         return name in self.known or any(
             name.startswith(prefix) for prefix in self.open_prefixes
         )
+
+
+def _adds_prefixes(cfg: Config, split: str) -> bool:
+    """Whether names may get a prefix that no metric has.
+
+    MMDetection's MultiDatasetsEvaluator adds one for each dataset, its
+    TeacherStudentValLoop one for each model.
+    """
+    loop, evaluator = cfg.get(f'{split}_cfg'), cfg.get(f'{split}_evaluator')
+    return any(
+        isinstance(part, dict)
+        and part.get('type')
+        and key in part
+        and type_name(part['type']) not in ('Evaluator', 'ValLoop', 'TestLoop')
+        for part, key in ((loop, 'type'), (evaluator, 'metrics'))
+    )
 
 
 def is_top_k(kind: type | None) -> bool:

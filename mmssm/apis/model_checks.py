@@ -34,6 +34,7 @@ _CLASSIFYING = (
     'auxiliary_head',
     'head',
 )
+_SEGMENTING = ('decode_head', 'auxiliary_head')
 
 
 def is_own_backbone(cfg: Config, backbone: dict) -> bool:
@@ -264,14 +265,10 @@ def _class_counts(place: str, model: dict) -> Iterator[tuple[str, int]]:
                 'num_classes' in part
                 and not part.get('class_agnostic')
                 and type_name(part.get('type', '')) not in _OTHER_TARGETS
-                and not _has_threshold(option, part)
+                # A segmentor's head of one class tells two by a threshold.
+                and (part['num_classes'] > 1 or name not in _SEGMENTING)
             ):
                 yield f'{option}.num_classes', part['num_classes']
-
-
-def _has_threshold(option: str, head: dict) -> bool:
-    """Whether a segmentor's head has one output for two classes."""
-    return head['num_classes'] == 1 and ('decode' in option or 'aux' in option)
 
 
 def _folders(dataset: dict) -> list[str]:

@@ -26,7 +26,7 @@ _EPOCH_LENGTH = 1000  # stands for that of the data, which are not read yet
 
 
 def check_optimizer(cfg: Config) -> None:
-    """Refuse an optimizer that cannot be built, or multiplies nothing.
+    """Refuse an optimizer that cannot be built, or multiplies unset values.
 
     Args:
         cfg (Config): The config to train.
@@ -53,7 +53,7 @@ def check_optimizer(cfg: Config) -> None:
 def check_schedules(cfg: Config) -> None:
     """Refuse schedules that cannot be built.
 
-    Those that end after the training are told.
+    Warns of those that end after the training.
 
     Args:
         cfg (Config): The config to train, which :func:`check_optimizer`
@@ -159,9 +159,9 @@ def _check_clipping(settings: object) -> None:
 
 
 def _build_alone(cfg: Config) -> torch.optim.Optimizer:
-    """The optimizer of one number, or AdamW for one that is not PyTorch's."""
+    """The optimizer of one matrix, or AdamW for one that is not PyTorch's."""
     settings = cfg.optim_wrapper.optimizer
-    parameter = nn.Parameter(torch.zeros(1))
+    parameter = nn.Parameter(torch.zeros(1, 1))
     refuse_unknown(OPTIMIZERS, settings, cfg.get('default_scope'))
     kind = registered(OPTIMIZERS, settings, cfg.get('default_scope'))
     if kind is None or not kind.__module__.startswith('torch.optim'):

@@ -31,6 +31,7 @@ _LAYOUTS = dict(
     '{train,test}/{A,B,label} of LEVIR-CD+ (docs/change_detection.md has '
     'other datasets)',
 )
+_LAYOUTS['LEVIRCDPlusDataset'] = _LAYOUTS['ChangeDataset']  # its old name
 _DATA_KEYS = ('ann_file', 'data_prefix')
 
 

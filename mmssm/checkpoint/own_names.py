@@ -1,8 +1,8 @@
 """mmssm's own names of tensors, and those of its earlier versions.
 
 In the originals and in mmssm before the release of 0.1.0, the projections of
-a mixer's values and of its gate are one tensor. In the latter, downsampling
-also belongs to the stage before it.
+a mixer's values and of its gate are one tensor. In those versions of mmssm,
+downsampling also belongs to the stage before it.
 """
 
 import re

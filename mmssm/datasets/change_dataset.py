@@ -15,7 +15,7 @@ _IMAGES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp')
 FOLDERS = ('img_path', 'img_path_after', 'seg_map_path')
 
 
-# The second name is of the time when it read one dataset only.
+# The second name is the old one; configs still use it.
 @DATASETS.register_module(name=['ChangeDataset', 'LEVIRCDPlusDataset'])
 class ChangeDataset(BaseSegDataset):
     """Pairs of images of one place, before and after, and what changed.

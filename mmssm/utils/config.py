@@ -267,9 +267,9 @@ def registered(
 ) -> type | None:
     """The class that a config's part names; None if there is none.
 
-    All that decides by a part's ``type`` asks this function or, where the
-    class need not be there, :func:`type_name`: a type can be a class, a bare
-    name, one with a scope (``'mmdet.ResNet'``) or one with a module
+    Code that depends on a part's ``type`` must call this function, or
+    :func:`type_name` if the class may be missing: a type can be a class, a
+    bare name, one with a scope (``'mmdet.ResNet'``) or one with a module
     (``'mmengine.hooks.CheckpointHook'``).
 
     Args:

@@ -97,7 +97,7 @@ def one_line(error: BaseException) -> str:
     elif _UNKNOWN_TYPE.match(text):
         text = _UNKNOWN_TYPE.match(text)[0]
     elif not isinstance(error, UserError) and _refused_by_library(error):
-        text = text or f'this must hold: {_last_line(error)}'
+        text = text or f'this condition is not met: {_last_line(error)}'
         if not _last_module(error).startswith(_BUILDERS):
             text = f'{_built(error)}: {text}'
     return ' '.join(f'{text}{_hint(text)}'.split())

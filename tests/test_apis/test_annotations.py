@@ -116,6 +116,21 @@ def test_sets_with_classes_and_a_metric_each(write, config, tmp_path):
     check_annotations(Config(cfg), 'test')
 
 
+def test_one_of_several_sets_may_have_no_objects(write, config, tmp_path):
+    """As the unlabeled set of a teacher, or images of the background."""
+    write()
+    cfg, file = config(), tmp_path / 'empty.json'
+    content = json.loads((tmp_path / 'train.json').read_text())
+    file.write_text(json.dumps(dict(content, annotations=[])))
+    one = cfg.train_dataloader.dataset
+    sets = [dict(one), dict(one, ann_file='empty.json')]
+    cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=sets)
+    check_annotations(cfg, 'train')
+    cfg.train_dataloader.dataset.datasets[0].ann_file = 'empty.json'
+    with pytest.raises(ConfigError, match='nothing to learn'):
+        check_annotations(cfg, 'train')
+
+
 def test_objects_without_masks(write, config):
     write([BALL | MASK, BALL | dict(id=11)])
     cfg = config()

@@ -119,7 +119,8 @@ def test_top_5_of_three_classes():
         val_evaluator=dict(metric, _delete_=True),
     )
     text = refused(check_loops, cfg, 'val')
-    assert 'top-5 accuracy' in text and 'set val_evaluator.topk=(1,)' in text
+    assert 'top-5 accuracy' in text
+    assert 'leave 5 out of val_evaluator.topk' in text
     cfg.val_evaluator.topk = 1
     check_loops(cfg, 'val')
     cfg.val_evaluator.topk = (1, 5)
@@ -199,6 +200,21 @@ def test_metrics_that_are_there(name, evaluator):
 def test_metrics_that_are_not_there(name, evaluator, message, kind):
     text = refused(check_hooks, saving(name, evaluator, kind))
     assert 'default_hooks.checkpoint.save_best=' in text and message in text
+
+
+def test_metrics_with_prefixes_of_datasets_or_models():
+    several = dict(type='mmdet.MultiDatasetsEvaluator', metrics=[COCO])
+    check_hooks(saving('A/coco/bbox_mAP', several))
+    cfg = saving('teacher/coco/bbox_mAP', COCO)
+    cfg.val_cfg.type = 'mmdet.TeacherStudentValLoop'
+    check_hooks(cfg)
+    cfg.val_cfg.type = 'ValLoop'
+    refused(check_hooks, cfg)
+
+
+@pytest.mark.parametrize('level', ['WARN', 'FATAL', 'NOTSET', 10])
+def test_log_levels_of_python(level):
+    check_loops(complete(log_level=level), 'train')
 
 
 def test_monitor_of_early_stopping():

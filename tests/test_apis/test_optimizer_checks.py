@@ -93,6 +93,13 @@ def test_optimizers_that_are_not_built_here():
     check_optimizer(cfg)
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.optim, 'Muon'), reason='came with torch 2.9'
+)
+def test_an_optimizer_of_matrices():
+    check_optimizer(training(type='Muon', lr=0.1))
+
+
 @pytest.mark.parametrize('given', ['AdamW', None])
 def test_optimizers_that_are_no_dicts(given):
     cfg = training()

@@ -1,4 +1,4 @@
-"""What GPUs would do differently where several processes run on CPUs."""
+"""Run a model in several processes on CPUs."""
 
 from mmengine.config import Config
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
