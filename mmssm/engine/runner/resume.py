@@ -7,6 +7,7 @@ from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process
 
 from mmssm.checkpoint import load_file
+from mmssm.checkpoint.own_names import update_names
 from mmssm.utils import CheckpointError
 from mmssm.utils.errors import warn
 
@@ -128,4 +129,13 @@ def _check_resumable(path: Path) -> None:
             f'{path} holds weights but not the state of a training run, so it '
             'cannot be resumed from; to start from its weights use '
             f'--cfg-options load_from={path}'
+        )
+    # The optimizer has a state for each tensor, in order.
+    weights = checkpoint['state_dict']
+    if len(update_names(weights)) != len(weights):
+        raise CheckpointError(
+            f'{path} is of an earlier version of mmssm, in which a gate had '
+            'no layer of its own: the state of its optimizer does not fit; '
+            'finish the training with that version, or start from its weights '
+            f'with --cfg-options load_from={path}'
         )

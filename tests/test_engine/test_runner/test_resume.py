@@ -110,3 +110,21 @@ def test_training_goes_on_from_the_older_checkpoint(toy_config):
     assert checkpoint['meta']['iter'] == 30
     log = max(Path('out').glob('*/*.log')).read_text()
     assert 'resumed epoch: 1' in log
+
+
+def test_a_gate_of_an_earlier_version(run):
+    """Its optimizer has one state for what are two tensors today."""
+    path = run / 'epoch_11.pth'
+    mixer = 'backbone.stages.0.blocks.0.mixer.'
+    checkpoint = torch.load(path)
+    checkpoint['state_dict'] = {
+        f'{mixer}x_proj_weight': torch.zeros(1, 3, 8),
+        f'{mixer}in_proj.weight': torch.zeros(16, 8),
+        f'{mixer}out_proj.weight': torch.zeros(8, 8),
+    }
+    torch.save(checkpoint, path)
+    with pytest.raises(CheckpointError, match='of an earlier version'):
+        prepare_resume(Config(), str(path))
+    checkpoint['state_dict'][f'{mixer}in_proj.weight'] = torch.zeros(8, 8)
+    torch.save(checkpoint, path)
+    prepare_resume(Config(), str(path))
