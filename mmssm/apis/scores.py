@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmssm.utils.errors import one_line, warn
+
 # What mmdet logs before the table of boxes or of masks.
 _TITLE = re.compile(r'Evaluating (\w+)\.\.\.$')
 _CLASSWISE = '_classwise'  # how mmpretrain's names of such lists end
@@ -56,7 +58,10 @@ class LogReader(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Look at a message."""
-        text = record.getMessage()
+        try:
+            text = record.getMessage()
+        except (TypeError, ValueError):  # the other handlers report it
+            return
         if record.levelno >= logging.ERROR:
             self.errors.append(text)
         if title := _TITLE.search(text):
@@ -76,6 +81,8 @@ def read_scores(
 ) -> Scores:
     """Sort what the metrics returned and logged.
 
+    If the scores of the classes cannot be read, there is a warning.
+
     Args:
         metrics (dict): What the evaluator returned.
         log (LogReader): What was logged meanwhile.
@@ -84,31 +91,19 @@ def read_scores(
     Returns:
         Scores: Without the reasons for what is missing.
     """
-    scores = Scores()
+    scores, arrays = Scores(), {}
     for name, value in metrics.items():
+        array = _as_array(value)
         if isinstance(value, Real):
             scores.metrics[name] = float(value)
-            continue
-        array = _as_array(value)
-        if array is None:
-            continue
-        if array.size == 1:
+        elif array is not None and array.size == 1:
             scores.metrics[name] = float(array.item())
-        elif array.ndim == 1:
-            column = name.removesuffix(_CLASSWISE)
-            classes = _class_names(names, len(array))
-            scores.per_class[column] = dict(zip(classes, array.tolist()))
-        elif array.ndim == 2 and len(set(array.shape)) == 1:
-            scores.confusion_matrix = dict(
-                classes=_class_names(names, len(array)), counts=array.tolist()
-            )
-    for title, rows in log.tables:
-        _add_table(scores, title, rows, names or ())
-    # mmdet also returns a column of its last table.
-    classes = [name for column in scores.per_class.values() for name in column]
-    for name in {f'{name}_precision' for name in classes}:
-        for key in [k for k in scores.metrics if k.endswith(f'/{name}')]:
-            del scores.metrics[key]
+        elif array is not None:
+            arrays[name] = array
+    try:
+        _add_classes(scores, arrays, log, names)
+    except Exception as error:  # a test can take hours: keep its metrics
+        warn(f'not all scores of the classes can be read: {one_line(error)}')
     return scores
 
 
@@ -147,6 +142,31 @@ def _as_array(value: Any) -> np.ndarray | None:
     except ValueError:  # lists of different lengths
         return None
     return array if array.size and array.dtype.kind in 'iuf' else None
+
+
+def _add_classes(
+    scores: Scores,
+    arrays: dict[str, np.ndarray],
+    log: LogReader,
+    names: Sequence[str] | None,
+) -> None:
+    """Add the scores of each class and the confusion matrix."""
+    for name, array in arrays.items():
+        if array.ndim == 1:
+            column = name.removesuffix(_CLASSWISE)
+            classes = _class_names(names, len(array))
+            scores.per_class[column] = dict(zip(classes, array.tolist()))
+        elif array.ndim == 2 and len(set(array.shape)) == 1:
+            scores.confusion_matrix = dict(
+                classes=_class_names(names, len(array)), counts=array.tolist()
+            )
+    for title, rows in log.tables:
+        _add_table(scores, title, rows, names or ())
+    # mmdet also returns a column of its last table.
+    classes = [name for column in scores.per_class.values() for name in column]
+    for name in {f'{name}_precision' for name in classes}:
+        for key in [k for k in scores.metrics if k.endswith(f'/{name}')]:
+            del scores.metrics[key]
 
 
 def _class_names(names: Sequence[str] | None, count: int) -> list[str]:

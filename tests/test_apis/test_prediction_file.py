@@ -193,12 +193,15 @@ def test_several_datasets_with_metrics_of_their_own(
     monkeypatch.chdir(mini_tasks[0])
     config, checkpoint = untrained['mmdet']
     cfg = Config.fromfile(config)
-    part = cfg.test_dataloader.dataset | dict(indices=2)
+    part = cfg.test_dataloader.dataset.to_dict() | dict(indices=2)
+    # As with other classes, mmdet's metainfo is then a list.
+    given = part.get('metainfo') or {}
+    parts = [part | dict(metainfo=given | dict(note=note)) for note in 'ab']
     options = {
         'test_dataloader.dataset': dict(
             _delete_=True,
             type='mmdet.ConcatDataset',
-            datasets=[part.to_dict(), part.to_dict()],
+            datasets=parts,
         ),
         'test_evaluator': dict(
             _delete_=True,

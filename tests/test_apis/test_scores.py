@@ -66,6 +66,17 @@ def test_a_table_of_something_else_is_left_out(log):
     assert read_scores({}, reader, NAMES).per_class == {}
 
 
+def test_metrics_outlive_a_table_that_cannot_be_read(log, capsys):
+    reader, logger = log
+    logger.info('\n' + AsciiTable([['category', 'mAP'], ['1', '0.5']]).table)
+    spoiled = dict(msg='two: %s %s', args=(1,))  # logging reports it
+    reader.emit(logging.makeLogRecord(spoiled))
+    scores = read_scores(dict(mAP=0.5), reader, [1, 2])
+    assert scores.metrics == dict(mAP=0.5)
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if 'warn' in x]
+    assert line.startswith('warning: not all scores of the classes can be')
+
+
 def test_mmpretrains_lists_and_matrix():
     metrics = {
         'single-label/precision_classwise': [10.0, 20.0, 30.0],
