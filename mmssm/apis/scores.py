@@ -155,8 +155,12 @@ def _add_classes(
         if array.ndim == 1:
             column = name.removesuffix(_CLASSWISE)
             classes = _class_names(names, len(array))
-            scores.per_class[column] = dict(zip(classes, array.tolist()))
-        elif array.ndim == 2 and len(set(array.shape)) == 1:
+            _add_column(scores, column, dict(zip(classes, array.tolist())))
+        elif array.ndim != 2 or len(set(array.shape)) > 1:
+            continue
+        elif scores.confusion_matrix is not None:
+            warn(f'{name}: only the first confusion matrix is kept')
+        else:
             scores.confusion_matrix = dict(
                 classes=_class_names(names, len(array)), counts=array.tolist()
             )
@@ -188,7 +192,25 @@ def _add_table(
     for place, column in enumerate(header):
         values = {known[line[0]]: _number(line[place]) for line in lines}
         if place and values and None not in values.values():
-            scores.per_class[f'{title}{column}'] = values
+            _add_column(scores, f'{title}{column}', values)
+
+
+def _add_column(scores: Scores, name: str, values: dict[str, float]) -> None:
+    """Add a column; if its name has other values, number it."""
+    free, number = name, 1
+    while free in scores.per_class:
+        if _same(scores.per_class[free], values):
+            return
+        number += 1
+        free = f'{name}_{number}'
+    scores.per_class[free] = values
+
+
+def _same(first: dict[str, float], second: dict[str, float]) -> bool:
+    if first.keys() != second.keys():
+        return False
+    pairs = [(value, second[name]) for name, value in first.items()]
+    return np.array_equal(*np.transpose(pairs), equal_nan=True)
 
 
 def _number(text: str) -> float | None:

@@ -60,6 +60,24 @@ def test_mmdets_tables_of_boxes_and_masks(log):
     assert scores.per_class['segm_mAP'] == dict.fromkeys(NAMES, 0.25)
 
 
+def test_columns_of_several_tables_are_all_kept(log):
+    reader, logger = log
+    for values in ('0.1', 'nan'), ('0.2', 'nan'), ('0.2', 'nan'):
+        rows = [['category', 'mAP'], *zip(NAMES, values)]
+        logger.info('\n' + AsciiTable(rows).table)
+    found = read_scores({}, reader, NAMES).per_class
+    assert list(found) == ['mAP', 'mAP_2']
+    assert found['mAP']['ant'] == 0.1 and found['mAP_2']['ant'] == 0.2
+
+
+def test_a_second_matrix_is_not_silently_lost(capsys):
+    metrics = {name: torch.eye(3, dtype=torch.int64) for name in 'ab'}
+    metrics['b'] = 2 * metrics['b']
+    matrix = read_scores(metrics, LogReader(), NAMES).confusion_matrix
+    assert matrix['counts'][0] == [1, 0, 0]
+    assert 'b: only the first' in capsys.readouterr().err
+
+
 def test_a_table_of_something_else_is_left_out(log):
     reader, logger = log
     logger.info('\n' + AsciiTable([['param', 'lr'], ['stem', '0.1']]).table)
