@@ -26,17 +26,18 @@ class Scores:
     """What a test found.
 
     Attributes:
-        metrics (dict[str, float]): The overall metrics by name.
-        per_class (dict[str, dict[str, float]]): By the name of a score, its
-            value for each class, by the class's name.
+        metrics (dict[str, float | None]): The overall metrics by name. A value
+            that is not a number is NaN, or None if it was read from a file.
+        per_class (dict[str, dict[str, float | None]]): By the name of a score, its
+            value for each class, by the class's name; likewise.
         confusion_matrix (dict | None): ``classes``, their names, and
             ``counts``, how many images (pixels, objects) of the class of a
             row were predicted as the class of a column.
         notes (list[str]): Why something is missing.
     """
 
-    metrics: dict[str, float] = field(default_factory=dict)
-    per_class: dict[str, dict[str, float]] = field(default_factory=dict)
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    per_class: dict[str, dict[str, float | None]] = field(default_factory=dict)
     confusion_matrix: dict | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -158,6 +159,8 @@ def _add_classes(
             _add_column(scores, column, dict(zip(classes, array.tolist())))
         elif array.ndim != 2 or len(set(array.shape)) > 1:
             continue
+        elif not np.isfinite(array).all():
+            warn(f'{name}: not kept, for it has values that are no counts')
         elif scores.confusion_matrix is not None:
             warn(f'{name}: only the first confusion matrix is kept')
         else:
@@ -214,6 +217,7 @@ def _same(first: dict[str, float], second: dict[str, float]) -> bool:
 
 
 def _number(text: str) -> float | None:
+    """The number, which may be NaN; None for other text."""
     try:
         return float(text)
     except ValueError:

@@ -70,12 +70,15 @@ def test_columns_of_several_tables_are_all_kept(log):
     assert found['mAP']['ant'] == 0.1 and found['mAP_2']['ant'] == 0.2
 
 
-def test_a_second_matrix_is_not_silently_lost(capsys):
+def test_a_matrix_is_not_silently_lost(capsys):
     metrics = {name: torch.eye(3, dtype=torch.int64) for name in 'ab'}
     metrics['b'] = 2 * metrics['b']
     matrix = read_scores(metrics, LogReader(), NAMES).confusion_matrix
     assert matrix['counts'][0] == [1, 0, 0]
     assert 'b: only the first' in capsys.readouterr().err
+    metrics = dict(a=torch.full((3, 3), float('nan')))
+    assert read_scores(metrics, LogReader(), NAMES).confusion_matrix is None
+    assert 'a: not kept' in capsys.readouterr().err
 
 
 def test_a_table_of_something_else_is_left_out(log):
