@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -186,6 +187,18 @@ def test_files_that_cannot_be_written(tmp_path):
         PredictionFileHook(str(tmp_path / 'a.pkl'), lambda sample: sample)
 
 
+def test_what_an_unfinished_test_left_is_kept(tmp_path, capsys):
+    runner = SimpleNamespace()
+    for number in range(3):
+        hook = PredictionFileHook(str(tmp_path / 'a.pkl'), lambda item: item)
+        hook.before_test(runner)
+        hook.after_test_iter(runner, 0, None, [number])
+        hook.close()
+    kept = [load(tmp_path / f'a.pkl.part{end}') for end in ('.1', '.2', '')]
+    assert kept == [[0], [1], [2]]
+    assert 'a.pkl.part, are now' in capsys.readouterr().err
+
+
 def test_several_datasets_with_metrics_of_their_own(
     mini_tasks, untrained, tmp_path, monkeypatch
 ):
@@ -193,15 +206,12 @@ def test_several_datasets_with_metrics_of_their_own(
     monkeypatch.chdir(mini_tasks[0])
     config, checkpoint = untrained['mmdet']
     cfg = Config.fromfile(config)
-    part = cfg.test_dataloader.dataset.to_dict() | dict(indices=2)
-    # As with other classes, mmdet's metainfo is then a list.
-    given = part.get('metainfo') or {}
-    parts = [part | dict(metainfo=given | dict(note=note)) for note in 'ab']
+    part = cfg.test_dataloader.dataset | dict(indices=2)
     options = {
         'test_dataloader.dataset': dict(
             _delete_=True,
             type='mmdet.ConcatDataset',
-            datasets=parts,
+            datasets=[part.to_dict(), part.to_dict()],
         ),
         'test_evaluator': dict(
             _delete_=True,
