@@ -154,7 +154,9 @@ def _check_metrics(cfg: Config) -> None:
 
 def _read_scores(runner: Runner, metrics: dict, log: LogReader) -> Scores:
     dataset = runner.test_dataloader.dataset
-    names = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    known = getattr(dataset, 'metainfo', None)
+    # Of datasets with different classes, mmdet gives a list: no common names.
+    names = known.get('classes') if isinstance(known, dict) else None
     scores = read_scores(metrics, log, names)
     if not metrics:
         evaluated = runner.test_evaluator.metrics

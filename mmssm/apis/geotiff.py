@@ -8,7 +8,7 @@ the image.
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -175,14 +175,16 @@ class GeoPair:
         halves = []
         for dataset, bands in zip(self.datasets, self.bands):
             size = shape and (len(bands), *shape)
-            image = dataset.read(bands, out_shape=size, **place)
+            with _reading():
+                image = dataset.read(bands, out_shape=size, **place)
             halves.append(to_8_bits(image))
         return np.ascontiguousarray(np.concatenate(halves).transpose(1, 2, 0))
 
     def lacks(self, **place: Any) -> np.ndarray:
         """Where one of the images has no data, (H, W) bool."""
-        first, second = (d.dataset_mask(**place) == 0 for d in self.datasets)
-        return first | second
+        with _reading():
+            first, second = (d.dataset_mask(**place) for d in self.datasets)
+        return (first == 0) | (second == 0)
 
 
 @contextmanager
@@ -194,8 +196,7 @@ def open_pair(before: Path, after: Path) -> Iterator[GeoPair]:
         after (Path): The later image.
 
     Raises:
-        UnreadableImage: See :class:`GeoPair`; or a file cannot be read, also
-            later.
+        UnreadableImage: See :class:`GeoPair`; or a file cannot be read.
     """
     rasterio = _import_rasterio(before)
     with rasterio.Env(GDAL_CACHEMAX=CACHE), warnings.catch_warnings():
@@ -203,11 +204,23 @@ def open_pair(before: Path, after: Path) -> Iterator[GeoPair]:
         warnings.simplefilter(
             'ignore', rasterio.errors.NotGeoreferencedWarning
         )
-        try:
-            with rasterio.open(before) as first, rasterio.open(after) as last:
-                yield GeoPair(before, after, (first, last))
-        except rasterio.errors.RasterioIOError as error:
-            raise UnreadableImage(str(error)) from error
+        with ExitStack() as files:
+            with _reading():
+                first = files.enter_context(rasterio.open(before))
+                last = files.enter_context(rasterio.open(after))
+                pair = GeoPair(before, after, (first, last))
+            yield pair
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Turn errors of reading into UnreadableImage; those of writing differ."""
+    import rasterio
+
+    try:
+        yield
+    except rasterio.errors.RasterioIOError as error:
+        raise UnreadableImage(str(error)) from error
 
 
 def parts_of(height: int, width: int) -> list[Part]:
@@ -243,6 +256,9 @@ def write_labels(
 
     Returns:
         np.ndarray: (256,) pixels of each label.
+
+    Raises:
+        OSError: The file cannot be written.
     """
     import rasterio
     from rasterio.windows import Window
@@ -265,20 +281,19 @@ def write_labels(
         bigtiff='IF_SAFER',
     )
     counts = np.zeros(256, np.int64)
-    with (
-        atomic_write(path) as file,
-        rasterio.open(file.name, 'w', **profile) as target,
-    ):
-        for part in parts_of(*pair.shape):
-            top, left, height, width, (rows, columns) = part
-            window = Window(left, top, width, height)
-            labels = label(pair.read(window=window)).astype(np.uint8)
-            labels[pair.lacks(window=window)] = NO_DATA
-            labels = part.cut(labels)
-            place = Window.from_slices(rows, columns)
-            target.write(labels, 1, window=place)
-            counts += np.bincount(labels.ravel(), minlength=256)
-            advance()
+    with atomic_write(path) as file:
+        with rasterio.open(file.name, 'w', **profile) as target:
+            for part in parts_of(*pair.shape):
+                top, left, height, width, (rows, columns) = part
+                window = Window(left, top, width, height)
+                labels = label(pair.read(window=window)).astype(np.uint8)
+                labels[pair.lacks(window=window)] = NO_DATA
+                labels = part.cut(labels)
+                place = Window.from_slices(rows, columns)
+                target.write(labels, 1, window=place)
+                counts += np.bincount(labels.ravel(), minlength=256)
+                advance()
+        _check_written(Path(file.name), path)
     return counts
 
 
@@ -300,6 +315,20 @@ def read_small(pair: GeoPair, path: Path) -> tuple[np.ndarray, np.ndarray]:
     with rasterio.open(path) as file:
         labels = file.read(1, out_shape=(height, width))
     return pair.read((height, width)), labels
+
+
+def _check_written(file: Path, path: Path) -> None:
+    """Read all of a file: GDAL does not tell if its last blocks are lost."""
+    import rasterio
+
+    try:
+        with rasterio.open(file) as written:
+            for _, window in written.block_windows(1):
+                written.read(1, window=window)
+    except rasterio.errors.RasterioIOError as error:
+        raise OSError(
+            f'{path} cannot be written completely; is the disk full?'
+        ) from error
 
 
 def _cover(length: int) -> list[tuple[int, int, slice]]:

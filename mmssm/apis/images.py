@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mmssm.datasets.decode import decode_color
 from mmssm.utils import ConfigError, UserError
+from mmssm.utils.files import free_name
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
@@ -185,20 +186,6 @@ def _results(out_dir: Path) -> set[Path]:
 def _key(path: Path | str) -> str:
     """The name in lower case: some file systems ignore the case."""
     return str(path).lower()
-
-
-def free_name(name: str, taken: set[str]) -> str:
-    """The name, with a number added if another image has it.
-
-    Args:
-        name (str): A path without its suffix.
-        taken (set[str]): The names of the others, in lower case.
-    """
-    free, number = name, 1
-    while free.lower() in taken:
-        number += 1
-        free = f'{name}-{number}'
-    return free
 
 
 def read_image(path: str | Path) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Pictures of a test: every image with its truth and its prediction."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from mmengine.visualization import Visualizer
 
-from .images import free_name
+from mmssm.visualization.picture_names import PictureNames
 
 # Draws an image, (H, W, 3) uint8, red-green-blue, and writes it to a path.
 Draw = Callable[[Visualizer, np.ndarray, BaseDataElement, str], None]
@@ -37,13 +36,11 @@ class PictureHook(Hook):
     def __init__(self, folder: Path, draw: Draw) -> None:
         self.folder = folder
         self._draw = draw
-        self._root: str | None = None
-        self._taken: set[str] = set()
+        self._names = PictureNames()
 
     def before_test(self, runner: Runner) -> None:
         """Find the folder that all test images share."""
-        self._root = _common_folder(runner.test_dataloader.dataset)
-        self._taken.clear()
+        self._names = PictureNames(runner.test_dataloader.dataset)
 
     @master_only
     def after_test_iter(
@@ -60,22 +57,11 @@ class PictureHook(Hook):
                 image = _given_image(data_batch['inputs'], number)
             else:
                 image = mmcv.imread(path, channel_order='rgb')
-            target = self.folder / self._name(path)
-            self._draw(runner.visualizer, image, sample, str(target))
-
-    def _name(self, path: str | None) -> str:
-        if path is None:
-            name, suffix = str(len(self._taken)), ''
-        else:
-            name, suffix = os.path.splitext(
-                os.path.relpath(path, self._root)
-                if self._root is not None
-                else os.path.basename(path)
-            )
-        name = free_name(name, self._taken)
-        self._taken.add(name.lower())
-        as_jpeg = suffix.lower() in ('.jpg', '.jpeg')
-        return f'{name}.jpg' if as_jpeg else f'{name}.png'
+            name, suffix = self._names.take(path)
+            as_jpeg = suffix.lower() in ('.jpg', '.jpeg')
+            name += '.jpg' if as_jpeg else '.png'
+            target = str(self.folder / name)
+            self._draw(runner.visualizer, image, sample, target)
 
 
 def use_visualizer(cfg: Config, kind: str) -> None:
@@ -87,21 +73,6 @@ def use_visualizer(cfg: Config, kind: str) -> None:
 def hook_settings(cfg: Config) -> dict:
     """The settings of the config's own hook for pictures."""
     return (cfg.get('default_hooks') or {}).get('visualization') or {}
-
-
-def _common_folder(dataset: torch.utils.data.Dataset) -> str | None:
-    """The innermost folder with all images of a dataset, if it has files."""
-    if not hasattr(dataset, 'get_data_info'):
-        return None  # not mmengine's kind
-    folders = {
-        os.path.dirname(info['img_path'])
-        for info in map(dataset.get_data_info, range(len(dataset)))
-        if info.get('img_path')
-    }
-    try:
-        return os.path.commonpath(folders)
-    except ValueError:  # none, or relative ones beside absolute ones
-        return None
 
 
 def _given_image(inputs: torch.Tensor | list, number: int) -> np.ndarray:

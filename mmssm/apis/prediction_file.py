@@ -40,7 +40,8 @@ class PredictionFileHook(Hook):
 
     Until the test is finished, the images are in ``<out>.part``, or with
     several processes in ``<out>.part0`` and so on. These are whole pickles,
-    too, after each image.
+    too, after each image. Those of an earlier test that did not finish are
+    kept, as ``<out>.part.1`` and so on.
 
     Args:
         out (str): The file; its folder is created.
@@ -68,7 +69,9 @@ class PredictionFileHook(Hook):
     def before_test(self, runner: Runner) -> None:
         """Open this process's part."""
         self._places.clear()
-        self._file = open(self._part(get_rank()), 'wb')
+        part = self._part(get_rank())
+        _move_aside(part)
+        self._file = open(part, 'wb')
         self._file.write(_START + pickle.STOP)
         self._file.flush()
 
@@ -136,3 +139,14 @@ class PredictionFileHook(Hook):
         for rank, part in enumerate(parts):
             part.close()
             self._part(rank).unlink()
+
+
+def _move_aside(part: Path) -> None:
+    """Keep what a test that did not finish has left, under another name."""
+    if not part.exists():
+        return
+    number = 1
+    while (kept := part.with_name(f'{part.name}.{number}')).exists():
+        number += 1
+    part.rename(kept)
+    warn(f'the predictions of an unfinished test, {part}, are now {kept}')

@@ -5,7 +5,9 @@ import json
 import os.path as osp
 import time
 from dataclasses import asdict, fields
+from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config
@@ -61,7 +63,8 @@ def keep_result(
 
     The list, ``test_results.json``, has one entry per test: ``time``,
     ``mode`` (``'single-scale'`` or ``'tta'``), the fields of :func:`identify`
-    and, as far as there are some, those of :class:`Scores`.
+    and, as far as there are some, those of :class:`Scores`. A score that is
+    not a number, or infinite, is null.
 
     Args:
         folder (str): The work directory.
@@ -111,9 +114,21 @@ def _as_json(entries: list[dict]) -> str:
     """JSON with a line for each field: a matrix has many numbers."""
     blocks = []
     for entry in entries:
-        lines = [f'  "{key}": {json.dumps(entry[key])}' for key in entry]
+        lines = [
+            f'  "{key}": {json.dumps(_without_nan(value), allow_nan=False)}'
+            for key, value in entry.items()
+        ]
         blocks.append(' {\n' + ',\n'.join(lines) + '\n }')
     return '[\n' + ',\n'.join(blocks) + '\n]\n'
+
+
+def _without_nan(value: Any) -> Any:
+    """The value with None for NaN and infinities, which JSON lacks."""
+    if isinstance(value, dict):
+        return {key: _without_nan(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def as_table(results: dict[str, Scores]) -> str:
@@ -193,7 +208,8 @@ def _confusion_lines(matrix: dict) -> list[str]:
 
 
 def _cell(value: float | None) -> str:
-    return '-' if value is None else f'{value:.4f}'
+    """A number; '-' if there is none, or it is NaN or infinite."""
+    return '-' if value is None or not isfinite(value) else f'{value:.4f}'
 
 
 def _lines(rows: list[list[str]], narrowest: int = 14) -> list[str]:

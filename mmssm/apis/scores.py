@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmssm.utils.errors import one_line, warn
+
 # What mmdet logs before the table of boxes or of masks.
 _TITLE = re.compile(r'Evaluating (\w+)\.\.\.$')
 _CLASSWISE = '_classwise'  # how mmpretrain's names of such lists end
@@ -24,17 +26,18 @@ class Scores:
     """What a test found.
 
     Attributes:
-        metrics (dict[str, float]): The overall metrics by name.
-        per_class (dict[str, dict[str, float]]): By the name of a score, its
-            value for each class, by the class's name.
+        metrics (dict[str, float | None]): The overall metrics by name. A value
+            that is not a number is NaN, or None if it was read from a file.
+        per_class (dict[str, dict[str, float | None]]): By the name of a score, its
+            value for each class, by the class's name; likewise.
         confusion_matrix (dict | None): ``classes``, their names, and
             ``counts``, how many images (pixels, objects) of the class of a
             row were predicted as the class of a column.
         notes (list[str]): Why something is missing.
     """
 
-    metrics: dict[str, float] = field(default_factory=dict)
-    per_class: dict[str, dict[str, float]] = field(default_factory=dict)
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    per_class: dict[str, dict[str, float | None]] = field(default_factory=dict)
     confusion_matrix: dict | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -56,7 +59,10 @@ class LogReader(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Look at a message."""
-        text = record.getMessage()
+        try:
+            text = record.getMessage()
+        except (TypeError, ValueError):  # the other handlers report it
+            return
         if record.levelno >= logging.ERROR:
             self.errors.append(text)
         if title := _TITLE.search(text):
@@ -76,6 +82,8 @@ def read_scores(
 ) -> Scores:
     """Sort what the metrics returned and logged.
 
+    If the scores of the classes cannot be read, there is a warning.
+
     Args:
         metrics (dict): What the evaluator returned.
         log (LogReader): What was logged meanwhile.
@@ -84,31 +92,19 @@ def read_scores(
     Returns:
         Scores: Without the reasons for what is missing.
     """
-    scores = Scores()
+    scores, arrays = Scores(), {}
     for name, value in metrics.items():
+        array = _as_array(value)
         if isinstance(value, Real):
             scores.metrics[name] = float(value)
-            continue
-        array = _as_array(value)
-        if array is None:
-            continue
-        if array.size == 1:
+        elif array is not None and array.size == 1:
             scores.metrics[name] = float(array.item())
-        elif array.ndim == 1:
-            column = name.removesuffix(_CLASSWISE)
-            classes = _class_names(names, len(array))
-            scores.per_class[column] = dict(zip(classes, array.tolist()))
-        elif array.ndim == 2 and len(set(array.shape)) == 1:
-            scores.confusion_matrix = dict(
-                classes=_class_names(names, len(array)), counts=array.tolist()
-            )
-    for title, rows in log.tables:
-        _add_table(scores, title, rows, names or ())
-    # mmdet also returns a column of its last table.
-    classes = [name for column in scores.per_class.values() for name in column]
-    for name in {f'{name}_precision' for name in classes}:
-        for key in [k for k in scores.metrics if k.endswith(f'/{name}')]:
-            del scores.metrics[key]
+        elif array is not None:
+            arrays[name] = array
+    try:
+        _add_classes(scores, arrays, log, names)
+    except Exception as error:  # a test can take hours: keep its metrics
+        warn(f'not all scores of the classes can be read: {one_line(error)}')
     return scores
 
 
@@ -149,6 +145,37 @@ def _as_array(value: Any) -> np.ndarray | None:
     return array if array.size and array.dtype.kind in 'iuf' else None
 
 
+def _add_classes(
+    scores: Scores,
+    arrays: dict[str, np.ndarray],
+    log: LogReader,
+    names: Sequence[str] | None,
+) -> None:
+    """Add the scores of each class and the confusion matrix."""
+    for name, array in arrays.items():
+        if array.ndim == 1:
+            column = name.removesuffix(_CLASSWISE)
+            classes = _class_names(names, len(array))
+            _add_column(scores, column, dict(zip(classes, array.tolist())))
+        elif array.ndim != 2 or len(set(array.shape)) > 1:
+            continue
+        elif not np.isfinite(array).all():
+            warn(f'{name}: not kept, for it has values that are no counts')
+        elif scores.confusion_matrix is not None:
+            warn(f'{name}: only the first confusion matrix is kept')
+        else:
+            scores.confusion_matrix = dict(
+                classes=_class_names(names, len(array)), counts=array.tolist()
+            )
+    for title, rows in log.tables:
+        _add_table(scores, title, rows, names or ())
+    # mmdet also returns a column of its last table.
+    classes = [name for column in scores.per_class.values() for name in column]
+    for name in {f'{name}_precision' for name in classes}:
+        for key in [k for k in scores.metrics if k.endswith(f'/{name}')]:
+            del scores.metrics[key]
+
+
 def _class_names(names: Sequence[str] | None, count: int) -> list[str]:
     """One name for each class, its number if the names do not fit."""
     if names is not None and len(set(names)) == len(names) == count:
@@ -168,10 +195,29 @@ def _add_table(
     for place, column in enumerate(header):
         values = {known[line[0]]: _number(line[place]) for line in lines}
         if place and values and None not in values.values():
-            scores.per_class[f'{title}{column}'] = values
+            _add_column(scores, f'{title}{column}', values)
+
+
+def _add_column(scores: Scores, name: str, values: dict[str, float]) -> None:
+    """Add a column; if its name has other values, number it."""
+    free, number = name, 1
+    while free in scores.per_class:
+        if _same(scores.per_class[free], values):
+            return
+        number += 1
+        free = f'{name}_{number}'
+    scores.per_class[free] = values
+
+
+def _same(first: dict[str, float], second: dict[str, float]) -> bool:
+    if first.keys() != second.keys():
+        return False
+    pairs = [(value, second[name]) for name, value in first.items()]
+    return np.array_equal(*np.transpose(pairs), equal_nan=True)
 
 
 def _number(text: str) -> float | None:
+    """The number, which may be NaN; None for other text."""
     try:
         return float(text)
     except ValueError:

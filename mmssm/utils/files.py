@@ -59,6 +59,20 @@ def file_lock(path: str | Path) -> Iterator[None]:
         yield
 
 
+def free_name(name: str, taken: set[str]) -> str:
+    """The name, with a number added if another image has it.
+
+    Args:
+        name (str): A path without its suffix.
+        taken (set[str]): The names of the others, in lower case.
+    """
+    free, number = name, 1
+    while free.lower() in taken:
+        number += 1
+        free = f'{name}-{number}'
+    return free
+
+
 def make_folder(folder: Path, option: str) -> None:
     """Create a folder for results.
 

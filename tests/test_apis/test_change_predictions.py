@@ -210,10 +210,10 @@ def test_pictures_of_a_test(detector, tmp_path, tta):
     )
     # Three pairs of two tiles.
     names = {path.name for path in (tmp_path / 'shown').iterdir()}
-    assert names == {f'{i}{n}.png' for i in range(3) for n in ('', '_2')}
+    assert names == {f'{i}{n}.png' for i in range(3) for n in ('', '-2')}
     for name, after, missed in (
         ('1.png', AFTER, CHANGED),
-        ('1_2.png', BEFORE, MISSED),
+        ('1-2.png', BEFORE, MISSED),
     ):
         picture = np.array(Image.open(tmp_path / 'shown' / name))
         first, second, truth, found = tiles(picture)

@@ -1,12 +1,14 @@
 import pickle
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
 
 from mmssm.apis import evaluate, train
-from mmssm.apis.evaluate import _check_metrics, _use_tta
+from mmssm.apis.evaluate import _check_metrics, _read_scores, _use_tta
+from mmssm.apis.scores import LogReader
 from mmssm.utils import CheckpointError, ConfigError
 
 
@@ -105,6 +107,15 @@ def test_metrics_that_would_fail_after_the_test(monkeypatch):
     monkeypatch.setattr(module, 'find_spec', lambda name: None)
     with pytest.raises(ConfigError, match='pip install git.*panopticapi'):
         _check_metrics(cfg)
+
+
+def test_datasets_of_different_classes_keep_their_scores():
+    """Of these, mmdet's metainfo is a list."""
+    known = [dict(classes=('ant',)), dict(classes=('fox', 'owl'))]
+    loader = SimpleNamespace(dataset=SimpleNamespace(metainfo=known))
+    runner = SimpleNamespace(test_dataloader=loader)
+    scores = _read_scores(runner, {'a/mAP': 0.5}, LogReader())
+    assert scores.metrics == {'a/mAP': 0.5}
 
 
 def test_home_folder_in_a_checkpoints_path(toy_config, monkeypatch):

@@ -1,5 +1,6 @@
 """Pairs of GeoTIFF files, predicted in windows."""
 
+import resource
 import sys
 import tracemalloc
 from pathlib import Path
@@ -271,6 +272,18 @@ def test_damaged_file_leaves_nothing(tmp_path):
     paths[1].write_bytes(content[: len(content) // 2])
     with pytest.raises(UnreadableImage):
         run(paths, tmp_path / 'out.tif')
+    assert {p.name for p in tmp_path.iterdir()} == {'a.tif', 'b.tif'}
+
+
+def test_an_error_of_writing_is_not_one_of_the_images(tmp_path):
+    paths, _ = random_pair(tmp_path, 400, 400)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:  # as on a full disk
+        with pytest.raises(OSError, match='written completely'):
+            run(paths, tmp_path / 'out.tif')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert {p.name for p in tmp_path.iterdir()} == {'a.tif', 'b.tif'}
 
 

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -184,6 +185,18 @@ def test_files_that_cannot_be_written(tmp_path):
     (tmp_path / 'a.pkl').mkdir()
     with pytest.raises(ConfigError, match='is a folder; name a file in it'):
         PredictionFileHook(str(tmp_path / 'a.pkl'), lambda sample: sample)
+
+
+def test_what_an_unfinished_test_left_is_kept(tmp_path, capsys):
+    runner = SimpleNamespace()
+    for number in range(3):
+        hook = PredictionFileHook(str(tmp_path / 'a.pkl'), lambda item: item)
+        hook.before_test(runner)
+        hook.after_test_iter(runner, 0, None, [number])
+        hook.close()
+    kept = [load(tmp_path / f'a.pkl.part{end}') for end in ('.1', '.2', '')]
+    assert kept == [[0], [1], [2]]
+    assert 'a.pkl.part, are now' in capsys.readouterr().err
 
 
 def test_several_datasets_with_metrics_of_their_own(

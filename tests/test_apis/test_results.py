@@ -43,6 +43,31 @@ def test_both_modes_of_a_model_meet(tmp_path):
     assert 'per_class' not in entries[1]
 
 
+def test_what_is_not_a_number_is_null_and_a_dash(tmp_path):
+    nan = float('nan')
+    scores = Scores(
+        dict(mIoU=nan, loss=float('inf')),
+        dict(IoU=dict(sky=70.0, sea=nan)),
+    )
+    # As written before.
+    old = dict(mode=PLAIN, metrics=dict(mIoU=nan))
+    (tmp_path / FILE_NAME).write_text(json.dumps([old]))
+    for _ in range(2):  # also when the file is read again
+        results = keep_result(tmp_path, MODEL, PLAIN, scores)
+        text = (tmp_path / FILE_NAME).read_text()
+        assert 'NaN' not in text and 'Infinity' not in text
+        table = [line.split() for line in as_table(results).splitlines()]
+        assert ['mIoU', '-'] in table and ['loss', '-'] in table
+        assert ['sea', '-'] in table and ['sky', '70.0000'] in table
+    first, second, _ = json.loads(text)
+    assert first['metrics'] == dict(mIoU=None)
+    assert second['metrics'] == dict(mIoU=None, loss=None)
+    assert second['per_class'] == dict(IoU=dict(sky=70.0, sea=None))
+    # Beside another mode's, whose values come from the file.
+    both = as_table(keep_result(tmp_path, MODEL, AUGMENTED, scores))
+    assert re.search('^mIoU +- +-$', both, re.M)
+
+
 @pytest.mark.parametrize(
     'other',
     [dict(checkpoint='/b.pth'), dict(modified=2.0), dict(settings='y')],

@@ -60,10 +60,42 @@ def test_mmdets_tables_of_boxes_and_masks(log):
     assert scores.per_class['segm_mAP'] == dict.fromkeys(NAMES, 0.25)
 
 
+def test_columns_of_several_tables_are_all_kept(log):
+    reader, logger = log
+    for values in ('0.1', 'nan'), ('0.2', 'nan'), ('0.2', 'nan'):
+        rows = [['category', 'mAP'], *zip(NAMES, values)]
+        logger.info('\n' + AsciiTable(rows).table)
+    found = read_scores({}, reader, NAMES).per_class
+    assert list(found) == ['mAP', 'mAP_2']
+    assert found['mAP']['ant'] == 0.1 and found['mAP_2']['ant'] == 0.2
+
+
+def test_a_matrix_is_not_silently_lost(capsys):
+    metrics = {name: torch.eye(3, dtype=torch.int64) for name in 'ab'}
+    metrics['b'] = 2 * metrics['b']
+    matrix = read_scores(metrics, LogReader(), NAMES).confusion_matrix
+    assert matrix['counts'][0] == [1, 0, 0]
+    assert 'b: only the first' in capsys.readouterr().err
+    metrics = dict(a=torch.full((3, 3), float('nan')))
+    assert read_scores(metrics, LogReader(), NAMES).confusion_matrix is None
+    assert 'a: not kept' in capsys.readouterr().err
+
+
 def test_a_table_of_something_else_is_left_out(log):
     reader, logger = log
     logger.info('\n' + AsciiTable([['param', 'lr'], ['stem', '0.1']]).table)
     assert read_scores({}, reader, NAMES).per_class == {}
+
+
+def test_metrics_outlive_a_table_that_cannot_be_read(log, capsys):
+    reader, logger = log
+    logger.info('\n' + AsciiTable([['category', 'mAP'], ['1', '0.5']]).table)
+    spoiled = dict(msg='two: %s %s', args=(1,))  # logging reports it
+    reader.emit(logging.makeLogRecord(spoiled))
+    scores = read_scores(dict(mAP=0.5), reader, [1, 2])
+    assert scores.metrics == dict(mAP=0.5)
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if 'warn' in x]
+    assert line.startswith('warning: not all scores of the classes can be')
 
 
 def test_mmpretrains_lists_and_matrix():

@@ -1,6 +1,5 @@
 """Pictures of a change detector's test."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
 from mmssm.utils import atomic_write
+from mmssm.visualization.picture_names import PictureNames
 from mmssm.visualization.task_sheets import change_sheet
 
 
@@ -24,13 +24,18 @@ class ChangeVisualizationHook(Hook):
     With several processes, only the first one draws its images.
 
     Args:
-        out_dir (str): The folder for ``<name>.png``. If several pairs or
-            tiles have the same name, all but the first get a number.
+        out_dir (str): The folder for the pictures. Each has the earlier
+            image's path below the folder that all earlier images share; the
+            tiles of a pair after the first get a number.
     """
 
     def __init__(self, out_dir: str) -> None:
         self.out_dir = Path(out_dir)
-        self._names = Counter()
+        self._names = PictureNames()
+
+    def before_test(self, runner: Runner) -> None:
+        """Find the folder that all earlier images share."""
+        self._names = PictureNames(runner.test_dataloader.dataset)
 
     @master_only
     def after_test_iter(
@@ -41,18 +46,12 @@ class ChangeVisualizationHook(Hook):
         outputs: Sequence[BaseDataElement] | None = None,
     ) -> None:
         """Draw a batch; its inputs are pairs (6, H, W) uint8."""
-        self.out_dir.mkdir(parents=True, exist_ok=True)
         inputs = data_batch['inputs']
         # With augmentation, inputs is a list of views; take the first view.
         pairs = inputs if isinstance(inputs[0], torch.Tensor) else inputs[0]
         for pair, sample in zip(pairs, outputs):
             image = np.ascontiguousarray(pair.permute(1, 2, 0).cpu().numpy())
             sheet = change_sheet([(image, sample.cpu())])
-            with atomic_write(self.out_dir / self._name(sample)) as file:
+            name, _ = self._names.take(sample.img_path)
+            with atomic_write(self.out_dir / f'{name}.png') as file:
                 sheet.save(file, 'PNG')
-
-    def _name(self, sample: BaseDataElement) -> str:
-        stem = Path(sample.img_path).stem
-        self._names[stem] += 1
-        number = self._names[stem]
-        return f'{stem}.png' if number == 1 else f'{stem}_{number}.png'
