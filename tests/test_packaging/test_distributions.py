@@ -204,6 +204,7 @@ def test_metadata(built):
     needed = metadata.get_all('Requires-Dist')
     assert sorted(metadata.get_all('Provides-Extra')) == [
         'docs',
+        'geotiff',
         'mminstall',
         'tests',
     ]
