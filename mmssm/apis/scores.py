@@ -28,8 +28,8 @@ class Scores:
     Attributes:
         metrics (dict[str, float | None]): The overall metrics by name. A value
             that is not a number is NaN, or None if it was read from a file.
-        per_class (dict[str, dict[str, float | None]]): By the name of a score, its
-            value for each class, by the class's name; likewise.
+        per_class (dict[str, dict[str, float | None]]): By the name of a
+            score, its value for each class, by the class's name; likewise.
         confusion_matrix (dict | None): ``classes``, their names, and
             ``counts``, how many images (pixels, objects) of the class of a
             row were predicted as the class of a column.
