@@ -6,7 +6,7 @@ usage() {
   cat <<'END'
 Usage: bash tools/quickstart.sh [--task TASK] [--work-dir DIR] [--help]
 
-  1. sets up .venv (tools/setup_env.sh): about 14 minutes and 7 GB on 2 cores
+  1. sets up .venv (tools/setup_env.sh): about 5 minutes and 7 GB on 2 cores
      the first time, seconds afterwards;
   2. draws the task's mini data set from scikit-learn's handwritten digits
      (data/mini, 20 MB at most): 10 seconds;
