@@ -7,6 +7,7 @@
 #include <torch/library.h>
 
 #include "common/instruction_sets.h"
+#include "common/kept_memory.h"
 #include "common/library.h"
 
 // Shapes: x (B, L, C); dt (B, L, K, R) with dt_weight (K, C, R), else
@@ -59,4 +60,5 @@ TORCH_LIBRARY(MMSSM_LIBRARY, m) {
   // on other processors, 'generic'.
   m.def("_instruction_set() -> str",
         [] { return std::string(mmssm::instruction_set()); });
+  m.def("_keep_freed_memory(int most_bytes) -> ()", mmssm::keep_freed_memory);
 }

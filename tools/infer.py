@@ -14,7 +14,7 @@ import sys
 from mmssm.apis import infer
 from mmssm.apis.cli import add_config_options, add_unsafe_load, run_tool
 from mmssm.checkpoint import allow_unsafe_loading
-from mmssm.utils import keep_freed_memory
+from mmssm.ops.memory import keep_freed_memory
 from mmssm.utils.device import find_device
 
 

@@ -2,12 +2,10 @@
 
 from .errors import CheckpointError, ConfigError, UserError
 from .files import atomic_write
-from .memory import keep_freed_memory
 
 __all__ = [
     'CheckpointError',
     'ConfigError',
     'UserError',
     'atomic_write',
-    'keep_freed_memory',
 ]

@@ -14,7 +14,7 @@ _PLACES = {
         'check_data': 'mmssm.apis.preflight',
         'check_weights': 'mmssm.apis.preflight',
         'evaluate': 'mmssm.apis',
-        'keep_freed_memory': 'mmssm.utils',
+        'keep_freed_memory': 'mmssm.ops.memory',
         'run_tool': 'mmssm.apis.cli',
         'train': 'mmssm.apis',
     },

@@ -7,7 +7,7 @@ import torch
 from mmssm.apis.cli import add_common_options, run_tool
 from mmssm.apis.resolutions import evaluate_resolutions
 from mmssm.checkpoint import allow_unsafe_loading
-from mmssm.utils import keep_freed_memory
+from mmssm.ops.memory import keep_freed_memory
 
 
 def parse_args() -> argparse.Namespace:

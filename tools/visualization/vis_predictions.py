@@ -11,7 +11,7 @@ import argparse
 from mmssm.apis.cli import add_config_options, add_unsafe_load, run_tool
 from mmssm.apis.predictions import draw_predictions
 from mmssm.checkpoint import allow_unsafe_loading
-from mmssm.utils import keep_freed_memory
+from mmssm.ops.memory import keep_freed_memory
 from mmssm.utils.device import find_device
 
 

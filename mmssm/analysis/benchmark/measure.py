@@ -21,7 +21,8 @@ from rich.progress import Progress
 from torch import Tensor
 from torch.autograd.profiler import profile
 
-from mmssm.utils import UserError, keep_freed_memory
+from mmssm.ops.memory import keep_freed_memory
+from mmssm.utils import UserError
 
 # A quicker call is repeated until a turn lasts this long, so that the clock is
 # precise enough and launches overlap.
@@ -365,7 +366,7 @@ def prepare(name: str | None, threads: int | None) -> torch.device:
     """The device to measure on, by default a GPU if there is one.
 
     On a CPU the process keeps freed memory from here on, as programs that
-    run models on CPUs do (:func:`mmssm.utils.keep_freed_memory`).
+    run models on CPUs do (:func:`mmssm.ops.memory.keep_freed_memory`).
 
     Args:
         name (str | None): 'cpu', 'cuda' or 'cuda:N'.
