@@ -15,6 +15,7 @@ from .backbones import (
     Vim,
     VMamba,
 )
+from .layers.packed import optimize_for_inference
 from .utils.model_index import register_model_names
 from .version import __version__
 
@@ -26,6 +27,7 @@ __all__ = [
     'VMamba',
     'Vim',
     '__version__',
+    'optimize_for_inference',
 ]
 
 register_model_names()

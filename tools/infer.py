@@ -12,7 +12,12 @@ import argparse
 import sys
 
 from mmssm.apis import infer
-from mmssm.apis.cli import add_config_options, add_unsafe_load, run_tool
+from mmssm.apis.cli import (
+    add_config_options,
+    add_optimize,
+    add_unsafe_load,
+    run_tool,
+)
 from mmssm.checkpoint import allow_unsafe_loading
 from mmssm.ops.memory import keep_freed_memory
 from mmssm.utils.device import find_device
@@ -59,6 +64,7 @@ def parse_args() -> argparse.Namespace:
         metavar='SCORE',
         help='leave out detections with a lower score (default: %(default)s)',
     )
+    add_optimize(parser)
     add_config_options(parser)
     add_unsafe_load(parser)
     return parser.parse_args()
@@ -77,6 +83,7 @@ def main() -> None:
         out_dir=args.out_dir,
         device=device,
         score_thr=args.score_thr,
+        optimize=args.optimize,
         options=args.cfg_options,
         after=args.after,
     )

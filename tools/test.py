@@ -5,7 +5,7 @@ import argparse
 import torch
 
 from mmssm.apis import evaluate
-from mmssm.apis.cli import add_common_options, run_tool
+from mmssm.apis.cli import add_common_options, add_optimize, run_tool
 from mmssm.checkpoint import allow_unsafe_loading
 from mmssm.ops.memory import keep_freed_memory
 
@@ -35,6 +35,7 @@ def parse_args() -> argparse.Namespace:
         help='draw the predictions and write them to this folder, each at '
         "its image's path in the test set",
     )
+    add_optimize(parser)
     add_common_options(parser)
     return parser.parse_args()
 
@@ -50,6 +51,7 @@ def main() -> None:
         work_dir=args.work_dir,
         out=args.out,
         show_dir=args.show_dir,
+        optimize=args.optimize,
         tta=args.tta,
         options=args.cfg_options,
         launcher=args.launcher,

@@ -11,7 +11,7 @@ from mmengine.registry import METRICS
 from mmengine.runner import Runner
 
 from mmssm.checkpoint import locate_checkpoint
-from mmssm.engine import StrictLoadHook
+from mmssm.engine import OptimizeHook, StrictLoadHook
 from mmssm.engine.runner.launch import prepare_launch
 from mmssm.utils import ConfigError
 from mmssm.utils.config import (
@@ -48,6 +48,7 @@ def evaluate(
     work_dir: str | None = None,
     out: str | None = None,
     show_dir: str | None = None,
+    optimize: str | None = None,
     tta: bool = False,
     options: dict | None = None,
     launcher: str = 'none',
@@ -64,6 +65,9 @@ def evaluate(
             :class:`~mmssm.apis.prediction_file.PredictionFileHook`.
         show_dir (str, optional): A folder for pictures of the predictions.
             Each has its image's path below the folder that all images share.
+        optimize (str, optional): 'float32' or 'bfloat16', the dtype of
+            matrix products, to test a model that was prepared by
+            :func:`mmssm.optimize_for_inference`.
         tta (bool): Test with the config's ``tta_model`` and
             ``tta_pipeline``. If the work directory has results of the same
             model without augmentation, the printed table shows both.
@@ -109,6 +113,8 @@ def evaluate(
         folder = Path(show_dir).expanduser()
         hooks.append(task.picture_hook(cfg, folder))
         make_folder(folder, '--show-dir')
+    if optimize is not None:
+        hooks.append(OptimizeHook(optimize))
     prepare_launch(cfg, launcher)
     if show_dir is not None and get_world_size() > 1:
         warn('--show-dir: only the first of several processes draws')

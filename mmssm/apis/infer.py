@@ -76,6 +76,7 @@ def infer(
     out_dir: str | Path | None = None,
     device: torch.device | str | None = None,
     score_thr: float = 0.3,
+    optimize: str | None = None,
     options: dict | None = None,
     after: str | Path | None = None,
 ) -> InferenceSummary:
@@ -135,6 +136,9 @@ def infer(
         device (torch.device | str, optional): Defaults to the first GPU if
             there is one, else to the CPU.
         score_thr (float): Detections with a lower score are left out.
+        optimize (str, optional): 'float32' or 'bfloat16', the dtype of
+            matrix products, to prepare the model by
+            :func:`mmssm.optimize_for_inference`. On a CPU only.
         options (dict, optional): Config values to overwrite.
         after (str | Path, optional): For change detection only: the later
             image, or the folder with the later images, which have the names
@@ -153,6 +157,11 @@ def infer(
     if not 0 <= score_thr <= 1:
         raise ConfigError(f'--score-thr {score_thr}: must be from 0 to 1')
     device = find_device(device)
+    if optimize is not None and device.type != 'cpu':
+        raise ConfigError(
+            f'--optimize {optimize} prepares a model for a CPU, and this one '
+            f'runs on {device}; leave it out, or add --device cpu'
+        )
     config, checkpoint = _find_model(str(config), checkpoint)
     cfg = load_config(config, options)
     task = find_task(cfg, 'inference')
@@ -174,6 +183,7 @@ def infer(
             find_classes(cfg, weights),
             device,
             score_thr,
+            optimize,
         )
         for part in PARTS:
             make_folder(out_dir / part, '--out-dir')

@@ -7,6 +7,7 @@ from .hooks import (
     ChangeVisualizationHook,
     DirectionSearchHook,
     MESAHook,
+    OptimizeHook,
     PartialLoadHook,
     StrictLoadHook,
 )
@@ -20,6 +21,7 @@ __all__ = [
     'DirectionSearchHook',
     'LayerDecayOptimWrapperConstructor',
     'MESAHook',
+    'OptimizeHook',
     'PartialLoadHook',
     'ScopedRunner',
     'StrictLoadHook',

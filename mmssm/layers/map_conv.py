@@ -56,4 +56,7 @@ class MapConv2d(nn.Conv2d):
         x = F.pad(x, (0, 0, zeros, zeros, zeros, zeros))
         for axis in (1, 2):
             x = x.unfold(axis, self.kernel_size[0], self.stride[0])
-        return F.linear(x.flatten(3), self.weight.flatten(1), self.bias)
+        return self._multiply(x.flatten(3))
+
+    def _multiply(self, windows: Tensor) -> Tensor:
+        return F.linear(windows, self.weight.flatten(1), self.bias)

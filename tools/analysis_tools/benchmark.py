@@ -17,6 +17,7 @@ from mmssm.analysis.benchmark.model import (
     ORIGINAL,
     backbones,
     bench_model,
+    with_optimized,
 )
 from mmssm.analysis.benchmark.routed_selective_scan import bench_op
 from mmssm.analysis.benchmark.state_fusion import bench_fusion
@@ -106,10 +107,23 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='forward + backward in training mode (default: inference)',
     )
+    model.add_argument(
+        '--optimize',
+        nargs='+',
+        default=[],
+        choices=['float32', 'bfloat16', 'compiled'],
+        metavar='WAY',
+        help='each backbone also optimized for inference: prepared for a CPU '
+        'with products in float32 or bfloat16, or compiled with constant '
+        'weights, which takes minutes',
+    )
     model.add_argument('--amp', action='store_true', help='bfloat16 autocast')
     for mode in (op, fusion, tree, model):
         add_common_options(mode)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.mode == 'model' and args.optimize and (args.train or args.amp):
+        parser.error('--optimize is for inference without --train and --amp')
+    return args
 
 
 def add_op_options(parser: argparse.ArgumentParser) -> None:
@@ -184,8 +198,9 @@ def main() -> None:
         report = bench_tree(**common)
     else:
         archs = args.arch or ([] if args.config else ['tiny-s1l8'])
+        models = backbones(archs, args.config, args.beside)
         report = bench_model(
-            backbones(archs, args.config, args.beside),
+            with_optimized(models, args.optimize),
             args.size,
             train=args.train,
             amp=args.amp,

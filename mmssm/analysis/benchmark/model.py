@@ -1,5 +1,6 @@
 """Compare backbones: mmssm's, well-known ones and those of configs."""
 
+import functools
 import importlib
 import itertools
 from collections.abc import Callable, Sequence
@@ -203,6 +204,37 @@ def backbones(
     """
     parts = map(_arch, archs), map(_config, configs), map(_beside, beside)
     return dict(itertools.chain(*parts))
+
+
+def with_optimized(builders: dict[str, Builder], ways: Sequence[str]) -> dict:
+    """Add each backbone once more optimized in each way.
+
+    Args:
+        builders (dict[str, Builder]): By name, see :func:`backbones`.
+        ways (Sequence[str]): 'float32' and 'bfloat16', dtypes for
+            :func:`mmssm.optimize_for_inference`; 'compiled', by torch.compile
+            with constant weights.
+
+    Returns:
+        dict[str, Builder]: For each backbone itself, then its others.
+    """
+    every = {}
+    for name, build in builders.items():
+        every[name] = build
+        for way in ways:
+            label = way if way == 'compiled' else f'prepared, {way}'
+            every[f'{name}, {label}'] = functools.partial(
+                _optimized, build, way
+            )
+    return every
+
+
+def _optimized(build: Builder, way: str, size: int) -> nn.Module:
+    model = build(size)
+    model.eval()
+    if way == 'compiled':
+        return torch.compile(model, options={'freezing': True})
+    return mmssm.optimize_for_inference(model, dtype=getattr(torch, way))
 
 
 def _arch(arch: str) -> tuple[str, Builder]:

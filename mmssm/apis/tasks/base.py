@@ -17,6 +17,7 @@ from PIL import Image
 from torch import nn
 
 from mmssm.checkpoint.strict_load import load_exactly
+from mmssm.layers.packed import optimize_for_inference
 from mmssm.utils import ConfigError
 from mmssm.visualization.palette import Classes
 
@@ -149,6 +150,7 @@ class Task:
         classes: Classes,
         device: torch.device,
         score_thr: float,
+        optimize: str | None,
     ) -> Predictor:
         """Build and load a config's model, ready to predict.
 
@@ -160,6 +162,8 @@ class Task:
             classes (Classes): The names and colors of the classes.
             device (torch.device): Where the model runs.
             score_thr (float): Detections with a lower score are left out.
+            optimize (str, optional): The dtype for
+                :func:`mmssm.optimize_for_inference`.
 
         Returns:
             Callable: Takes what :meth:`read` returns, returns a
@@ -262,8 +266,31 @@ class Task:
         return sample.get(self.prediction)
 
 
+def load_model(
+    model: nn.Module, checkpoint: dict, classes: Classes, optimize: str | None
+) -> None:
+    """Load a checkpoint that fits exactly, and prepare the model.
+
+    Args:
+        model (nn.Module): The model.
+        checkpoint (dict): The opened checkpoint.
+        classes (Classes): The names and colors of the classes.
+        optimize (str, optional): The dtype for
+            :func:`mmssm.optimize_for_inference`.
+    """
+    load_exactly(model, checkpoint)
+    check_count(model, classes)
+    if optimize is not None:
+        model.eval()
+        optimize_for_inference(model, dtype=getattr(torch, optimize))
+
+
 def exact_inferencer(
-    base: type, checkpoint: dict, classes: Classes, visualizer: Any = None
+    base: type,
+    checkpoint: dict,
+    classes: Classes,
+    optimize: str | None,
+    visualizer: Any = None,
 ) -> type:
     """Derive an inferencer that loads only a checkpoint that fits exactly.
 
@@ -271,13 +298,13 @@ def exact_inferencer(
         base (type): The library's inferencer.
         checkpoint (dict): The opened checkpoint.
         classes (Classes): Given to the model, in place of mmengine's guess.
+        optimize (str, optional): As for :func:`load_model`.
         visualizer (Any): For an inferencer that needs one.
     """
 
     class ExactInferencer(base):
         def _load_weights_to_model(self, model, _, cfg):
-            load_exactly(model, checkpoint)
-            check_count(model, classes)
+            load_model(model, checkpoint, classes, optimize)
             model.dataset_meta = dict(
                 classes=classes.names, palette=classes.palette
             )

@@ -8,16 +8,21 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from PIL import Image
 
-from mmssm.checkpoint.strict_load import load_exactly
 from mmssm.utils import ConfigError
 from mmssm.visualization.palette import Classes
 from mmssm.visualization.pictures import draw_classification
 from mmssm.visualization.task_sheets import class_sheet, true_class_sheet
 
-from ..classes import check_count
 from ..image_sizes import own_size
 from ..picture_hook import PictureHook, hook_settings, use_visualizer
-from .base import Prediction, Predictor, Results, Task, to_rgb
+from .base import (
+    Prediction,
+    Predictor,
+    Results,
+    Task,
+    load_model,
+    to_rgb,
+)
 
 TOP = 5  # classes in a prediction
 
@@ -61,14 +66,14 @@ class Classification(Task):
         classes: Classes,
         device: torch.device,
         score_thr: float,
+        optimize: str | None,
     ) -> Predictor:
         """Use mmpretrain's inferencer."""
         from mmpretrain import ImageClassificationInferencer, get_model
         from mmpretrain.models.heads import MultiLabelClsHead
 
         model = get_model(cfg)
-        load_exactly(model, checkpoint)
-        check_count(model, classes)
+        load_model(model, checkpoint, classes, optimize)
         inferencer = ImageClassificationInferencer(
             model, device=device, classes=classes.names
         )

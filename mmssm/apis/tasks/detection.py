@@ -116,13 +116,14 @@ class Detection(Task):
         classes: Classes,
         device: torch.device,
         score_thr: float,
+        optimize: str | None,
     ) -> Predictor:
         """Use mmdet's inferencer."""
         from mmdet.apis import DetInferencer
 
-        inferencer = exact_inferencer(DetInferencer, checkpoint, classes)(
-            cfg, device=str(device)
-        )
+        inferencer = exact_inferencer(
+            DetInferencer, checkpoint, classes, optimize
+        )(cfg, device=str(device))
 
         def predict(image: np.ndarray) -> Prediction:
             ((_, batch),) = inferencer.preprocess([image])

@@ -86,6 +86,7 @@ class Segmentation(Task):
         classes: Classes,
         device: torch.device,
         score_thr: float,
+        optimize: str | None,
     ) -> Predictor:
         """Use mmseg's inferencer."""
         from mmseg.apis import MMSegInferencer
@@ -97,6 +98,7 @@ class Segmentation(Task):
             MMSegInferencer,
             checkpoint,
             classes,
+            optimize,
             # The inferencer needs one. This one is not registered globally.
             SegLocalVisualizer(name='unused'),
         )(cfg, device=str(device))
