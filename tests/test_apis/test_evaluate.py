@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
+from torch.autograd.profiler import profile
 
 from mmssm.apis import evaluate, train
 from mmssm.apis.evaluate import _check_metrics, _read_scores, _use_tta
@@ -21,6 +22,21 @@ def test_metrics_and_predictions(toy_config):
     assert metrics['error'] < 1
     predictions = pickle.loads(Path('p/pred.pkl').read_bytes())
     assert len(predictions) == 6
+
+
+def test_prepared_for_a_cpu(toy_config):
+    train(toy_config, work_dir='out', options={'train_cfg.max_epochs': 1})
+    plain = evaluate(toy_config, 'out/epoch_1.pth', work_dir='test')
+    with profile() as events:
+        prepared = evaluate(
+            toy_config,
+            'out/epoch_1.pth',
+            work_dir='test',
+            optimize='float32',
+        )
+    names = [event.name for event in events.function_events]
+    assert 'mkldnn::_linear_pointwise' in names
+    assert prepared == pytest.approx(plain)
 
 
 def test_wrong_model_is_refused(toy_config):

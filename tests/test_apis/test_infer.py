@@ -18,6 +18,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
+from torch.autograd.profiler import profile
 
 from mmssm.apis import infer
 from mmssm.utils import CheckpointError, ConfigError
@@ -230,6 +231,34 @@ def test_detection(models, image):
     assert read(Path('bare'))['detections'] == []
     # The class's red instead of noise, where it was found.
     assert picture(summary.out_dir)[..., 0].mean() > plain[..., 0].mean() + 20
+
+
+@pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason='needs oneDNN'
+)
+@pytest.mark.parametrize('task', ['cls', 'seg', 'det'])
+def test_prepared_for_a_cpu(models, image, task):
+    plain = read(infer(image, *models[task], out_dir='a').out_dir)
+    with profile() as events:
+        infer(image, *models[task], out_dir='b', optimize='float32')
+    names = [event.name for event in events.function_events]
+    assert names.count('mkldnn::_linear_pointwise') > 8
+    assert read(Path('b')) == approx_record(plain)
+
+
+def test_preparing_is_for_cpus(models, image, monkeypatch):
+    gpu = torch.device('cuda')
+    monkeypatch.setattr('mmssm.apis.infer.find_device', lambda device: gpu)
+    with pytest.raises(ConfigError, match='--optimize float32 .* --device'):
+        infer(image, *models['cls'], optimize='float32')
+
+
+def approx_record(record):
+    """Numbers may differ in the last digits."""
+    text = json.dumps(record)
+    return json.loads(
+        text, parse_float=lambda value: pytest.approx(float(value), abs=1e-4)
+    )
 
 
 def test_scopes_in_any_order(models, image, monkeypatch):
