@@ -248,7 +248,8 @@ def test_prepared_for_a_cpu(models, image, task):
 
 def test_preparing_is_for_cpus(models, image, monkeypatch):
     gpu = torch.device('cuda')
-    monkeypatch.setattr('mmssm.apis.infer.find_device', lambda device: gpu)
+    module = sys.modules['mmssm.apis.infer']  # not the function
+    monkeypatch.setattr(module, 'find_device', lambda device: gpu)
     with pytest.raises(ConfigError, match='--optimize float32 .* --device'):
         infer(image, *models['cls'], optimize='float32')
 
