@@ -29,6 +29,7 @@ def emulator():
     sources = [
         ROOT / 'csrc/ops.cpp',
         ROOT / 'csrc/common/cuda_device.cpp',
+        ROOT / 'csrc/common/kept_memory.cpp',
         *ROOT.glob('csrc/*/inputs.cpp'),
         *ROOT.glob('csrc/*/grads.cpp'),
         *ROOT.glob('csrc/*/cuda.cpp'),
