@@ -10,6 +10,8 @@ gradients, autocast, other devices or dtypes, and while it is compiled or
 exported.
 """
 
+from typing import Any, TypeVar
+
 import torch
 from mmcv.cnn import Linear
 from mmcv.cnn.bricks.transformer import FFN
@@ -19,6 +21,8 @@ from mmssm.utils import UserError
 
 from .map_conv import MapConv2d
 from .slices import has_hooks, runs_eagerly_on_cpu
+
+_Layer = TypeVar('_Layer', bound=nn.Module)
 
 
 class PackedWeight:
@@ -33,7 +37,7 @@ class PackedWeight:
         self._packed: Tensor | None = None
         self._source: tuple[int, int] | None = None
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[type, tuple[torch.dtype]]:
         # Copies and files are without the packed weight, which has no bytes
         # that could be copied.
         return PackedWeight, (self.dtype,)
@@ -94,16 +98,26 @@ def _serves(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-class PackedLinear(nn.Linear):
-    """``nn.Linear`` with a packed weight."""
+class _Packed(nn.Module):
+    """A layer that becomes plain again for training.
+
+    Attributes:
+        packed (PackedWeight): The weight.
+        plain_kind (type): The plain layer's class.
+    """
 
     packed: PackedWeight
+    plain_kind: type[nn.Module]
 
-    def train(self, mode: bool = True) -> nn.Module:
-        """Become a plain layer again if ``mode`` is True."""
+    def train(self: _Layer, mode: bool = True) -> _Layer:
+        """Become a plain layer if ``mode`` is True."""
         if mode:
             _make_plain(self)
         return nn.Module.train(self, mode)
+
+
+class PackedLinear(_Packed, nn.Linear):
+    """``nn.Linear`` with a packed weight."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out), in x's dtype."""
@@ -112,14 +126,10 @@ class PackedLinear(nn.Linear):
         return self.packed.multiply(x, self.weight, self.bias).to(x.dtype)
 
 
-class PackedFFN(FFN):
+class PackedFFN(_Packed, FFN):
     """mmcv's FFN of two packed linear layers with a GELU."""
 
-    def train(self, mode: bool = True) -> nn.Module:
-        """Become a plain layer again if ``mode`` is True."""
-        if mode:
-            _make_plain(self)
-        return nn.Module.train(self, mode)
+    layers: Any  # of mmcv, which has no types
 
     def forward(self, x: Tensor, identity: Tensor | None = None) -> Tensor:
         """(..., C) -> (..., C)."""
@@ -146,16 +156,8 @@ class PackedFFN(FFN):
         )
 
 
-class PackedMapConv2d(MapConv2d):
+class PackedMapConv2d(_Packed, MapConv2d):
     """``MapConv2d`` with a packed weight for its product."""
-
-    packed: PackedWeight
-
-    def train(self, mode: bool = True) -> nn.Module:
-        """Become a plain layer again if ``mode`` is True."""
-        if mode:
-            _make_plain(self)
-        return nn.Module.train(self, mode)
 
     def _multiply(self, windows: Tensor) -> Tensor:
         if not _serves(windows, self.weight):
@@ -216,20 +218,19 @@ def optimize_for_inference(
     """
     _check(model, dtype)
     for layer in model.modules():
-        if hasattr(layer, '_plain_kind'):
-            _make_plain(layer)
+        _make_plain(layer)
     if sample is not None:
         with torch.inference_mode():
             before = _first(model(sample))
-    layers = [m for m in model.modules() if _packed_kind(m) is not None]
+    layers = [m for m in model.modules() if _can_pack(m)]
     if not layers:
         raise UserError(
             f'{type(model).__name__} has no linear layer to prepare'
         )
     for layer in layers:
-        layer._plain_kind = type(layer)
-        layer.__class__ = _packed_kind(layer)
-        layer.packed = PackedWeight(dtype)
+        kind = _PACKED_KINDS[type(layer)]
+        vars(layer).update(plain_kind=type(layer), packed=PackedWeight(dtype))
+        layer.__class__ = kind
     if sample is not None:
         with torch.inference_mode():
             _compare(_first(model(sample)), before, dtype)
@@ -263,9 +264,10 @@ def _check(model: nn.Module, dtype: torch.dtype) -> None:
             )
 
 
-def _packed_kind(layer: nn.Module) -> type[nn.Module] | None:
-    kind = _PACKED_KINDS.get(type(layer))
-    return None if isinstance(layer, FFN) and not _can_fuse(layer) else kind
+def _can_pack(layer: nn.Module) -> bool:
+    if isinstance(layer, FFN) and not _can_fuse(layer):
+        return False
+    return type(layer) in _PACKED_KINDS
 
 
 def _can_fuse(ffn: FFN) -> bool:
@@ -279,8 +281,9 @@ def _can_fuse(ffn: FFN) -> bool:
 
 
 def _make_plain(layer: nn.Module) -> None:
-    layer.__class__ = layer._plain_kind
-    del layer._plain_kind, layer.packed
+    if isinstance(layer, _Packed):
+        layer.__class__ = layer.plain_kind  # type: ignore[assignment]
+        del vars(layer)['plain_kind'], vars(layer)['packed']
 
 
 def _first(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
