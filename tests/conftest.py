@@ -33,6 +33,11 @@ settings.load_profile('no deadline')
 GOLDEN = Path(__file__).parent / 'data' / 'golden'
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the CUDA build, which takes minutes, beside other tests."""
+    items.sort(key=lambda item: 'test_cuda_build' not in item.nodeid)
+
+
 def _draw(key: str, shape: tuple, seed: int) -> np.ndarray:
     rng = np.random.default_rng([seed, zlib.crc32(key.encode())])
     z = rng.standard_normal(shape, dtype=np.float32)
