@@ -69,30 +69,35 @@ fi
 mkdir -p "$stamps" "$logs"
 
 # Most of the time of mmcv's build goes into the headers of torch, once for
-# each of its 77 files. They are compiled once here. A compiler that cannot use
-# the result reads the headers.
-mmcv_build() {
-  local mmcv scratch includes
+# each of its 77 files. They are compiled once here. A step's function must fail
+# by its last command, or by exit: set -e does not count in it.
+mmcv_build() (
   mmcv=$(grep '^mmcv==' requirements/mminstall.txt)
   scratch=$(mktemp -d)
-  if [ -z "$(pip cache list --format abspath "${mmcv/==/-}")" ]; then
-    echo '#include <torch/types.h>' >"$scratch/torch.hpp"
+  trap 'rm -rf "$scratch"' EXIT
+  if [ -z "$(pip cache list --format abspath "${mmcv/==/-}" 2>/dev/null)" ]; then
+    header=$scratch/torch.hpp
+    echo '#include <torch/types.h>' >"$header"
     includes=$("$venv/bin/python" -W ignore -c '
 from torch.utils.cpp_extension import include_paths
 print(*("-isystem" + path for path in include_paths()))')
     # shellcheck disable=SC2086
     "${CXX:-c++}" $CFLAGS -fPIC -std=c++17 $includes \
-      -x c++-header "$scratch/torch.hpp" -o "$scratch/torch.hpp.gch" || true
-    export CFLAGS="$CFLAGS -include $scratch/torch.hpp"
+      -x c++-header "$header" -o "$header.gch" || true
+    # CFLAGS are separated by spaces.
+    if [ -s "$header.gch" ] && [ "$header" = "${header// /}" ]; then
+      export CFLAGS="$CFLAGS -include $header"
+    fi
   fi
   # No isolation: build with the installed torch and setuptools.
   MMCV_WITH_OPS=1 pip wheel --no-build-isolation --no-deps -w "$wheels" "$mmcv"
-  rm -rf "$scratch"
+)
+mm_libraries() {
+  pip install --no-deps --only-binary mmcv --find-links "$wheels" -r requirements/mminstall.txt
 }
-mm_libraries() { pip install --no-deps --find-links "$wheels" -r requirements/mminstall.txt; }
 test_tools() {
-  pip install -r requirements/tests.txt -r requirements/docs.txt
-  pip install --no-build-isolation --no-deps -r requirements/gradcam.txt
+  pip install -r requirements/tests.txt -r requirements/docs.txt &&
+    pip install --no-build-isolation --no-deps -r requirements/gradcam.txt
 }
 mmssm_build() { pip install --no-build-isolation --no-deps -v -e .; }
 
