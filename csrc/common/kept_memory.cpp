@@ -52,7 +52,7 @@ class Blocks {
       total_ -= size;
       break;
     }
-    if (!data) data = c10::alloc_cpu(size);
+    if (!data) data = allocate(size);
     in_use_[data] = size;
     return data;
   }
@@ -69,7 +69,25 @@ class Blocks {
     return true;
   }
 
+  // Processes that are forked, such as those that load data, keep nothing.
+  void unlock_in_child() {
+    most_ = 0;
+    mutex.unlock();
+  }
+
  private:
+  void* allocate(size_t size) {
+    try {
+      return c10::alloc_cpu(size);
+    } catch (const c10::Error&) {
+      const size_t most = most_;
+      most_ = 0;
+      shrink();
+      most_ = most;
+      return c10::alloc_cpu(size);
+    }
+  }
+
   // Frees the oldest.
   void shrink() {
     while (total_ > most_) {
@@ -92,7 +110,7 @@ Blocks& blocks() {
     // A process may fork while another thread holds the lock.
     pthread_atfork([] { blocks().mutex.lock(); },
                    [] { blocks().mutex.unlock(); },
-                   [] { blocks().mutex.unlock(); });
+                   [] { blocks().unlock_in_child(); });
 #endif
     return made;
   }();

@@ -4,6 +4,7 @@ import inspect
 from importlib.util import find_spec
 from pathlib import Path
 
+import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
@@ -114,6 +115,12 @@ def evaluate(
         hooks.append(task.picture_hook(cfg, folder))
         make_folder(folder, '--show-dir')
     if optimize is not None:
+        if torch.cuda.is_available():
+            raise ConfigError(
+                f'--optimize {optimize} prepares a model for a CPU, and tests '
+                'run on a GPU here; leave it out, or hide the GPUs with '
+                'CUDA_VISIBLE_DEVICES='
+            )
         hooks.append(OptimizeHook(optimize))
     prepare_launch(cfg, launcher)
     if show_dir is not None and get_world_size() > 1:

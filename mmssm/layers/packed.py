@@ -10,12 +10,15 @@ gradients, autocast, other devices or dtypes, and while it is compiled or
 exported.
 """
 
+import weakref
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
 from mmcv.cnn import Linear
 from mmcv.cnn.bricks.transformer import FFN
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from mmssm.utils import UserError
 
@@ -35,7 +38,8 @@ class PackedWeight:
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
         self._packed: Tensor | None = None
-        self._source: tuple[int, int] | None = None
+        self._weight: Callable[[], object] = lambda: None
+        self._state: tuple[int, int] | None = None
 
     def __reduce__(self) -> tuple[type, tuple[torch.dtype]]:
         # Copies and files are without the packed weight, which has no bytes
@@ -55,7 +59,7 @@ class PackedWeight:
 
         Args:
             x (Tensor): (..., in).
-            weight (Tensor): (out, in).
+            weight (Tensor): (out, in), or (out, ...) with as many numbers.
             bias (Tensor, optional): (out).
             act (str): oneDNN's name of an activation. Defaults to 'none'.
             algorithm (str): How it is computed, for 'gelu'.
@@ -65,7 +69,7 @@ class PackedWeight:
             Tensor: (..., out), of ``add``'s dtype, else :attr:`dtype`.
         """
         op = torch.ops.mkldnn._linear_pointwise
-        packed = self._pack(weight)
+        packed = self.pack(weight)
         x = x.to(self.dtype)
         bias = None if bias is None else bias.to(self.dtype)
         if add is None:
@@ -74,27 +78,40 @@ class PackedWeight:
             return op.binary(x, add, packed, bias, 'add')
         return add + op(x, packed, bias, 'none', [], '')
 
-    def _pack(self, weight: Tensor) -> Tensor:
-        # An inference tensor does not count its changes.
-        version = 0 if weight.is_inference() else weight._version
-        source = weight.data_ptr(), version
-        if self._packed is None or source != self._source:
+    def pack(self, weight: Tensor) -> Tensor:
+        """The weight in oneDNN's layout; packs it if it has changed.
+
+        A change through ``weight.data`` is not seen, since PyTorch does not
+        count it.
+        """
+        state = weight.data_ptr(), weight._version
+        # Another tensor may have come to the same address.
+        same = self._weight() is weight and state == self._state
+        if self._packed is None or not same:
+            matrix = weight.detach().flatten(1).to(self.dtype).contiguous()
             self._packed = torch.ops.mkldnn._reorder_linear_weight(
-                weight.detach().to(self.dtype).contiguous(), None
+                matrix, None
             )
-            self._source = source
+            self._weight, self._state = weakref.ref(weight), state
         return self._packed
 
 
 def _serves(x: Tensor, weight: Tensor) -> bool:
     """Whether a product with a packed weight takes the layer's place."""
     return (
-        not torch.is_grad_enabled()
+        type(x) is Tensor
+        and type(weight) in (Tensor, nn.Parameter)
+        and not torch.is_grad_enabled()
         and runs_eagerly_on_cpu(x)
         and x.dtype == weight.dtype == torch.float32
         and weight.device.type == 'cpu'
         and x.numel() > 0
         and not torch.is_autocast_enabled('cpu')
+        # An inference tensor does not count its changes.
+        and not weight.is_inference()
+        # Tools that watch or transform operators know PyTorch's own.
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._functorch.peek_interpreter_stack() is None
     )
 
 
@@ -134,11 +151,14 @@ class PackedFFN(_Packed, FFN):
     def forward(self, x: Tensor, identity: Tensor | None = None) -> Tensor:
         """(..., C) -> (..., C)."""
         first, second = self.layers[0][0], self.layers[1]
-        # An adapter or a hook must see what it would see without packing.
+        # Adapters, hooks and active dropouts work as without packing.
         if (
             type(first) is not PackedLinear
             or type(second) is not PackedLinear
             or not _serves(x, first.weight)
+            or not (identity is None or identity.shape == x.shape)
+            or not _can_fuse(self)
+            or any(module.training for module in self.modules())
             or has_hooks(self)
         ):
             return super().forward(x, identity)
@@ -162,7 +182,7 @@ class PackedMapConv2d(_Packed, MapConv2d):
     def _multiply(self, windows: Tensor) -> Tensor:
         if not _serves(windows, self.weight):
             return super()._multiply(windows)
-        y = self.packed.multiply(windows, self.weight.flatten(1), self.bias)
+        y = self.packed.multiply(windows, self.weight, self.bias)
         return y.to(windows.dtype)
 
 
@@ -187,7 +207,8 @@ def optimize_for_inference(
     read, and an FFN's activation and sum are computed with its products. That
     needs the memory of these weights once more (half of it for bfloat16).
     Images of any size can follow. The state dict stays as it is, and weights
-    may be loaded later. ``model.train()`` makes everything plain again.
+    may be loaded later; after a change through ``weight.data``, call this
+    function again. ``model.train()`` makes everything plain again.
 
     Prepared layers serve where no gradient is recorded
     (``torch.inference_mode()`` or ``torch.no_grad()``); elsewhere the model
@@ -196,8 +217,8 @@ def optimize_for_inference(
     Args:
         model (nn.Module): A backbone, or a model with any layers, in eval
             mode, float32, on the CPU.
-        sample (Tensor, optional): An input of the model, to check that it
-            gives the same with it as before.
+        sample (Tensor, optional): An input of ``model(sample)``, to check
+            that it gives the same tensors with it as before.
         dtype (torch.dtype): Of the products and an FFN's hidden map: float32,
             or bfloat16, which is faster on CPUs with instructions for it
             (AVX512_BF16, AMX) and changes results by about 1 %. Everything
@@ -219,9 +240,7 @@ def optimize_for_inference(
     _check(model, dtype)
     for layer in model.modules():
         _make_plain(layer)
-    if sample is not None:
-        with torch.inference_mode():
-            before = _first(model(sample))
+    before = None if sample is None else _results(model, sample)
     layers = [m for m in model.modules() if _can_pack(m)]
     if not layers:
         raise UserError(
@@ -229,11 +248,13 @@ def optimize_for_inference(
         )
     for layer in layers:
         kind = _PACKED_KINDS[type(layer)]
-        vars(layer).update(plain_kind=type(layer), packed=PackedWeight(dtype))
+        packed = PackedWeight(dtype)
+        vars(layer).update(plain_kind=type(layer), packed=packed)
         layer.__class__ = kind
-    if sample is not None:
-        with torch.inference_mode():
-            _compare(_first(model(sample)), before, dtype)
+        if isinstance(layer, nn.Linear) and not layer.weight.is_inference():
+            packed.pack(layer.weight)
+    if before is not None:
+        _compare(_results(model, sample), before, dtype)
     return model
 
 
@@ -281,20 +302,29 @@ def _can_fuse(ffn: FFN) -> bool:
 
 
 def _make_plain(layer: nn.Module) -> None:
-    if isinstance(layer, _Packed):
+    if type(layer) in _PACKED_KINDS.values():
         layer.__class__ = layer.plain_kind  # type: ignore[assignment]
         del vars(layer)['plain_kind'], vars(layer)['packed']
 
 
-def _first(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
-    return outputs if isinstance(outputs, Tensor) else outputs[-1]
+def _results(model: nn.Module, sample: Tensor | None) -> list[Tensor]:
+    with torch.inference_mode():
+        leaves = tree_leaves(model(sample))
+    return [
+        leaf
+        for leaf in leaves
+        if isinstance(leaf, Tensor) and leaf.is_floating_point()
+    ]
 
 
-def _compare(after: Tensor, before: Tensor, dtype: torch.dtype) -> None:
-    error = (after - before).abs().max() / before.abs().max()
-    if not error <= _TOLERANCES[dtype]:
-        raise RuntimeError(
-            f'the prepared model deviates by {error:.2g} of the largest '
-            f'value on the sample, more than {_TOLERANCES[dtype]:.0e}; '
-            'model.train() makes it plain again'
-        )
+def _compare(
+    after: list[Tensor], before: list[Tensor], dtype: torch.dtype
+) -> None:
+    for have, want in zip(after, before):
+        error = float((have - want).abs().max())
+        most = _TOLERANCES[dtype] * float(want.abs().max())
+        if not error <= most:
+            raise RuntimeError(
+                f'the prepared model deviates by {error:.2g} on the sample, '
+                f'more than {most:.2g}; model.train() makes it plain again'
+            )

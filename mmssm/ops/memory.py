@@ -2,7 +2,7 @@
 
 import torch
 
-from . import native
+from . import native  # noqa: F401  (loads the extension)
 
 _MOST_BYTES = 2 * 2**30
 
@@ -18,7 +18,8 @@ def keep_freed_memory() -> bool:
     Returns:
         bool: Whether there is a native extension, which it needs.
     """
-    if not native.is_available():
+    # One of an earlier version does not have it.
+    if not hasattr(torch.ops.mmssm, '_keep_freed_memory'):
         return False
     torch.ops.mmssm._keep_freed_memory(_MOST_BYTES)
     return True

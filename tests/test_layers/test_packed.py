@@ -9,6 +9,7 @@ from mmcv.cnn.bricks.transformer import FFN
 from small_models import BACKBONES
 from torch import nn
 from torch.autograd.profiler import profile
+from torch.utils.flop_counter import FlopCounterMode
 
 import mmssm
 from mmssm.layers.map_conv import MapConv2d
@@ -183,6 +184,68 @@ def test_weights_made_in_inference_mode():
     assert_near(run(optimize_for_inference(model), x), want)
 
 
+def test_other_weights_at_the_same_address():
+    model, x = optimize_for_inference(net()), images(8, 8)
+    for factor in (1.0, 2.0, 3.0):
+        weights = {k: factor * v for k, v in model.named_parameters()}
+        plain = net()
+        plain.load_state_dict({k: v.detach() for k, v in weights.items()})
+        with torch.no_grad():
+            have = torch.func.functional_call(model, weights, (x,))
+        assert_near(have, run(plain, x))
+
+
+def test_active_dropouts():
+    model = net()
+    model.ffn.layers[0][2].p = 0.5
+    optimize_for_inference(model)
+    x = images(8, 8)
+    assert torch.equal(run(model, x), run(model, x))
+    model.ffn.layers[0][2].train()
+    assert not torch.equal(run(model, x), run(model, x))
+
+
+def test_another_activation():
+    model, plain = optimize_for_inference(net()), net()
+    for m in (model, plain):
+        m.ffn.layers[0][1] = nn.ReLU()
+    x = images(8, 8)
+    assert_near(run(model, x), run(plain, x))
+
+
+def test_an_identity_of_another_shape():
+    ffn = net().ffn
+    x, identity = torch.randn(2, 3, 8), torch.randn(8)
+    with torch.no_grad():
+        want = ffn(x, identity)
+        assert_near(optimize_for_inference(ffn)(x, identity), want)
+
+
+def test_tools_see_pytorchs_own_operators():
+    model, x = optimize_for_inference(net()), images(8, 8)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(x)
+    with torch.no_grad(), FlopCounterMode(display=False) as plain:
+        net()(x)
+    assert counter.get_total_flops() == plain.get_total_flops() > 0
+    weights = {k: v[None] for k, v in model.named_parameters()}
+    with torch.no_grad():
+        each = torch.func.vmap(
+            lambda w: torch.func.functional_call(model, w, (x,))
+        )(weights)
+    assert_near(each[0], run(net(), x))
+
+
+def test_a_parametrization_made_afterwards():
+    model = optimize_for_inference(net())
+    x = images(8, 8)
+    want = run(model, x)
+    nn.utils.parametrizations.weight_norm(model.linear)
+    assert_near(run(model, x), want)
+    model.train()
+    assert_near(run(model.eval(), x), want)
+
+
 def test_copies_and_files():
     model = optimize_for_inference(net())
     x = images(4, 2)
@@ -252,6 +315,15 @@ def test_refusals(monkeypatch):
     monkeypatch.setattr(torch.backends.mkldnn, 'is_available', lambda: False)
     with pytest.raises(UserError, match='no oneDNN'):
         optimize_for_inference(net())
+
+
+def test_a_sample_of_a_model_with_nested_outputs():
+    class Nested(Net):
+        def forward(self, x):
+            y = super().forward(x)
+            return dict(maps=[[y], (2 * y, 0 * y)], size=x.shape[-1])
+
+    optimize_for_inference(Nested().eval(), images(8, 8))
 
 
 def test_a_sample_shows_a_deviation(monkeypatch):

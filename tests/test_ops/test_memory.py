@@ -108,6 +108,23 @@ def test_tensors_of_all_sizes(size):
         assert (y == value).all()
 
 
+LIMITED = """
+import resource, torch
+from mmssm.ops.memory import keep_freed_memory
+assert keep_freed_memory()
+size = int(open('/proc/self/statm').read().split()[0]) * 4096
+resource.setrlimit(resource.RLIMIT_AS, (size + 2**30, -1))
+torch.ones(600 * 2**18)
+torch.ones(700 * 2**18)
+print(1)
+"""
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
+def test_kept_memory_is_given_back_where_there_is_no_more():
+    assert run(LIMITED) == 1
+
+
 CONVOLUTIONS = """
 import torch
 from mmssm.ops.memory import keep_freed_memory
@@ -144,5 +161,5 @@ def test_from_several_threads():
 
 
 def test_without_the_extension(monkeypatch):
-    monkeypatch.setattr(native, '_PROBLEM', 'there is none')
+    monkeypatch.setattr(torch.ops, 'mmssm', object())
     assert not keep_freed_memory()

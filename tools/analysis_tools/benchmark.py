@@ -23,6 +23,7 @@ from mmssm.analysis.benchmark.routed_selective_scan import bench_op
 from mmssm.analysis.benchmark.state_fusion import bench_fusion
 from mmssm.analysis.benchmark.tree_scan import bench_tree
 from mmssm.apis.cli import run_tool
+from mmssm.utils import UserError
 from mmssm.visualization.benchmark import draw_times
 from mmssm.visualization.figures import check_figure_path
 
@@ -198,6 +199,11 @@ def main() -> None:
         report = bench_tree(**common)
     else:
         archs = args.arch or ([] if args.config else ['tiny-s1l8'])
+        if device.type != 'cpu' and {*args.optimize} - {'compiled'}:
+            raise UserError(
+                '--optimize float32 and bfloat16 prepare models for a CPU; '
+                'add --device cpu'
+            )
         models = backbones(archs, args.config, args.beside)
         report = bench_model(
             with_optimized(models, args.optimize),

@@ -31,3 +31,8 @@ class OptimizeHook(Hook):
         """
         runner.model.eval()
         optimize_for_inference(runner.model, dtype=self.dtype)
+
+    def after_test(self, runner: Runner) -> None:
+        """Make it plain again, since other hooks may exchange weights."""
+        runner.model.train()
+        runner.model.eval()
