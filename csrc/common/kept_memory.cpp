@@ -45,7 +45,7 @@ class Blocks {
   void* take(size_t size) {
     const std::lock_guard<std::mutex> guard(mutex);
     void* data = nullptr;
-    for (auto at = kept_.rbegin(); at != kept_.rend() && !data; ++at) {
+    for (auto at = kept_.rbegin(); at != kept_.rend(); ++at) {
       if (at->size != size) continue;
       data = at->data;
       kept_.erase(std::next(at).base());
